@@ -1,0 +1,62 @@
+# `make demo` and `make test` set everything up on a fresh machine: Python >= 3.11, no GPU.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# No telemetry, no look-ups on the Hub: after the install nothing needs the network.
+export AXOLOTL_DO_NOT_TRACK := 1
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := true
+
+.PHONY: help setup demo demo-all test test-slow test-deepspeed bench lint format clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY)  ## Create .venv and install the package with its development tools
+
+# torch first and by its exact version: axolotl admits a range, and the newest build brings CUDA libraries that a CPU never uses.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+demo: $(READY)  ## Train both stages of the demo on the CPU, evaluate them, write the report
+	$(BIN)/python tests/demo/run.py
+
+demo-all: $(READY)  ## The same for all four training strategies
+	$(BIN)/python tests/demo/run.py --all
+
+test: $(READY)  ## Run the test suite
+	$(BIN)/python -m pytest -m "not slow and not deepspeed" -n 2 --dist loadfile
+
+test-slow: $(READY)  ## Run the long end-to-end tests
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+
+# In a folder of its own: deepspeed is for GPU machines, and the environment of the other tests is that of a CPU machine.
+$(VENV)/deepspeed: | $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target $@ \
+		deepspeed==0.18.9 hjson msgpack ninja py-cpuinfo
+
+test-deepspeed: $(READY) $(VENV)/deepspeed  ## Run the ZeRO-3 test on DeepSpeed's CPU accelerator
+	PYTHONPATH=$(VENV)/deepspeed PATH=$(CURDIR)/$(VENV)/deepspeed/bin:$$PATH $(BIN)/python -m pytest -m deepspeed \
+		tests/test_loss_in_several_processes.py
+
+bench: $(READY)  ## Run the benchmarks (tests/benchmarks); their tables go to stdout
+	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+lint: $(READY)  ## Check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)  ## Format the code and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## Remove the environment, outputs and caches
+	rm -rf $(VENV) outputs last_run_prepared build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Everything that knows Axolotl: plugin, arguments, dataset strategy, trainer, stages, commands."""

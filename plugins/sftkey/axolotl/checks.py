@@ -1,0 +1,245 @@
+"""What a recipe must not say: each check names the key, what was found and what to change."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+import sftkey
+from sftkey import tags
+from sftkey.axolotl.args import KEYS, PREFIX
+from sftkey.datasets.registry import DATASETS, OWN_DATA
+from sftkey.errors import RecipeError
+from sftkey.methods import METHODS
+from sftkey.segments import SEGMENT_GROUPS
+from sftkey.templates import END_OF_TURN, PLAIN, TAGGED, TEMPLATES, chat_template
+
+Recipe = Mapping[str, Any]
+
+DATASET_TYPES = "sftkey.datasets."
+
+_METHOD_LIST = ", ".join(METHODS)
+
+
+def check_recipe(cfg: Recipe) -> None:
+    """Check a raw recipe, before Axolotl validates it.
+
+    Args:
+        cfg: The recipe as parsed from YAML, command-line overrides included.
+
+    Raises:
+        RecipeError: The first thing that is wrong.
+    """
+    for check in _CHECKS:
+        check(cfg)
+
+
+def template_name(cfg: Recipe) -> str:
+    """The chat template of a recipe: the one that it names, or the one that its method needs."""
+    default = TAGGED if METHODS[cfg["sftkey_method"]].tagged else PLAIN
+    name = cfg.get("chat_template") or default
+    if name == "jinja":
+        # A recipe that was already prepared, as a Ray worker gets it.
+        system = cfg.get("default_system_message") if default == TAGGED else None
+        if cfg.get("chat_template_jinja") == chat_template(default, system):
+            return default
+    return str(name)
+
+
+def _requires(cfg: Recipe) -> None:
+    wanted = cfg.get("sftkey_requires")
+    if wanted is None:
+        return
+    try:
+        fits = SpecifierSet(str(wanted)).contains(sftkey.__version__, prereleases=True)
+    except InvalidSpecifier as error:
+        raise RecipeError(
+            f'sftkey_requires: {wanted!r} is not a version specifier; write one such as ">=0.2"'
+        ) from error
+    if not fits:
+        raise RecipeError(
+            f"this recipe needs sftkey {wanted}, and {sftkey.__version__} is installed; run\n"
+            f'  pip install --upgrade "sftkey{wanted}"'
+        )
+
+
+def _keys(cfg: Recipe) -> None:
+    for key in cfg:
+        if str(key).startswith(PREFIX) and key not in KEYS:
+            nearest = difflib.get_close_matches(str(key), KEYS, n=1, cutoff=0.0)
+            raise RecipeError(f"unknown key {key!r}; did you mean {nearest[0]!r}?")
+
+
+def _method(cfg: Recipe) -> None:
+    method = cfg.get("sftkey_method")
+    if method is None:
+        raise RecipeError(f"sftkey_method is missing; set it to one of {_METHOD_LIST}")
+    if method not in METHODS:
+        nearest = difflib.get_close_matches(str(method), METHODS, n=1, cutoff=0.0)
+        raise RecipeError(f"sftkey_method: {method!r} is not one of {_METHOD_LIST}; did you mean {nearest[0]!r}?")
+
+
+def _train_on_inputs(cfg: Recipe) -> None:
+    if cfg.get("train_on_inputs"):
+        raise RecipeError(
+            f"train_on_inputs: true and sftkey_method: {cfg['sftkey_method']} exclude each other (the prompt never enters "
+            "the loss); remove train_on_inputs"
+        )
+
+
+def _template(cfg: Recipe) -> None:
+    name, method = template_name(cfg), METHODS[cfg["sftkey_method"]]
+    needed = TAGGED if method.tagged else PLAIN
+    if name not in TEMPLATES:
+        raise RecipeError(f"chat_template: {name!r} has no exact segments; set chat_template: {needed}")
+    if name != needed:
+        kind = "tagged" if method.tagged else "untagged"
+        raise RecipeError(f"chat_template: {name} does not fit the {kind} method {method.name}; set it to {needed}")
+    if name == PLAIN and cfg.get("default_system_message"):
+        raise RecipeError(f"default_system_message: the chat template {PLAIN} has no system message; remove the key")
+
+
+def _datasets(cfg: Recipe) -> None:
+    if not cfg.get("datasets"):
+        raise RecipeError("datasets: is empty; add an entry such as {path: openai/gsm8k, type: sftkey.datasets.gsm8k}")
+    for key in ("datasets", "test_datasets"):
+        for index, entry in enumerate(cfg.get(key) or []):
+            kind = str(entry.get("type"))
+            if not kind.startswith(DATASET_TYPES):
+                raise RecipeError(
+                    f"{key}[{index}]: type {kind!r} carries no segments; with this plugin every data set has a type "
+                    f"{DATASET_TYPES}<name> (your own rows: {DATASET_TYPES}columns or {DATASET_TYPES}messages)"
+                )
+            name = kind.removeprefix(DATASET_TYPES)
+            if name not in (*DATASETS, *OWN_DATA):
+                nearest = difflib.get_close_matches(name, (*DATASETS, *OWN_DATA), n=1, cutoff=0.0)
+                raise RecipeError(
+                    f"{key}[{index}]: type {kind!r}: there is no such module; did you mean {DATASET_TYPES}{nearest[0]}? "
+                    f"This version ({sftkey.__version__}) knows {', '.join((*DATASETS, *OWN_DATA))}"
+                )
+            for file in _local_files(entry):
+                if not Path(file).exists():
+                    raise RecipeError(
+                        f"{key}[{index}]: there is no {file}; a path is relative to the working directory"
+                    )
+
+
+def _local_files(entry: Mapping[str, Any]) -> list[str]:
+    """The paths of an entry that can only be here: by their beginning or suffix, and not on another machine."""
+    files = entry.get("data_files") or []
+    paths = [str(entry.get("path")), *([files] if isinstance(files, str) else files)]
+    if files:
+        # `path` names a Hub repository or a format then, and the files may be inside that repository.
+        paths = [path for path in paths if Path(path).is_absolute()]
+    suffixes = (".jsonl", ".json", ".parquet", ".csv", ".arrow")
+    return [
+        path for path in paths if "://" not in path and (path.endswith(suffixes) or path.startswith(("/", "./", "../")))
+    ]
+
+
+def _lengths(cfg: Recipe) -> None:
+    if str(cfg.get("excess_length_strategy") or "").lower() == "truncate":
+        raise RecipeError(
+            "excess_length_strategy: truncate would cut the answer off; use drop (the default, counted) or raise"
+        )
+
+
+def _modes(cfg: Recipe) -> None:
+    for key, why in (
+        ("streaming", "skipped rows could not be counted before training"),
+        ("pretraining_dataset", "there is no prompt and response"),
+        ("rl", "this is supervised fine-tuning"),
+        ("reward_model", "this is supervised fine-tuning"),
+        ("skip_prepare_dataset", "the labels are made in preparation"),
+    ):
+        if cfg.get(key):
+            raise RecipeError(f"{key}: does not go with sftkey_method ({why}); remove it")
+    if (cfg.get("context_parallel_size") or 1) > 1:
+        raise RecipeError("context_parallel_size: > 1 splits sequences, which the segment loss can't follow; remove it")
+
+
+def _warmup(cfg: Recipe) -> None:
+    if cfg.get("sftkey_warmup_epochs") is None:
+        return
+    for key in ("warmup_steps", "warmup_ratio"):
+        if cfg.get(key) is not None and not (key == "warmup_ratio" and cfg[key] == warmup_ratio(cfg)):
+            raise RecipeError(f"sftkey_warmup_epochs and {key} are both set; keep one")
+    if float(cfg["sftkey_warmup_epochs"]) > float(cfg.get("num_epochs") or 1):
+        raise RecipeError(
+            f"sftkey_warmup_epochs: {cfg['sftkey_warmup_epochs']} is longer than num_epochs: {cfg.get('num_epochs') or 1}"
+        )
+
+
+def warmup_ratio(cfg: Recipe) -> float:
+    """The warmup of a recipe as a share of its epochs, which is what Axolotl knows."""
+    return float(cfg["sftkey_warmup_epochs"]) / float(cfg.get("num_epochs") or 1)
+
+
+def _tags(cfg: Recipe) -> None:
+    listed = [tag for tag in tags.TAGS if tag in (cfg.get("tokens") or [])]
+    if listed and len(listed) < len(tags.TAGS):
+        missing = ", ".join(tag for tag in tags.TAGS if tag not in listed)
+        raise RecipeError(f"tokens: lists {', '.join(listed)} but not {missing}; list all four or none")
+    if listed and cfg.get("sftkey_tags") == "text":
+        raise RecipeError("sftkey_tags: text, but the tags are listed under tokens:; remove one of the two")
+    special = cfg.get("special_tokens") or {}
+    if any(tag in (special.get("additional_special_tokens") or []) for tag in tags.TAGS):
+        raise RecipeError(
+            "special_tokens: additional_special_tokens: the tags must not be special tokens (lm-eval and vLLM drop those "
+            "from the output); use sftkey_tags: tokens"
+        )
+    if special.get("eos_token") not in (None, END_OF_TURN):
+        raise RecipeError(
+            f"special_tokens: eos_token: {special['eos_token']!r}, but a trained checkpoint stops at the end of the turn, "
+            f"{END_OF_TURN}; remove it"
+        )
+    if cfg.get("adapter") and adds_tag_tokens(cfg):
+        trained = set(cfg.get("lora_modules_to_save") or [])
+        missing_modules = [name for name in ("embed_tokens", "lm_head") if name not in trained]
+        if missing_modules:
+            raise RecipeError(
+                f"adapter: {cfg['adapter']} with added tag tokens, but {' and '.join(missing_modules)} would stay frozen: "
+                "the new embeddings would never be trained. Add `lora_modules_to_save: [embed_tokens, lm_head]` or use "
+                "sftkey_tags: text"
+            )
+
+
+def adds_tag_tokens(cfg: Recipe) -> bool:
+    """Whether the recipe makes each tag one added token."""
+    return cfg.get("sftkey_tags") == "tokens" or tags.TAGS[0] in (cfg.get("tokens") or [])
+
+
+def _segment_weights(cfg: Recipe) -> None:
+    for key in ("sftkey_segment_weights", "sftkey_segment_schedule"):
+        weights = cfg.get(key)
+        if weights is None:
+            continue
+        if not isinstance(weights, Mapping) or not weights or set(weights) - set(SEGMENT_GROUPS):
+            raise RecipeError(f"{key}: {weights!r}; it maps thinking, format and answer to weights")
+        if any(not isinstance(value, (int, float)) or value < 0 for value in weights.values()):
+            raise RecipeError(f"{key}: {dict(weights)!r}; weights are numbers >= 0")
+        trained = METHODS[cfg["sftkey_method"]].trained
+        # A name that is left out keeps what the method gives it.
+        if not any(weights.get(name, bool(group & trained)) for name, group in SEGMENT_GROUPS.items()):
+            raise RecipeError(
+                f"{key}: {dict(weights)!r} leaves nothing to train with the method {cfg['sftkey_method']}"
+            )
+
+
+_CHECKS: tuple[Callable[[Recipe], None], ...] = (
+    _requires,  # first: a newer version's keys are unknown here
+    _keys,
+    _method,
+    _train_on_inputs,
+    _template,
+    _datasets,
+    _lengths,
+    _modes,
+    _warmup,
+    _tags,
+    _segment_weights,
+)

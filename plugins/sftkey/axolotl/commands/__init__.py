@@ -1,0 +1,1 @@
+"""The subcommands of ``axolotl sftkey``, one module each; imported only when used."""

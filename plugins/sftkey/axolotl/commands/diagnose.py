@@ -1,0 +1,226 @@
+"""``axolotl sftkey diagnose``: what Stage 2 can gain from a Stage 1 checkpoint, before it is trained."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sftkey.errors import RecipeError
+
+if TYPE_CHECKING:
+    from sftkey.example import Example
+    from sftkey.rows import RowTokenizer
+
+
+@click.command("diagnose")
+@click.argument("stage1_output", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--rows", default=200, show_default=True, type=click.IntRange(min=1), help="How many held-out rows.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Held-out rows (JSONL, in the form of the recipe's first data set). Default: the recipe's test_datasets, or the "
+    "published test split of its data.",
+)
+@click.option(
+    "--answers",
+    type=click.Choice(["number", "maths", "text"]),
+    help="What the answers of your own rows are. [default: text, which knows numbers, too]",
+)
+@click.option("--batch-size", default=16, show_default=True, type=click.IntRange(min=1), help="Rows per forward pass.")
+@click.option(
+    "--max-new-tokens",
+    default=512,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Limit of a generated response.",
+)
+@click.option("--gradient/--no-gradient", default=True, help="Without, half of the memory is enough.")
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the numbers there, too."
+)
+def diagnose_command(
+    stage1_output: Path,
+    rows: int,
+    data: Path | None,
+    answers: str | None,
+    batch_size: int,
+    max_new_tokens: int,
+    gradient: bool,
+    json_file: Path | None,
+) -> None:
+    """Tell what Stage 2 can gain from a Stage 1 checkpoint.
+
+    STAGE1_OUTPUT is the output_dir of a finished sft-tag stage. The model answers held-out rows with its own thinking
+    and with the reference thinking in its place: where it is wrong with both, the answer is to blame, which Stage 2
+    trains; where it is wrong with its own only, the thinking is, which Stage 2 doesn't train. Rules only, no judge.
+    """
+    from sftkey.diagnosis import diagnose, report
+    from sftkey.evaluation.answers import AnswerKind
+    from sftkey.evaluation.benchmarks import assess
+    from sftkey.evaluation.own_data import benchmark_of
+    from sftkey.evaluation.verdicts import RuleVerdict
+
+    cfg, tokenizer = _stage(stage1_output)
+    tokenize, held_out = _held_out(cfg, tokenizer, data, rows)
+    try:
+        on = benchmark_of(tokenize.dataset, AnswerKind(answers) if answers else None)
+    except ValueError as error:
+        raise RecipeError(f"--answers: {error}") from error
+
+    def is_right(index: int, output: str) -> bool:
+        return assess(output, held_out[index][0], on, plain=False).rule_verdict is RuleVerdict.SAME
+
+    _, trained = _training_rows(cfg, tokenizer, rows)
+    diagnosis = diagnose(
+        _load_model(stage1_output),
+        tokenize.tokenizer,
+        [example for _, example in held_out],
+        is_right,
+        training_examples=[example for _, example in trained],
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        gradient_rows=64 if gradient else 0,
+    )
+    click.echo(report(diagnosis))
+    if json_file is not None:
+        json_file.write_text(json.dumps(diagnosis.as_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+def _stage(output_dir: Path) -> tuple[Any, Any]:
+    """The recipe that a stage was made with, as far as its data needs it, and the stage's tokenizer.
+
+    Raises:
+        RecipeError: The stage isn't a finished ``sft-tag`` stage.
+    """
+    from axolotl.utils.dict import DictDefault
+    from axolotl.utils.schemas.config import AxolotlInputConfig
+    from transformers import AutoTokenizer
+
+    from sftkey.axolotl.checks import check_recipe
+    from sftkey.axolotl.marker import MARKER_FILE, read_marker
+    from sftkey.axolotl.preparation import prepare_recipe
+
+    try:
+        marker = read_marker(output_dir)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    if marker is None:
+        raise RecipeError(f"{output_dir} is no finished stage: it holds no {MARKER_FILE}; train it first")
+    if marker["method"] != "sft-tag":
+        raise RecipeError(
+            f"{output_dir} was made by {marker['method']}; a diagnosis is about what Stage 2 can gain after sft-tag"
+        )
+    cfg = DictDefault(marker["recipe"]["config"])
+    cfg.axolotl_config_path = str(output_dir / marker["recipe"]["name"])
+    check_recipe(cfg)
+    prepare_recipe(cfg)
+    cfg = DictDefault(cfg.to_dict())
+    if cfg.sequence_len is None:
+        cfg.sequence_len = AxolotlInputConfig.model_fields["sequence_len"].default
+    cfg.base_model = cfg.base_model_config = cfg.tokenizer_config = str(output_dir)
+    tokenizer = AutoTokenizer.from_pretrained(output_dir)
+    tokenizer.chat_template = cfg.chat_template_jinja
+    return cfg, tokenizer
+
+
+def _held_out(
+    cfg: Any, tokenizer: Any, data: Path | None, rows: int
+) -> tuple[RowTokenizer, list[tuple[dict[str, Any], Example]]]:
+    """Held-out rows as `_usable` gives them, with the tokenization of their data set.
+
+    Raises:
+        RecipeError: There are none.
+    """
+    from axolotl.utils.data.shared import datasets_with_name_generator
+
+    from sftkey.axolotl.commands.inspect import row_tokenizer
+
+    entries = list(datasets_with_name_generator(cfg.test_datasets or []))
+    if data is not None:
+        entries = [type(cfg)({"path": str(data), "type": cfg.datasets[0].type, "split": "train"})]
+    if entries:
+        if len({entry.type for entry in entries}) > 1:
+            click.echo(f"note: of test_datasets only the first, {entries[0].path}, is looked at", err=True)
+        return _usable(entries[0], "test", cfg, tokenizer, rows, evaluation=True)
+    entry = next(iter(datasets_with_name_generator(cfg.datasets)))
+    dataset = row_tokenizer(entry, cfg, tokenizer).dataset
+    if dataset.path is None:
+        raise RecipeError(
+            "the recipe has no test_datasets, so it isn't known which rows are held out: give some with --data FILE"
+        )
+    published = type(cfg)({**entry, "split": dataset.test_split or dataset.train_split})
+    return _usable(published, published.split, cfg, tokenizer, rows, evaluation=True)
+
+
+def _training_rows(cfg: Any, tokenizer: Any, rows: int) -> tuple[RowTokenizer, list[tuple[dict[str, Any], Example]]]:
+    """Rows of the recipe's first data set as `_usable` gives them."""
+    from axolotl.utils.data.shared import datasets_with_name_generator
+
+    entry = next(iter(datasets_with_name_generator(cfg.datasets)))
+    return _usable(entry, "train", cfg, tokenizer, rows, evaluation=False)
+
+
+def _usable(
+    entry: Any, split: str, cfg: Any, tokenizer: Any, rows: int, *, evaluation: bool
+) -> tuple[RowTokenizer, list[tuple[dict[str, Any], Example]]]:
+    """A random sample (the same at every call) of the rows of an entry that can be tokenised.
+
+    Raises:
+        RecipeError: There are none, or they can't be read.
+    """
+    from sftkey.axolotl.commands.inspect import load_rows, row_tokenizer
+    from sftkey.example import SkippedRow
+
+    tokenize = row_tokenizer(entry, cfg, tokenizer)
+    tokenize.evaluation = evaluation
+    with _quiet():
+        dataset = load_rows(entry, split, cfg, tokenizer).shuffle(seed=0)
+    usable: list[tuple[dict[str, Any], Example]] = []
+    skipped: Counter[str] = Counter()
+    for row in dataset:
+        if len(usable) == rows:
+            break
+        try:
+            usable.append((row, tokenize.example(row)))
+        except SkippedRow as reason:
+            skipped[reason.reason] += 1
+        except KeyError as error:
+            raise RecipeError(f"{entry.path}: {error.args[0]}") from error
+    reasons = ", ".join(f"{reason}: {count}" for reason, count in skipped.items())
+    if not usable:
+        raise RecipeError(f"{entry.path}: none of its {len(dataset)} rows can be used ({reasons})")
+    if skipped:
+        click.echo(f"{entry.path}: left out {reasons}", err=True)
+    return tokenize, usable
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Axolotl's remarks on loading."""
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _load_model(folder: Path) -> Any:
+    """The checkpoint on the GPU in bf16, or on the CPU in fp32."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    on_gpu = torch.cuda.is_available()
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.bfloat16 if on_gpu else torch.float32, attn_implementation="sdpa"
+    )
+    for parameter in model.parameters():
+        # The weights of an adapter's checkpoint are loaded frozen.
+        parameter.requires_grad_(parameter.is_floating_point())
+    return model.to("cuda" if on_gpu else "cpu")

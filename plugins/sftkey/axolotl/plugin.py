@@ -1,0 +1,301 @@
+"""The Axolotl plugin: ``plugins: [sftkey.SFTKeyPlugin]``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from datetime import UTC, datetime
+from importlib import metadata
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from axolotl.integrations.base import BasePlugin
+from axolotl.utils.logging import get_logger
+
+from sftkey.axolotl.checks import adds_tag_tokens, check_recipe
+from sftkey.axolotl.marker import (
+    MARKER_FILE,
+    RUN_FILE,
+    SCHEMA,
+    checkpoints,
+    read_marker,
+    read_run,
+    write_atomically,
+)
+from sftkey.axolotl.preparation import load_without_device_map, prepare_recipe, train_together_on_cpus
+from sftkey.axolotl.resumption import refuse_inexact, split_by_completeness, warnings_before_training, world_size_of
+from sftkey.axolotl.settings import changed_settings, plain, training_settings
+from sftkey.axolotl.stages import data_identity, start_from, template_fingerprint, tokenizer_file_sha256
+from sftkey.errors import RecipeError, install_short_error_hook
+from sftkey.lifeline import end_with_the_run
+from sftkey.methods import METHODS
+from sftkey.output_lock import TRAINING_LOCK, OutputLock
+
+LOG = get_logger(__name__)
+
+TRAINER_STATE_FILE = "trainer_state.json"
+
+_PATIENCE_SECONDS = 30.0
+
+
+class SFTKeyPlugin(BasePlugin):
+    """Two-stage training with emphasis on the answer tokens.
+
+    Checks and completes the recipe, links a stage to the one before it, trains with the segment loss, and leaves a
+    completion marker.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._recipe: dict[str, Any] = {}
+        self._settings: dict[str, Any] = {}
+        self._before: dict[str, Any] | None = None
+        self._trainer: Any = None
+        self._state: Any = None
+        self._started = 0.0
+        self._lock: OutputLock | None = None
+
+    def get_input_args(self) -> str:
+        """The pydantic model of the plugin's recipe keys."""
+        return "sftkey.axolotl.args.SFTKeyArgs"
+
+    def register(self, cfg: Any) -> None:
+        """Check the raw recipe and complete it.
+
+        Args:
+            cfg: The recipe as parsed, command-line overrides included; changed in place.
+
+        Raises:
+            RecipeError: Something in the recipe, or in the stage before, has to be changed.
+        """
+        install_short_error_hook()
+        end_with_the_run()
+        check_recipe(cfg)
+        self._recipe = {key: plain(value) for key, value in cfg.items() if key != "axolotl_config_path"}
+        self._before = start_from(cfg)
+        self._settings = training_settings(cfg)
+        prepare_recipe(cfg)
+        train_together_on_cpus(cfg)
+
+    def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
+        """Called when training starts: see whether there is anything left to do, and from where.
+
+        Raises:
+            RecipeError: ``output_dir`` belongs to a run with other settings.
+            SystemExit: The stage has finished already (status 0).
+        """
+        if preprocess:
+            return
+        load_without_device_map(cfg)
+        output_dir = Path(cfg.output_dir)
+        world_size = int(os.environ.get("WORLD_SIZE", 1))
+        if _is_main_process():
+            self._release_lock()
+            self._lock = OutputLock(output_dir, TRAINING_LOCK)
+            # Patient, because what is left of a killed run takes a moment to end.
+            self._lock.acquire(patience=_PATIENCE_SECONDS)
+        marker, run = read_marker(output_dir), read_run(output_dir)
+        whole, partial = checkpoints(output_dir)
+        whole, incomplete = split_by_completeness(whole, cfg, world_size_of(run, world_size))
+        earlier = marker or (run if whole else None)
+        if earlier is not None:
+            self._refuse_other_settings(earlier.get("settings") or {}, output_dir, finished=marker is not None)
+        if marker is not None:
+            _log_once(f"{output_dir} is finished ({marker['finished_at']}); nothing to do. Delete it to train again.")
+            raise SystemExit(0)
+        if cfg.auto_resume_from_checkpoints and not cfg.resume_from_checkpoint and whole:
+            refuse_inexact(whole[-1], run, world_size)
+            cfg.resume_from_checkpoint = str(whole[-1])
+            _log_once(f"going on from {whole[-1]}")
+        for warning in warnings_before_training(cfg):
+            _log_once(warning)
+        if _is_main_process():
+            for path in (*partial, *incomplete):
+                LOG.warning("removing %s: it was cut off while being saved", path)
+                shutil.rmtree(path)
+            write_atomically(
+                output_dir / RUN_FILE,
+                {
+                    "schema": SCHEMA,
+                    "started_at": _now(),
+                    "settings": self._settings,
+                    "world_size": world_size,
+                    "pid": os.getpid(),
+                },
+            )
+
+    def _refuse_other_settings(self, earlier: dict[str, Any], output_dir: Path, *, finished: bool) -> None:
+        changed = changed_settings(earlier, self._settings)
+        if not changed:
+            return
+        what = "a finished stage" if finished else "checkpoints of a run"
+        details = "; ".join(changed[:5])
+        raise RecipeError(
+            f"{output_dir} holds {what} with other settings ({details}). Choose another output_dir, or delete that one to "
+            "train again"
+        )
+
+    def get_trainer_cls(self, cfg: Any) -> Any:
+        """The trainer with the segment loss."""
+        from sftkey.axolotl.trainer import SFTKeyTrainer
+
+        return SFTKeyTrainer
+
+    def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
+        """Configure the loss, the end of generation and the warmup.
+
+        Raises:
+            RecipeError: Several processes were started that don't train together.
+        """
+        world_size = int(os.environ.get("WORLD_SIZE", 1))
+        if trainer.args.world_size != world_size:
+            raise RecipeError(
+                f"{world_size} processes were started, but the trainer sees {trainer.args.world_size}: each would train a "
+                "model of its own into the same output_dir. Check the launcher's options (on CPUs use --launcher torchrun)"
+            )
+        # torch only where it is needed: the commands import this module's neighbours.
+        from sftkey.segment_weights import stage_weights
+
+        method = METHODS[cfg.sftkey_method]
+        weights, end_weights = stage_weights(method, cfg.sftkey_segment_weights, cfg.sftkey_segment_schedule)
+        trainer.configure_segment_loss(
+            method,
+            sparse_logits=cfg.sftkey_sparse_logits is not False,
+            weights=weights,
+            end_weights=end_weights,
+        )
+        _stop_at_end_of_turn(trainer)
+        if cfg.sftkey_warmup_epochs is not None and cfg.max_steps:
+            # warmup_ratio is a share of all epochs, which max_steps cuts short.
+            trainer.args.warmup_steps = _warmup_steps(cfg, trainer)
+        self._trainer, self._started = trainer, time.monotonic()
+
+    def post_train(self, cfg: Any, model: Any) -> None:
+        """Keep the trainer's state for the marker and let go of the trainer."""
+        if self._trainer is not None:
+            self._state, self._trainer = self._trainer.state, None
+
+    def post_train_unload(self, cfg: Any) -> None:
+        """Write the trainer's log and, last, the completion marker."""
+        if self._state is None or not _is_main_process():
+            return
+        output_dir = Path(cfg.output_dir)
+        self._state.save_to_json(str(output_dir / TRAINER_STATE_FILE))
+        write_atomically(output_dir / MARKER_FILE, self._marker(cfg))
+        # Past Axolotl's adapter, which would ask a process group that has been destroyed by now.
+        LOG.logger.info("%s is finished: %s", output_dir, MARKER_FILE)
+        self._state = None
+        self._release_lock()
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _marker(self, cfg: Any) -> dict[str, Any]:
+        from sftkey.axolotl.strategy import entry_rows
+
+        state, output_dir = self._state, Path(cfg.output_dir)
+        logs = [entry for entry in state.log_history if "loss" in entry]
+        last = logs[-1] if logs else {}
+        evals = [entry for entry in state.log_history if "eval_loss" in entry]
+        summary = [entry for entry in state.log_history if "train_loss" in entry]
+        before = self._before
+        recipe = {key: value for key, value in self._recipe.items() if key != "strict"}
+        return {
+            "schema": SCHEMA,
+            "finished_at": _now(),
+            "method": cfg.sftkey_method,
+            "recipe": {"name": Path(str(cfg.axolotl_config_path)).name, "config": recipe},
+            "settings": self._settings,
+            "base_model": str(cfg.base_model),
+            "after": before
+            and {
+                "output_dir": str(self._after_output(cfg)),
+                "method": before["method"],
+                "finished_at": before["finished_at"],
+            },
+            "tags": "tokens" if adds_tag_tokens(self._recipe) else "text",
+            "chat_template": template_fingerprint(self._recipe),
+            "tokenizer": {
+                "sha256": tokenizer_file_sha256(output_dir),
+                "eos_token": cfg.special_tokens.eos_token,
+                "size": _tokenizer_size(output_dir),
+            },
+            "data": [
+                {**identity, **entry_rows(cfg, entry)}
+                for identity, entry in zip(data_identity(self._recipe), cfg.datasets, strict=True)
+            ],
+            "versions": _versions(),
+            "training": {
+                "steps": state.global_step,
+                "epochs": state.epoch,
+                "seconds": round(time.monotonic() - self._started, 1),
+                "world_size": int(os.environ.get("WORLD_SIZE", 1)),
+                "train_loss": _mean_loss(logs) if logs else summary[-1]["train_loss"] if summary else None,
+                "losses": {key: value for key, value in last.items() if key.startswith(("loss", "acc_"))},
+                "eval_losses": {
+                    key: value for key, value in (evals[-1] if evals else {}).items() if key.startswith("eval_")
+                },
+            },
+        }
+
+    def _after_output(self, cfg: Any) -> Any:
+        return cfg.lora_model_dir or cfg.base_model
+
+
+def _mean_loss(logs: list[dict[str, Any]]) -> float:
+    """The mean loss of all logged steps. The trainer's own ``train_loss`` counts only those since the last resumption."""
+    steps = [after["step"] - before["step"] for before, after in pairwise([{"step": 0}, *logs])]
+    return sum(entry["loss"] * count for entry, count in zip(logs, steps, strict=True)) / sum(steps)
+
+
+def _is_main_process() -> bool:
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def _log_once(message: str) -> None:
+    if _is_main_process():
+        LOG.warning(message)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    packages = ("sftkey", "axolotl", "torch", "transformers", "datasets")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+
+
+def _tokenizer_size(output_dir: Path) -> int | None:
+    from transformers import AutoTokenizer
+
+    return len(AutoTokenizer.from_pretrained(str(output_dir))) if (output_dir / "tokenizer.json").is_file() else None
+
+
+def _stop_at_end_of_turn(trainer: Any) -> None:
+    """Make generation end with the turn: config and generation config of the model, in whatever wrapper it comes."""
+    end_of_turn = trainer.processing_class.eos_token_id
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    config = getattr(model, "generation_config", None)
+    model.config.eos_token_id = end_of_turn
+    if config is None:
+        return
+    previous = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    others = [token for token in previous if token is not None and token != end_of_turn]
+    config.eos_token_id = [end_of_turn, *others]
+    config.pad_token_id = trainer.processing_class.pad_token_id
+
+
+def _warmup_steps(cfg: Any, trainer: Any) -> int:
+    """The optimizer steps in ``sftkey_warmup_epochs`` epochs, by Axolotl's own count of steps."""
+    from axolotl.utils.dict import DictDefault
+    from axolotl.utils.trainer import calculate_total_num_steps
+
+    counted = DictDefault({**cfg, "sample_packing_eff_est": None, "max_steps": None})
+    steps = calculate_total_num_steps(counted, trainer.train_dataset, update=False)
+    return round(cfg.sftkey_warmup_epochs * steps / (cfg.num_epochs or 1))

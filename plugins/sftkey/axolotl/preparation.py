@@ -1,0 +1,122 @@
+"""Translates the plugin's recipe keys into Axolotl's own, before Axolotl validates the recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import sftkey
+from sftkey import tags
+from sftkey.axolotl.checks import Recipe, adds_tag_tokens, template_name, warmup_ratio
+from sftkey.templates import END_OF_TURN, chat_template
+
+DEFAULT_PREPARED_PATH = "last_run_prepared"
+
+
+def prepare_recipe(cfg: Any) -> None:
+    """Rewrite a checked recipe in place.
+
+    Args:
+        cfg: The raw recipe, after `check_recipe`.
+    """
+    cfg["chat_template_jinja"] = chat_template(template_name(cfg), cfg.get("default_system_message"))
+    cfg["chat_template"] = "jinja"
+    # The end of the turn, so that a trained checkpoint stops by itself whatever the base tokenizer's EOS is.
+    cfg["special_tokens"] = {**(cfg.get("special_tokens") or {}), "eos_token": END_OF_TURN}
+    if adds_tag_tokens(cfg):
+        listed = list(cfg.get("tokens") or [])
+        cfg["tokens"] = [*listed, *(tag for tag in tags.TAGS if tag not in listed)]
+    if cfg.get("sftkey_warmup_epochs") is not None:
+        cfg["warmup_ratio"] = warmup_ratio(cfg)
+    if cfg.get("auto_resume_from_checkpoints") is None:
+        cfg["auto_resume_from_checkpoints"] = True
+    _find_deepspeed(cfg)
+    # Axolotl recognises prepared data by a hash that knows neither the method nor the added tokens; without a folder of
+    # its own, Stage 2 would be handed Stage 1's labels.
+    base = Path(cfg.get("dataset_prepared_path") or DEFAULT_PREPARED_PATH)
+    fingerprint = data_fingerprint(cfg)
+    if base.name != fingerprint:
+        cfg["dataset_prepared_path"] = str(base / fingerprint)
+
+
+def train_together_on_cpus(cfg: Any) -> None:
+    """Let several processes without an accelerator train together, instead of each for itself.
+
+    accelerate has to be told that the CPU is meant: otherwise it finds no device to share work between, starts no process
+    group, and every process trains a model of its own into the same ``output_dir``, without a word.
+
+    Args:
+        cfg: The raw recipe. DeepSpeed finds its devices itself.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or cfg.get("deepspeed") or _has_accelerator():
+        return
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    from accelerate import PartialState
+
+    # Before Axolotl asks for it: its main process alone prepares the data.
+    PartialState(cpu=True)
+
+
+def load_without_device_map(cfg: Any) -> None:
+    """Keep several processes without an accelerator from placing their models on one.
+
+    Axolotl maps the model of process n to "device n", which transformers takes for a GPU. Without a map the model stays
+    where it is loaded.
+
+    Args:
+        cfg: The recipe as Axolotl validated it; changed in place.
+    """
+    if (cfg.get("world_size") or 1) > 1 and not _has_accelerator():
+        cfg["device_map"] = None
+
+
+def _has_accelerator() -> bool:
+    import torch
+
+    return torch.accelerator.is_available()
+
+
+def _find_deepspeed(cfg: Any) -> None:
+    """Let a recipe name its DeepSpeed file relative to itself, so that it works from any working directory."""
+    path, own = cfg.get("deepspeed"), cfg.get("axolotl_config_path")
+    if isinstance(path, str) and own and not Path(path).exists() and (Path(own).parent / path).exists():
+        cfg["deepspeed"] = str(Path(own).parent / path)
+
+
+def data_fingerprint(cfg: Recipe) -> str:
+    """Names the folder of a recipe's prepared data: everything that decides its tokens and labels."""
+    entries = [dict(entry) for key in ("datasets", "test_datasets") for entry in cfg.get(key) or []]
+    settings = {
+        "sftkey": sftkey.__version__,
+        "method": cfg["sftkey_method"],
+        "template": cfg["chat_template_jinja"],
+        "tokens": list(cfg.get("tokens") or []),
+        "columns": dict(cfg.get("sftkey_columns") or {}),
+        "weights": [cfg.get("sftkey_segment_weights"), cfg.get("sftkey_segment_schedule")],
+        "lengths": [cfg.get("sequence_len"), cfg.get("eval_sequence_len")],
+        "datasets": entries,
+        "files": [_file_stamps(entry) for entry in entries],
+        "tokenizer": _stamp(Path(str(cfg.get("tokenizer_config") or cfg.get("base_model"))) / "tokenizer.json"),
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+    return f"sftkey-{cfg['sftkey_method']}-{digest[:16]}"
+
+
+def _file_stamps(entry: dict[str, Any]) -> list[Any]:
+    files = entry.get("data_files") or []
+    paths = [entry.get("path"), *([files] if isinstance(files, str) else files)]
+    stamps = []
+    for path in (Path(str(path)) for path in paths if path):
+        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+        stamps.append([_stamp(file) for file in inside if file.is_file()])
+    return stamps
+
+
+def _stamp(path: Path) -> list[int] | None:
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]

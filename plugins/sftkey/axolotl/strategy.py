@@ -1,0 +1,198 @@
+"""The dataset strategy that Axolotl runs for ``type: sftkey.datasets.<name>``: rows -> tokens, labels, segments."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+from axolotl.prompt_tokenizers import DatasetWrappingStrategy
+from axolotl.utils.logging import get_logger
+from datasets import Features, Sequence, Value
+
+from sftkey.datasets.base import ReasoningDataset
+from sftkey.errors import RecipeError
+from sftkey.methods import METHODS
+from sftkey.rows import TOO_LONG, RowTokenizer
+from sftkey.segment_weights import weighted_method
+from sftkey.tokenization import ExampleTokenizer, TokenizedExample, TokenizerError
+
+LOG = get_logger(__name__)
+
+ROWS_FILE = "sftkey_rows.json"
+"""Beside the prepared data: how many rows of each data set were used, and skipped for which reason."""
+
+_SKIPPED = "skipped"
+_FEATURES = Features(
+    {
+        "input_ids": Sequence(Value("int32")),
+        "attention_mask": Sequence(Value("int8")),
+        "labels": Sequence(Value("int64")),
+        "segments": Sequence(Value("int8")),
+        _SKIPPED: Value("string"),
+    }
+)
+
+
+class SegmentedDatasetStrategy(DatasetWrappingStrategy):
+    """Tokenises one entry of ``datasets:`` and keeps count of what it skips.
+
+    Args:
+        dataset: The data set of the entry's ``type``.
+        tokenizer: The recipe's tokenizer.
+        cfg: The validated recipe.
+        ds_cfg: The entry itself.
+
+    Raises:
+        RecipeError: The recipe doesn't use the plugin, or the tokenizer can't give exact segments.
+    """
+
+    def __init__(self, dataset: ReasoningDataset, tokenizer: Any, cfg: Any, ds_cfg: Any) -> None:
+        if not cfg.sftkey_method:
+            raise RecipeError(
+                f"datasets: type {ds_cfg.type} needs the plugin; add `plugins: [sftkey.SFTKeyPlugin]` and `sftkey_method:`"
+            )
+        self.cfg, self.ds_cfg = cfg, ds_cfg
+        self.evaluation = _is_for_evaluation(ds_cfg, cfg)
+        try:
+            method = weighted_method(
+                METHODS[cfg.sftkey_method], cfg.sftkey_segment_weights, cfg.sftkey_segment_schedule
+            )
+            example_tokenizer = ExampleTokenizer(tokenizer, method, dataset.untagged)
+        except TokenizerError as error:
+            raise RecipeError(f"tokenizer: {error}") from error
+        sequence_len = (self.evaluation and cfg.eval_sequence_len) or cfg.sequence_len
+        self.tokenize = RowTokenizer(dataset, example_tokenizer, sequence_len, self.evaluation)
+
+    def wrap_dataset(
+        self,
+        dataset: Any,
+        process_count: int | None = None,
+        keep_in_memory: bool | None = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Tokenise a data set.
+
+        Args:
+            dataset: The rows, as Axolotl loaded them.
+            process_count: Number of worker processes.
+            keep_in_memory: Whether to keep the result in memory instead of an Arrow file.
+            **kwargs: Ignored; for what later Axolotl versions pass.
+
+        Returns:
+            A `datasets.Dataset` with ``input_ids``, ``attention_mask``, ``labels`` and ``segments``.
+
+        Raises:
+            RecipeError: A column is missing, or no row is left.
+        """
+        name = _entry_name(self.ds_cfg)
+        try:
+            tokenized = dataset.map(
+                self._tokenize_batch,
+                batched=True,
+                batch_size=1_000,
+                num_proc=process_count if process_count and len(dataset) > 2_000 else None,
+                remove_columns=list(dataset.column_names),
+                features=_FEATURES,
+                keep_in_memory=bool(keep_in_memory),
+                # Axolotl keeps the prepared data; a second cache here would outlive a change of this package's code.
+                load_from_cache_file=False,
+                desc="Tokenizing segments",
+            )
+        except KeyError as error:
+            raise RecipeError(f"datasets: {name}: {error.args[0]}") from error
+        reasons = tokenized.data.column(_SKIPPED)
+        skipped = Counter({str(item["values"]): int(item["counts"]) for item in pc.value_counts(reasons).to_pylist()})
+        used = skipped.pop("", 0)
+        report_rows(name, used, dict(skipped))
+        self._record(used, dict(skipped))
+        if not used:
+            raise RecipeError(
+                f"datasets: {name}: none of its {len(dataset)} rows can be used ({_counts(skipped)}); "
+                "see `axolotl sftkey inspect` for where they go"
+            )
+        if self.cfg.excess_length_strategy == "raise" and skipped[TOO_LONG]:
+            raise RecipeError(
+                f"datasets: {name}: {skipped[TOO_LONG]} rows are longer than sequence_len {self.tokenize.sequence_len}, "
+                "and excess_length_strategy is raise"
+            )
+        if skipped:
+            kept = pc.indices_nonzero(pc.equal(reasons.combine_chunks(), ""))
+            tokenized = tokenized.select(kept.to_numpy())
+        return tokenized.remove_columns([_SKIPPED])
+
+    def _tokenize_batch(self, batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        columns = list(batch)
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        output: dict[str, list[Any]] = {name: [] for name in _FEATURES}
+        for result in self.tokenize(rows):
+            reason, tokens = (result, TokenizedExample([], [], [])) if isinstance(result, str) else ("", result)
+            output["input_ids"].append(tokens.input_ids)
+            output["attention_mask"].append([1] * len(tokens.input_ids))
+            output["labels"].append(tokens.labels)
+            output["segments"].append(tokens.segments)
+            output[_SKIPPED].append(reason)
+        return output
+
+    def _record(self, used: int, skipped: dict[str, int]) -> None:
+        """Keep the counts with the prepared data, where a later run that finds it prepared can read them."""
+        path = rows_path(self.cfg)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        counts = read_rows(self.cfg)
+        counts[_entry_key(self.ds_cfg)] = {"rows_used": used, "rows_skipped": skipped}
+        path.write_text(json.dumps(counts, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def rows_path(cfg: Any) -> Path:
+    """Where the counts of a recipe's prepared data are."""
+    return Path(cfg.dataset_prepared_path or "last_run_prepared") / ROWS_FILE
+
+
+def read_rows(cfg: Any) -> dict[str, Any]:
+    """The counts of a recipe's prepared data: entry -> ``rows_used``, ``rows_skipped``."""
+    path = rows_path(cfg)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def entry_rows(cfg: Any, entry: Any) -> dict[str, Any]:
+    """The counts of one entry of ``datasets:``; empty where it wasn't prepared by this plugin."""
+    return read_rows(cfg).get(_entry_key(entry), {})
+
+
+def report_rows(name: str, used: int, skipped: Mapping[str, int]) -> None:
+    """Log how many rows are used and how many are skipped for each reason."""
+    if skipped:
+        LOG.warning("%s: %d rows used, %d skipped (%s)", name, used, sum(skipped.values()), _counts(skipped))
+    else:
+        LOG.info("%s: %d rows used, none skipped", name, used)
+
+
+def _counts(skipped: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason}: {count}" for reason, count in sorted(skipped.items(), key=lambda item: -item[1]))
+
+
+_ENTRY_KEYS = ("path", "name", "split", "type", "revision", "data_files", "shards", "shards_idx")
+
+
+def _entry_key(entry: Any) -> str:
+    return json.dumps({key: entry.get(key) for key in _ENTRY_KEYS if entry.get(key) is not None}, default=str)
+
+
+def _is_for_evaluation(entry: Any, cfg: Any) -> bool:
+    """Whether Axolotl is loading an entry of ``test_datasets``; it doesn't say so itself.
+
+    An entry that equals one of ``datasets`` too counts as training data unless it is the very object from
+    ``test_datasets``: no held-out row may be trained on.
+    """
+    tests = cfg.test_datasets or []
+    if any(entry is test for test in tests):
+        return True
+    key = _entry_key(entry)
+    return key in map(_entry_key, tests) and key not in map(_entry_key, cfg.datasets or [])
+
+
+def _entry_name(entry: Any) -> str:
+    return " ".join(str(entry.get(key)) for key in ("path", "name", "split") if entry.get(key))

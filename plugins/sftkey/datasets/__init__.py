@@ -1,0 +1,1 @@
+"""One module per data set. A recipe names the module: ``type: sftkey.datasets.gsm8k``."""

@@ -1,0 +1,162 @@
+"""What a data set is: where it comes from, how a row becomes an `Example`, how it looks without tags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sftkey.example import Example, SkippedRow
+from sftkey.segments import Piece, Segment
+
+EMPTY_QUESTION = "empty question"
+EMPTY_THINKING = "empty thinking"
+NO_ANSWER = "no answer"
+MISSING_FIELD = "missing field"
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class UntaggedForm:
+    """How a data set writes a response when no tags are used: its own natural form.
+
+    Attributes:
+        between: What stands between the reasoning and the answer.
+        after: What stands after the answer.
+        before: What stands before the reasoning.
+    """
+
+    between: str
+    after: str = ""
+    before: str = ""
+
+    def render(self, thinking: str, answer: str) -> tuple[Piece, ...]:
+        """Write a response, piece by piece, without the end of the turn."""
+        pieces = (
+            Piece(Segment.THINKING_OPEN, self.before),
+            Piece(Segment.THINKING, thinking),
+            Piece(Segment.ANSWER_OPEN, self.between),
+            Piece(Segment.ANSWER, answer),
+            Piece(Segment.ANSWER_CLOSE, self.after),
+        )
+        return tuple(piece for piece in pieces if piece.text or piece.segment in (Segment.THINKING, Segment.ANSWER))
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDataset:
+    """One data set with reasoning and a final answer.
+
+    Attributes:
+        name: Short name, as in ``--dataset`` and in task names.
+        path: Where it is published (Hub repository), ``None`` for the user's own data.
+        to_example: Turns a row as published into an `Example`, or raises `SkippedRow`.
+        untagged: Its natural form, for the untagged methods.
+        config: Configuration name on the Hub.
+        train_split: The split that is trained on.
+        test_split: The split that is evaluated; ``None`` where a held-out part of the train split is.
+        revision: The Hub revision, where it isn't the default one.
+        held_out: For data without a test split, whether a row belongs to the evaluated part; never raises for a row
+            that has the columns.
+        question: The ``question`` of `to_example` alone: for evaluation, on rows that may lack a thinking; ``None`` for
+            data that no task evaluates.
+        reference: The ``answer`` of `to_example` alone, likewise. Both raise `SkippedRow` where there is none.
+    """
+
+    name: str
+    path: str | None
+    to_example: Callable[[Row], Example]
+    untagged: UntaggedForm
+    config: str | None = None
+    train_split: str = "train"
+    test_split: str | None = "test"
+    revision: str | None = None
+    held_out: Callable[[Row], bool] | None = None
+    question: Callable[[Row], str] | None = None
+    reference: Callable[[Row], str] | None = None
+
+    def load(self, tokenizer: Any, cfg: Any, ds_cfg: Any) -> Any:
+        """The function that Axolotl calls for ``type: sftkey.datasets.<name>``.
+
+        Args:
+            tokenizer: The tokenizer that Axolotl loaded, with the recipe's chat template.
+            cfg: The recipe, validated.
+            ds_cfg: The entry of ``datasets:`` that is being loaded.
+
+        Returns:
+            An Axolotl dataset strategy.
+        """
+        from sftkey.axolotl.strategy import SegmentedDatasetStrategy
+
+        return SegmentedDatasetStrategy(self, tokenizer, cfg, ds_cfg)
+
+
+def required_value(row: Row, column: str) -> Any:
+    """The value of a column that every row must have.
+
+    Raises:
+        KeyError: The data has no such column; this is an error of the recipe, not of the row.
+        SkippedRow: The row has no value there.
+    """
+    if column not in row:
+        raise KeyError(f"no column {column!r} in the data; it has: {', '.join(sorted(map(str, row)))}")
+    value = row[column]
+    if value is None:
+        raise SkippedRow(f"{MISSING_FIELD}: {column}")
+    return value
+
+
+def required_list(row: Row, column: str) -> Sequence[Any]:
+    """The list in a column that every row must have.
+
+    Raises:
+        KeyError: The data has no such column.
+        SkippedRow: The row has no value there, or one that isn't a list.
+    """
+    value = required_value(row, column)
+    if not isinstance(value, (list, tuple)):
+        raise SkippedRow(f"not a list: {column}")
+    return value
+
+
+def required_text(row: Row, column: str) -> str:
+    """The text of a column that every row must have; a number is taken as its text.
+
+    Raises:
+        KeyError: The data has no such column.
+        SkippedRow: The row has no value there, or one that isn't text.
+    """
+    value = required_value(row, column)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise SkippedRow(f"not text: {column}")
+    return value
+
+
+def stripped(text: str, reason_if_empty: str) -> str:
+    """`text` without the whitespace around it.
+
+    Raises:
+        SkippedRow: Nothing is left.
+    """
+    text = text.strip()
+    if not text:
+        raise SkippedRow(reason_if_empty)
+    return text
+
+
+def make_example(question: str, thinking: str, answer: str) -> Example:
+    """Build an `Example`, skipping the rows from which nothing can be learned.
+
+    Raises:
+        SkippedRow: The question, the thinking or the answer is empty or only whitespace. A format with an empty
+            block scores Fmt 0, so it must not be taught either.
+    """
+    if not question.strip():
+        raise SkippedRow(EMPTY_QUESTION)
+    if not answer.strip():
+        raise SkippedRow(NO_ANSWER)
+    if not thinking.strip():
+        raise SkippedRow(EMPTY_THINKING)
+    return Example(question, thinking, answer)

@@ -1,0 +1,94 @@
+"""Your own data: rows with a question, a thinking and an answer column (JSONL, Parquet or a Hub data set).
+
+The columns are called ``question``, ``thinking`` and ``answer`` unless the recipe says otherwise::
+
+    datasets:
+      - path: my_rows.jsonl
+        type: sftkey.datasets.columns
+    sftkey_columns: {question: prompt, thinking: cot, answer: target}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from sftkey.datasets.base import (
+    EMPTY_QUESTION,
+    NO_ANSWER,
+    ReasoningDataset,
+    Row,
+    UntaggedForm,
+    make_example,
+    required_text,
+)
+from sftkey.example import Example, SkippedRow
+
+COLUMNS = ("question", "thinking", "answer")
+
+
+def to_example(row: Row, names: Mapping[str, str] | None = None) -> Example:
+    """Turn a row into an `Example`, text verbatim.
+
+    Args:
+        row: A row with the three columns; numbers are taken as their text.
+        names: What the columns are called where it isn't `COLUMNS`.
+
+    Raises:
+        KeyError: The data has no such column.
+        SkippedRow: A field is missing or empty.
+    """
+    names = names or {}
+    return make_example(*(required_text(row, names.get(column, column)) for column in COLUMNS))
+
+
+def question(row: Row) -> str:
+    """The question of a row with the default column names, whether or not it has a thinking.
+
+    Raises:
+        KeyError: The data has no such column.
+        SkippedRow: The field is missing or empty.
+    """
+    return _filled(row, "question", EMPTY_QUESTION)
+
+
+def reference(row: Row) -> str:
+    """The reference answer of a row with the default column names.
+
+    Raises:
+        KeyError: The data has no such column.
+        SkippedRow: The field is missing or empty.
+    """
+    return _filled(row, "answer", NO_ANSWER)
+
+
+def _filled(row: Row, column: str, empty: str) -> str:
+    text = required_text(row, column)
+    if not text.strip():
+        raise SkippedRow(empty)
+    return text
+
+
+def with_columns(names: Mapping[str, str] | None) -> ReasoningDataset:
+    """The data set of rows whose columns are called `names`.
+
+    Raises:
+        ValueError: `names` renames something that is not one of `COLUMNS`.
+    """
+    unknown = sorted(set(names or {}) - set(COLUMNS))
+    if unknown:
+        raise ValueError(f"sftkey_columns: {', '.join(unknown)} unknown; its keys are {', '.join(COLUMNS)}")
+    return ReasoningDataset(
+        name="columns",
+        path=None,
+        to_example=partial(to_example, names=dict(names or {})),
+        untagged=UntaggedForm(between="\nThe answer is ", after="."),
+        question=None if names else question,
+        reference=None if names else reference,
+    )
+
+
+def load(tokenizer: Any, cfg: Any, ds_cfg: Any) -> Any:
+    """The function that Axolotl calls for ``type: sftkey.datasets.columns``; see `ReasoningDataset.load`."""
+    return with_columns(cfg.sftkey_columns).load(tokenizer, cfg, ds_cfg)

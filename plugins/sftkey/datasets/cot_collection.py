@@ -1,0 +1,85 @@
+r"""CoT-Collection: 1,060 tasks with model-written rationales (``kaist-ai/CoT-Collection``, about 1.84 million rows).
+
+The repository holds a loading script, which `datasets` refuses since version 4; the Parquet conversion of config ``en``
+is at the revision ``refs/convert/parquet``. There is only a ``train`` split, so a fixed part of it is held out for
+evaluation and never trained on: the rows whose ``source`` `sftkey.datasets.holdout` picks at a share of
+`HELD_OUT_SHARE`, about 920. Its authors allow non-commercial use only (github.com/kaistAI/CoT-Collection, License).
+
+- Question: ``source``, the task's instruction with its input.
+- Thinking: ``rationale``.
+- Answer (the Key): ``target``.
+
+The untagged form is that of the authors' own training code: rationale, ``\n[ANSWER] ``, target
+(github.com/kaistAI/CoT-Collection, CoT_Finetuning).
+"""
+
+from __future__ import annotations
+
+from sftkey.datasets.base import (
+    EMPTY_QUESTION,
+    NO_ANSWER,
+    ReasoningDataset,
+    Row,
+    SkippedRow,
+    UntaggedForm,
+    make_example,
+    required_text,
+    stripped,
+)
+from sftkey.datasets.holdout import is_held_out
+from sftkey.example import Example
+
+HELD_OUT_SHARE = 0.0005
+"""The share of sources that are evaluated instead of trained on."""
+
+
+def question(row: Row) -> str:
+    """The instruction and its input.
+
+    Raises:
+        SkippedRow: It is missing, empty or not text.
+    """
+    return stripped(required_text(row, "source"), EMPTY_QUESTION)
+
+
+def reference(row: Row) -> str:
+    """The target.
+
+    Raises:
+        SkippedRow: It is missing, empty or not text.
+    """
+    return stripped(required_text(row, "target"), NO_ANSWER)
+
+
+def to_example(row: Row) -> Example:
+    """Turn a row of ``kaist-ai/CoT-Collection`` (``source``, ``rationale``, ``target``) into an `Example`.
+
+    Raises:
+        KeyError: The data has no such column.
+        SkippedRow: A field is missing, empty or not text.
+    """
+    return make_example(question(row), required_text(row, "rationale").strip(), reference(row))
+
+
+def held_out(row: Row) -> bool:
+    """Whether a row is evaluated instead of trained on; ``False`` where it has no source."""
+    try:
+        return is_held_out(question(row), HELD_OUT_SHARE)
+    except SkippedRow:
+        return False
+
+
+COT_COLLECTION = ReasoningDataset(
+    name="cot_collection",
+    path="kaist-ai/CoT-Collection",
+    config="en",
+    revision="refs/convert/parquet",
+    test_split=None,
+    to_example=to_example,
+    question=question,
+    reference=reference,
+    held_out=held_out,
+    untagged=UntaggedForm(between="\n[ANSWER] "),
+)
+
+load = COT_COLLECTION.load

@@ -1,0 +1,70 @@
+"""GSM8K: grade-school arithmetic (``openai/gsm8k``, config ``main``; 7,473 train and 1,319 test rows, MIT).
+
+Thinking is the text before ``####`` without the calculator marks (``<<3+4=7>>``), the answer is the number after it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sftkey.datasets.base import (
+    NO_ANSWER,
+    ReasoningDataset,
+    Row,
+    SkippedRow,
+    UntaggedForm,
+    make_example,
+    required_text,
+)
+from sftkey.example import Example
+
+_CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")
+_MARKER = "####"
+
+
+def question(row: Row) -> str:
+    """The question of a row, as the model is asked it in training and in evaluation.
+
+    Raises:
+        SkippedRow: The field is missing.
+    """
+    return required_text(row, "question").strip()
+
+
+def reference(row: Row) -> str:
+    """The reference answer of a row: what stands after ``####``.
+
+    Raises:
+        SkippedRow: The field is missing, or no ``####`` introduces an answer.
+    """
+    return _split(row)[1]
+
+
+def to_example(row: Row) -> Example:
+    """Turn a row of ``openai/gsm8k`` (``question``, ``answer``) into an `Example`.
+
+    Raises:
+        SkippedRow: A field is missing or empty, or no ``####`` introduces an answer.
+    """
+    thinking, answer = _split(row)
+    return make_example(question(row), thinking, answer)
+
+
+def _split(row: Row) -> tuple[str, str]:
+    thinking, marker, answer = required_text(row, "answer").rpartition(_MARKER)
+    if not marker:
+        raise SkippedRow(NO_ANSWER)
+    return _CALCULATOR_MARK.sub("", thinking).strip(), answer.strip()
+
+
+GSM8K = ReasoningDataset(
+    name="gsm8k",
+    path="openai/gsm8k",
+    config="main",
+    to_example=to_example,
+    question=question,
+    reference=reference,
+    untagged=UntaggedForm(between=f"\n{_MARKER} "),
+)
+
+load = GSM8K.load

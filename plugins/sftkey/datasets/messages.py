@@ -1,0 +1,220 @@
+"""Chat data with reasoning: rows with ``messages``, the form in which most reasoning data is published.
+
+Used are conversations of one turn: a user message and the assistant's response, perhaps after a system message. Longer
+conversations are skipped and counted (which of their responses to train on is not for this module to guess), and so are
+tool calls. A system message is left out, with one warning, because training and evaluation use the recipe's own prompt.
+
+- Question: the user's message.
+- Thinking: the response's ``reasoning_content``, or else the ``<think>`` block at the start of its ``content``.
+- Answer (the Key): the rest of ``content``.
+
+A ``content`` that is a list of parts, as in ``[{type: text, text: ...}]``, is the text of its parts. The keys are
+Axolotl's own where the data calls things differently::
+
+    datasets:
+      - path: my_chats.jsonl
+        type: sftkey.datasets.messages
+        field_messages: conversations                       # default: messages
+        field_thinking: reasoning                           # default: reasoning_content
+        message_property_mappings: {role: from, content: value}
+
+The untagged form is the published one: ``<think>``, thinking, ``</think>``, answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sftkey.datasets.base import (
+    EMPTY_QUESTION,
+    NO_ANSWER,
+    ReasoningDataset,
+    Row,
+    SkippedRow,
+    UntaggedForm,
+    make_example,
+    required_list,
+    stripped,
+)
+from sftkey.datasets.think_block import NO_THINK_BLOCK, THINK_CLOSE, THINK_OPEN, has_think_tag, split_think_block
+from sftkey.errors import RecipeError
+from sftkey.example import Example
+
+LOG = logging.getLogger(__name__)
+
+NO_MESSAGES = "no messages"
+NOT_A_MESSAGE = "a message without role or content"
+MANY_TURNS = "more than one turn"
+TOOL_CALLS = "tool calls"
+NO_RESPONSE = "last message is not the assistant's"
+NO_USER_MESSAGE = "no user message before the response"
+TWO_REASONINGS = "reasoning in two places"
+
+_SYSTEM, _USER, _ASSISTANT, _TOOL = "system", "user", "assistant", "tool"
+_ROLES = {
+    "system": _SYSTEM,
+    "developer": _SYSTEM,
+    "user": _USER,
+    "human": _USER,
+    "assistant": _ASSISTANT,
+    "gpt": _ASSISTANT,
+    "model": _ASSISTANT,
+    "tool": _TOOL,
+    "function": _TOOL,
+    "ipython": _TOOL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReader:
+    """Reads the question, the thinking and the answer of a chat row.
+
+    Attributes:
+        messages: The column with the messages.
+        thinking: The key of a message's reasoning.
+        role: The key of a message's role.
+        content: The key of a message's text.
+    """
+
+    messages: str = "messages"
+    thinking: str = "reasoning_content"
+    role: str = "role"
+    content: str = "content"
+
+    def question(self, row: Row) -> str:
+        """The user's message.
+
+        Raises:
+            KeyError: The data has no such column.
+            SkippedRow: The row is not one turn, or the message is empty.
+        """
+        user, _ = self._turn(row)
+        return stripped(_text(user[self.content]), EMPTY_QUESTION)
+
+    def reference(self, row: Row) -> str:
+        """The response without its reasoning, if it has any.
+
+        Raises:
+            KeyError: The data has no such column.
+            SkippedRow: The row is not one turn, or nothing is left.
+        """
+        _, assistant = self._turn(row)
+        content = _text(assistant[self.content])
+        block = split_think_block(content)
+        return stripped(content if block is None else block[1], NO_ANSWER)
+
+    def to_example(self, row: Row) -> Example:
+        """Turn a chat row into an `Example`.
+
+        Raises:
+            KeyError: The data has no such column.
+            SkippedRow: The row is not one turn, a text is empty, or the reasoning is missing, in two places, or not one
+                block at the start of the response.
+        """
+        _, assistant = self._turn(row)
+        thinking, content = _text(assistant.get(self.thinking)), _text(assistant[self.content])
+        if thinking.strip():
+            if has_think_tag(content):
+                raise SkippedRow(TWO_REASONINGS)
+        else:
+            block = split_think_block(content)
+            if block is None:
+                raise SkippedRow(NO_THINK_BLOCK)
+            thinking = block[0]
+        return make_example(self.question(row), thinking.strip(), self.reference(row))
+
+    def _turn(self, row: Row) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """The user's message and the response of a row that holds nothing else but a system message."""
+        messages = required_list(row, self.messages)
+        if not messages:
+            raise SkippedRow(NO_MESSAGES)
+        roles = [self._role(message) for message in messages]
+        if _TOOL in roles or any(message.get("tool_calls") for message in messages):
+            raise SkippedRow(TOOL_CALLS)
+        if roles[-1] != _ASSISTANT:
+            raise SkippedRow(NO_RESPONSE)
+        if roles[0] == _SYSTEM:
+            _warn_of_system_message()
+            messages, roles = messages[1:], roles[1:]
+        if roles == [_ASSISTANT]:
+            raise SkippedRow(NO_USER_MESSAGE)
+        if roles != [_USER, _ASSISTANT]:
+            raise SkippedRow(MANY_TURNS)
+        return messages[0], messages[1]
+
+    def _role(self, message: Any) -> str:
+        if not isinstance(message, Mapping) or self.content not in message:
+            raise SkippedRow(NOT_A_MESSAGE)
+        role = message.get(self.role)
+        if not isinstance(role, str):
+            raise SkippedRow(NOT_A_MESSAGE)
+        known = _ROLES.get(role.lower())
+        if known is None:
+            raise SkippedRow("unknown role")
+        return known
+
+
+@cache
+def _warn_of_system_message() -> None:
+    """Say once per process that system messages are left out."""
+    LOG.warning(
+        "the data has system messages; they are left out, because training and evaluation use the recipe's own prompt "
+        "(with a tagged method, default_system_message: in the recipe sets another one)"
+    )
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    return "".join(map(_part, parts))
+
+
+def _part(part: Any) -> str:
+    if isinstance(part, Mapping) and part.get("type") == "text":
+        part = part.get("text")
+    if not isinstance(part, str):
+        raise SkippedRow("not text: content")
+    return part
+
+
+def with_reader(reader: ChatReader) -> ReasoningDataset:
+    """The data set of chat rows that `reader` reads."""
+    return ReasoningDataset(
+        name="messages",
+        path=None,
+        test_split=None,
+        to_example=reader.to_example,
+        question=reader.question,
+        reference=reader.reference,
+        untagged=UntaggedForm(before=f"{THINK_OPEN}\n", between=f"\n{THINK_CLOSE}\n\n"),
+    )
+
+
+def reader_of(ds_cfg: Mapping[str, Any]) -> ChatReader:
+    """The reader that an entry of ``datasets:`` asks for.
+
+    Raises:
+        RecipeError: ``message_property_mappings`` names something else than ``role`` and ``content``.
+    """
+    mappings = dict(ds_cfg.get("message_property_mappings") or {})
+    unknown = sorted(set(mappings) - {"role", "content"})
+    if unknown:
+        raise RecipeError(
+            f"message_property_mappings: {', '.join(unknown)} unknown; its keys are role and content "
+            "(the key of the reasoning is field_thinking)"
+        )
+    named = {"messages": ds_cfg.get("field_messages"), "thinking": ds_cfg.get("field_thinking"), **mappings}
+    return ChatReader(**{field: str(name) for field, name in named.items() if name})
+
+
+MESSAGES = with_reader(ChatReader())
+
+
+def load(tokenizer: Any, cfg: Any, ds_cfg: Any) -> Any:
+    """The function that Axolotl calls for ``type: sftkey.datasets.messages``; see `ReasoningDataset.load`."""
+    return with_reader(reader_of(ds_cfg)).load(tokenizer, cfg, ds_cfg)

@@ -1,0 +1,123 @@
+r"""OpenR1-Math-220k: competition maths with DeepSeek-R1 traces (``open-r1/OpenR1-Math-220k``, Apache-2.0).
+
+Config ``default`` has 93,733 rows, ``extended`` 131,396; there is only a ``train`` split, so a fixed part of it is held
+out for evaluation: the rows whose problem `sftkey.datasets.holdout` picks at a share of `HELD_OUT_SHARE`, about 940 of
+``default``. They are never trained on, in either config.
+
+- Question: ``problem``.
+- Answer (the Key): the reference ``answer``. NuminaMath 1.5, which the problems are from, writes ``proof`` or
+  ``notfound`` where there is none to compare with; such rows are skipped.
+- Thinking: one of the ``generations``. Those count whose ``correctness_math_verify`` and ``is_reasoning_complete`` are
+  both true; a missing flag is not true, and rows that only another judge (``correctness_llama``) accepted have none. Of
+  the rest the shortest thinking in characters is taken, the first of equally short ones. The thinking is the content of
+  the ``<think>`` block; the write-up after ``</think>`` repeats it and is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sftkey.datasets.base import (
+    EMPTY_QUESTION,
+    NO_ANSWER,
+    ReasoningDataset,
+    Row,
+    SkippedRow,
+    UntaggedForm,
+    make_example,
+    required_list,
+    required_text,
+    stripped,
+)
+from sftkey.datasets.holdout import is_held_out
+from sftkey.datasets.think_block import NO_THINK_BLOCK, split_think_block
+from sftkey.example import Example
+
+HELD_OUT_SHARE = 0.01
+"""The share of problems that are evaluated instead of trained on."""
+
+NO_CORRECT_GENERATION = "no correct and complete generation"
+
+_NO_REFERENCE = frozenset({"proof", "notfound"})
+
+
+def question(row: Row) -> str:
+    """The problem, as it is put to the model.
+
+    Raises:
+        SkippedRow: It is missing, empty or not text.
+    """
+    return stripped(required_text(row, "problem"), EMPTY_QUESTION)
+
+
+def reference(row: Row) -> str:
+    """The reference answer, LaTeX as published.
+
+    Raises:
+        SkippedRow: It is missing, empty, not text, or one of the words for "there is none".
+    """
+    answer = stripped(required_text(row, "answer"), NO_ANSWER)
+    if answer.lower() in _NO_REFERENCE:
+        raise SkippedRow(NO_ANSWER)
+    return answer
+
+
+def thinking(row: Row) -> str:
+    """The thinking of the chosen generation.
+
+    Raises:
+        SkippedRow: A column is not a list, no generation is correct and complete, or none of those has a think block.
+            The text is empty where every block is.
+    """
+    generations = required_list(row, "generations")
+    correct = required_list(row, "correctness_math_verify")
+    complete = required_list(row, "is_reasoning_complete")
+    chosen = [
+        text
+        for position, text in enumerate(generations)
+        if isinstance(text, str) and _is_true(correct, position) and _is_true(complete, position)
+    ]
+    if not chosen:
+        raise SkippedRow(NO_CORRECT_GENERATION)
+    blocks = [block[0] for block in map(split_think_block, chosen) if block is not None]
+    if not blocks:
+        raise SkippedRow(NO_THINK_BLOCK)
+    return min(filter(None, blocks), key=len, default="")
+
+
+def to_example(row: Row) -> Example:
+    """Turn a row of ``open-r1/OpenR1-Math-220k`` into an `Example`.
+
+    Raises:
+        KeyError: The data has no such column.
+        SkippedRow: See `question`, `reference` and `thinking`.
+    """
+    return make_example(question(row), thinking(row), reference(row))
+
+
+def held_out(row: Row) -> bool:
+    """Whether a row is evaluated instead of trained on; ``False`` where it has no problem."""
+    try:
+        return is_held_out(question(row), HELD_OUT_SHARE)
+    except SkippedRow:
+        return False
+
+
+def _is_true(flags: Sequence[Any], position: int) -> bool:
+    return position < len(flags) and flags[position] is True
+
+
+OPENR1_MATH = ReasoningDataset(
+    name="openr1_math",
+    path="open-r1/OpenR1-Math-220k",
+    config="default",
+    test_split=None,
+    to_example=to_example,
+    question=question,
+    reference=reference,
+    held_out=held_out,
+    untagged=UntaggedForm(between="\n\nThe final answer is \\boxed{", after="}"),
+)
+
+load = OPENR1_MATH.load

@@ -1,0 +1,452 @@
+"""What Stage 2 can gain, told from a Stage 1 checkpoint and held-out rows. Torch and transformers only.
+
+Stage 2 trains the tokens after ``</Thinking>`` given the reference thinking (Eq. 4). So it can mend an outcome that is
+wrong although the thinking is right, and nothing else: not one that is wrong because of the thinking, and none at all
+where the answers of the training rows are learned already. Which of the two a wrong outcome is, is found out by putting
+the reference thinking in the place of the model's own: if the answer is right then, the thinking was to blame.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+
+from sftkey import tags
+from sftkey.evaluation.text import normalise
+from sftkey.example import Example
+from sftkey.generation import Completion, complete
+from sftkey.loss import causal_loss
+from sftkey.report.statistics import Interval, mean_interval
+from sftkey.segments import SEGMENT_GROUPS, Segment
+from sftkey.tokenization import IGNORE_INDEX, ExampleTokenizer, TokenizedExample, control_token_pattern
+
+NEGLIGIBLE_POINTS = 2.0
+"""Headroom of which even the upper end of the 95% interval is below this is none."""
+
+LEARNED_LOSS = 0.02
+"""Mean answer loss on training rows, in nats per token, below which Stage 2 has nothing left to learn from them."""
+
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+
+
+class Outcome(StrEnum):
+    """What became of one held-out row."""
+
+    RIGHT = "right"
+    AFTER_CORRECT_THINKING = "wrong after correct thinking"
+    BECAUSE_OF_THINKING = "wrong because of the thinking"
+    UNCLEAR = "wrong, and wrong with the reference thinking, too"
+    NO_THINKING = "wrong without a thinking"
+
+
+class Verdict(StrEnum):
+    """Whether Stage 2 can pay."""
+
+    HEADROOM = "headroom"
+    NONE = "none"
+    TOO_FEW_ROWS = "can't tell"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLoss:
+    """How well the reference answers are predicted, teacher-forced.
+
+    Attributes:
+        loss: Mean cross-entropy of the answer tokens in nats.
+        accuracy: Share of answer tokens that are the model's first choice.
+        tokens: How many answer tokens.
+        rows: Of how many rows.
+    """
+
+    loss: float
+    accuracy: float
+    tokens: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What was found on ``rows`` held-out rows.
+
+    Attributes:
+        rows: How many rows.
+        accuracy: Share of right outcomes (Acc) with the model's own thinking.
+        accuracy_given_reference: The same with the reference thinking in its place.
+        format_rate: Share of outputs in the expected format (Fmt).
+        unfinished: Share of outputs that the token limit cut off.
+        given_reference: Loss of the reference answers after the reference thinking.
+        given_own: The same after the model's own thinking, where it has one; ``None`` where no output has.
+        on_training_rows: As `given_reference`, on rows that Stage 1 was trained on; ``None`` without such rows.
+        copied: Share of rows whose reference answer is the end of the reference thinking.
+        in_last_sentence: Share of rows whose reference answer stands in the last sentence of the reference thinking.
+        own_copied: Share of well-formed outputs whose answer is the end of their own thinking.
+        outcomes: How many rows had which `Outcome`.
+        gradient_shares: For each group of segments the norm of its part of Stage 1's gradient over the sum of the three
+            norms; empty where it was not asked for.
+        headroom: Share of rows that Stage 2 mends if it mends all that it can: those wrong after correct thinking, and of
+            the unclear ones as many as the thinking is right elsewhere.
+        headroom_interval: Its 95% interval, items resampled.
+        verdict: What follows.
+        reason: Why, in one sentence.
+    """
+
+    rows: int
+    accuracy: float
+    accuracy_given_reference: float
+    format_rate: float
+    unfinished: float
+    given_reference: AnswerLoss
+    given_own: AnswerLoss | None
+    on_training_rows: AnswerLoss | None
+    copied: float
+    in_last_sentence: float
+    own_copied: float
+    outcomes: dict[str, int]
+    gradient_shares: dict[str, float]
+    headroom: float
+    headroom_interval: Interval
+    verdict: Verdict
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+def diagnose(
+    model: Any,
+    tokenize: ExampleTokenizer,
+    examples: Sequence[Example],
+    is_right: Callable[[int, str], bool],
+    *,
+    training_examples: Sequence[Example] = (),
+    batch_size: int = 16,
+    max_new_tokens: int = 512,
+    gradient_rows: int = 64,
+) -> Diagnosis:
+    """Look at a Stage 1 checkpoint.
+
+    Args:
+        model: The checkpoint, on its device. Its gradients are cleared.
+        tokenize: The tokenization of Stage 1's method, ``sft-tag``.
+        examples: Held-out examples.
+        is_right: Given an index into `examples` and an output, whether the output's answer is right.
+        training_examples: Some examples that Stage 1 was trained on; Stage 2 will be, too.
+        batch_size: Rows per forward pass and per batch of generation.
+        max_new_tokens: Limit of a generated response.
+        gradient_rows: Rows over which the gradient is taken; 0 for no gradient, which needs as much memory again as the
+            weights.
+
+    Returns:
+        The diagnosis.
+
+    Raises:
+        ValueError: There are no examples, or the method isn't a tagged one that trains the whole response.
+    """
+    if not examples:
+        raise ValueError("a diagnosis needs held-out examples")
+    if not tokenize.method.tagged or Segment.THINKING not in tokenize.method.trained:
+        raise ValueError(f"a diagnosis needs a checkpoint of sft-tag, not of {tokenize.method.name}")
+    was_training = model.training
+    model.eval()
+    try:
+        return _diagnose(
+            model, tokenize, examples, is_right, training_examples, batch_size, max_new_tokens, gradient_rows
+        )
+    finally:
+        model.zero_grad(set_to_none=True)
+        model.train(was_training)
+
+
+def _diagnose(
+    model: Any,
+    tokenize: ExampleTokenizer,
+    examples: Sequence[Example],
+    is_right: Callable[[int, str], bool],
+    training_examples: Sequence[Example],
+    batch_size: int,
+    max_new_tokens: int,
+    gradient_rows: int,
+) -> Diagnosis:
+    tokenized = tokenize(examples)
+
+    def generate(prompts: Sequence[Sequence[int]]) -> list[Completion]:
+        return complete(model, tokenize.tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+
+    own = generate([before(example, Segment.THINKING_OPEN) for example in tokenized])
+    after_reference = generate([before(example, Segment.ANSWER_OPEN) for example in tokenized])
+    parsed = [tags.parse(completion.text) for completion in own]
+    right = [is_right(index, completion.text) for index, completion in enumerate(own)]
+    right_given_reference = [
+        is_right(index, f"{tags.THINKING_OPEN}{example.thinking}{tags.THINKING_CLOSE}{completion.text}")
+        for index, (example, completion) in enumerate(zip(examples, after_reference, strict=True))
+    ]
+    thoughts = [own_thinking(completion.text, tokenize) for completion in own]
+    outcomes = [
+        outcome(right[index], right_given_reference[index], thoughts[index], example.thinking)
+        for index, example in enumerate(examples)
+    ]
+    with_own = [
+        Example(example.question, thought, example.answer)
+        for example, thought in zip(examples, thoughts, strict=True)
+        if thought is not None
+    ]
+    well_formed = [found for found in parsed if found.well_formed]
+    given_reference = answer_loss(model, tokenized, batch_size)
+    on_training_rows = answer_loss(model, tokenize(training_examples), batch_size) if training_examples else None
+    verdict = judge_headroom(outcomes, _share(right_given_reference), on_training_rows)
+    return Diagnosis(
+        rows=len(examples),
+        accuracy=_share(right),
+        accuracy_given_reference=_share(right_given_reference),
+        format_rate=_share([found.well_formed for found in parsed]),
+        unfinished=_share([not completion.finished for completion in own]),
+        given_reference=given_reference,
+        given_own=answer_loss(model, tokenize(with_own), batch_size) if with_own else None,
+        on_training_rows=on_training_rows,
+        copied=_share([ends_with_answer(example.thinking, example.answer) for example in examples]),
+        in_last_sentence=_share([answer_in_last_sentence(example.thinking, example.answer) for example in examples]),
+        own_copied=_share([ends_with_answer(found.thinking or "", found.answer or "") for found in well_formed]),
+        outcomes={kind.value: outcomes.count(kind) for kind in Outcome},
+        gradient_shares=gradient_shares(model, tokenized[:gradient_rows], batch_size) if gradient_rows else {},
+        **verdict,
+    )
+
+
+def before(example: TokenizedExample, segment: Segment) -> list[int]:
+    """The token ids of an example up to a segment, exclusive."""
+    return example.input_ids[: example.segments.index(int(segment))]
+
+
+def own_thinking(output: str, tokenize: ExampleTokenizer) -> str | None:
+    """The thinking of an output that is otherwise malformed or not; ``None`` where it has none that can be used."""
+    opened, found, rest = output.partition(tags.THINKING_OPEN)
+    thinking, closed, _ = rest.partition(tags.THINKING_CLOSE)
+    usable = found and closed and not opened.strip() and thinking.strip() and not tags.contains_tag(thinking)
+    return thinking if usable and not control_token_pattern(tokenize.tokenizer).search(thinking) else None
+
+
+def outcome(right: bool, right_given_reference: bool, own: str | None, reference: str) -> Outcome:
+    """What became of a row.
+
+    A thinking counts as correct if it says the same as the reference; or if the answer is as wrong with the reference
+    thinking in its place and both have the same numbers in the same order, with the same conclusion or a number in it.
+
+    Args:
+        right: Whether the model's answer is right.
+        right_given_reference: Whether it is with the reference thinking in the place of the model's own.
+        own: The model's thinking; ``None`` where it has none.
+        reference: The reference thinking.
+    """
+    if right:
+        return Outcome.RIGHT
+    if own is None:
+        return Outcome.NO_THINKING
+    if normalise(own) == normalise(reference):
+        return Outcome.AFTER_CORRECT_THINKING
+    if right_given_reference:
+        return Outcome.BECAUSE_OF_THINKING
+    return Outcome.AFTER_CORRECT_THINKING if _same_calculation(own, reference) else Outcome.UNCLEAR
+
+
+def _same_calculation(own: str, reference: str) -> bool:
+    """Whether two thinkings have the same numbers in the same order, and a conclusion that is one of them."""
+    numbers = _NUMBER.findall(reference)
+    if not numbers or _NUMBER.findall(own) != numbers:
+        return False
+    conclusions = [_sentences(thinking)[-1] for thinking in (own, reference)]
+    return all(map(_NUMBER.search, conclusions)) or len(set(map(normalise, conclusions))) == 1
+
+
+def ends_with_answer(thinking: str, answer: str) -> bool:
+    """Whether an answer is the end of a thinking, but for case, white space and punctuation."""
+    wanted = normalise(answer).split()
+    return bool(wanted) and normalise(thinking).split()[-len(wanted) :] == wanted
+
+
+def answer_in_last_sentence(thinking: str, answer: str) -> bool:
+    """Whether an answer stands, as whole words, in the last sentence or line of a thinking."""
+    sentences, wanted = _sentences(thinking), normalise(answer)
+    if not sentences or not wanted:
+        return False
+    return re.search(rf"(?<![\w.]){re.escape(wanted)}(?!\w|\.\d)", normalise(sentences[-1])) is not None
+
+
+def _sentences(text: str) -> list[str]:
+    return [part for part in _SENTENCE_END.split(text.strip()) if part.strip()]
+
+
+def judge_headroom(
+    outcomes: Sequence[Outcome], accuracy_given_reference: float, on_training_rows: AnswerLoss | None
+) -> dict[str, Any]:
+    """The verdict and the numbers behind it: the fields ``headroom`` to ``reason`` of `Diagnosis`.
+
+    Of an unclear outcome it isn't known whether the thinking was right, only that the answer would have been wrong
+    anyway. It counts with the probability that a thinking is right, estimated as Acc over Acc given the reference
+    thinking: an answer is right if its thinking is and if then the answer is.
+
+    Args:
+        outcomes: What became of each row; at least one.
+        accuracy_given_reference: Acc with the reference thinking.
+        on_training_rows: Loss of the answers that Stage 2 would be trained on, where known.
+    """
+    import numpy as np
+
+    accuracy = _share([found is Outcome.RIGHT for found in outcomes])
+    thinking_is_right = min(1.0, accuracy / accuracy_given_reference) if accuracy_given_reference else 1.0
+    worth = {Outcome.AFTER_CORRECT_THINKING: 1.0, Outcome.UNCLEAR: thinking_is_right}
+    values = np.array([worth.get(found, 0.0) for found in outcomes])
+    headroom, interval = float(values.mean()), mean_interval(values)
+    wrong = sum(found is not Outcome.RIGHT for found in outcomes)
+    mendable, unclear = (outcomes.count(kind) for kind in (Outcome.AFTER_CORRECT_THINKING, Outcome.UNCLEAR))
+    share = f"of {wrong} wrong outcomes {mendable} are wrong after correct thinking"
+    if unclear:
+        share += f" and {unclear} would be wrong with the reference thinking, too"
+    if on_training_rows is not None and on_training_rows.loss < LEARNED_LOSS:
+        verdict = Verdict.NONE
+        reason = (
+            f"the answers of the training rows are learned already (loss {on_training_rows.loss:.4f} nats per token, "
+            f"{on_training_rows.accuracy:.1%} of tokens right): Stage 2 would find no gradient in them"
+        )
+    elif 100 * interval.high < NEGLIGIBLE_POINTS:
+        verdict = Verdict.NONE
+        reason = f"{share}; the rest is wrong because of the thinking, which Stage 2 doesn't train"
+        if not wrong:
+            reason = "no outcome is wrong"
+    elif interval.low > 0 and 100 * headroom >= NEGLIGIBLE_POINTS:
+        verdict, reason = Verdict.HEADROOM, share
+    else:
+        verdict, reason = Verdict.TOO_FEW_ROWS, f"{share}; too few to tell, diagnose more rows"
+    return {
+        "headroom": headroom,
+        "headroom_interval": interval,
+        "verdict": verdict,
+        "reason": reason,
+    }
+
+
+def answer_loss(model: Any, examples: Sequence[TokenizedExample], batch_size: int) -> AnswerLoss:
+    """Mean loss and accuracy of the answer tokens, given all before them.
+
+    Args:
+        model: A causal language model.
+        examples: Sequences with their segments; at least one.
+        batch_size: Rows per forward pass.
+    """
+    loss, correct, tokens = 0.0, 0, 0
+    with torch.no_grad():
+        for inputs, labels, segments in _batches(examples, batch_size, model.device, {Segment.ANSWER}):
+            found = causal_loss(model, inputs, labels, segments).statistics
+            loss += float(found.loss[Segment.ANSWER])
+            correct += int(found.correct[Segment.ANSWER])
+            tokens += int(found.tokens[Segment.ANSWER])
+    return AnswerLoss(loss / tokens, correct / tokens, tokens, len(examples))
+
+
+def gradient_shares(model: Any, examples: Sequence[TokenizedExample], batch_size: int) -> dict[str, float]:
+    """How much of Stage 1's gradient comes from which group of segments.
+
+    The gradient of the mean loss over all response tokens (Eq. 1) is the sum of three, one from each group's tokens.
+
+    Args:
+        model: A causal language model; its gradients are cleared.
+        examples: The sequences over whose tokens the gradient is taken.
+        batch_size: Rows per backward pass.
+
+    Returns:
+        For each of `SEGMENT_GROUPS` the norm of its gradient over the sum of the three norms.
+    """
+    total = sum(segment != Segment.PROMPT for example in examples for segment in example.segments)
+    norms = {}
+    for name, group in SEGMENT_GROUPS.items():
+        model.zero_grad(set_to_none=True)
+        for inputs, labels, segments in _batches(examples, batch_size, model.device, group):
+            causal_loss(model, inputs, labels, segments, num_items=float(total)).loss.backward()
+        squares = [p.grad.detach().float().square().sum() for p in model.parameters() if p.grad is not None]
+        norms[name] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    model.zero_grad(set_to_none=True)
+    whole = sum(norms.values())
+    return {name: norm / whole if whole else 0.0 for name, norm in norms.items()}
+
+
+def _batches(
+    examples: Sequence[TokenizedExample], size: int, device: Any, trained: set[Segment] | frozenset[Segment]
+) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]]:
+    """Right-padded batches, longest first, with labels on the given segments only."""
+    ordered = sorted(examples, key=lambda example: -len(example.input_ids))
+    for start in range(0, len(ordered), size):
+        chunk = ordered[start : start + size]
+        shape = len(chunk), len(chunk[0].input_ids)
+        ids, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+        labels = torch.full(shape, IGNORE_INDEX)
+        segments = torch.full(shape, int(Segment.PROMPT))
+        for row, example in enumerate(chunk):
+            length = len(example.input_ids)
+            ids[row, :length] = torch.tensor(example.input_ids)
+            mask[row, :length] = 1
+            segments[row, :length] = torch.tensor(example.segments)
+        labelled = torch.isin(segments, torch.tensor(sorted(trained)))
+        labels[labelled] = ids[labelled]
+        inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+        yield inputs, labels.to(device), segments.to(device)
+
+
+def _share(values: Sequence[bool]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def report(diagnosis: Diagnosis) -> str:
+    """The diagnosis as text: the numbers, then a plain verdict."""
+    d = diagnosis
+
+    def losses(found: AnswerLoss | None) -> str:
+        if found is None:
+            return "not measured"
+        return f"loss {found.loss:.4f} nats, {found.accuracy:.1%} of {found.tokens:,} tokens ({found.rows:,} rows)"
+
+    wrong = d.rows - d.outcomes[Outcome.RIGHT]
+    lines = [
+        ("held-out rows", f"{d.rows:,}"),
+        (
+            "Acc",
+            f"{d.accuracy:.1%}; with the reference thinking in the place of its own {d.accuracy_given_reference:.1%}",
+        ),
+        ("Fmt", f"{d.format_rate:.1%}" + (f"; {d.unfinished:.1%} cut off" if d.unfinished else "")),
+        ("answers given the reference thinking", losses(d.given_reference)),
+        ("answers given the model's own thinking", losses(d.given_own)),
+        ("answers of training rows", losses(d.on_training_rows)),
+        (
+            "answer copied from the thinking",
+            f"{d.copied:.1%} are its end, {d.in_last_sentence:.1%} stand in its last sentence; "
+            f"in the model's outputs {d.own_copied:.1%} are its end",
+        ),
+        ("wrong outcomes", f"{wrong:,}" + (", of which:" if wrong else "")),
+    ]
+    kinds = [kind for kind in Outcome if kind is not Outcome.RIGHT] if wrong else []
+    lines += [(f"  {kind.value}", f"{d.outcomes[kind]:,} ({d.outcomes[kind] / wrong:.0%})") for kind in kinds]
+    if d.gradient_shares:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in d.gradient_shares.items())
+        lines.append(("norm of Stage 1's gradient by segment", shares))
+    width = max(len(name) for name, _ in lines)
+    return "\n".join([*(f"{name.ljust(width)}  {value}" for name, value in lines), "", verdict_text(d)])
+
+
+def verdict_text(diagnosis: Diagnosis) -> str:
+    """The verdict in one or two sentences."""
+    d = diagnosis
+    if d.verdict is Verdict.NONE:
+        return f"Headroom for Stage 2: none. In short: {d.reason}. Stop after Stage 1."
+    low, high = 100 * d.headroom_interval.low, 100 * d.headroom_interval.high
+    points = f"{100 * d.headroom:.1f} points of Acc (95% {low:.1f} to {high:.1f})"
+    if d.verdict is Verdict.TOO_FEW_ROWS:
+        return f"Headroom for Stage 2: can't tell, {points}. In short: {d.reason}."
+    return (
+        f"Headroom for Stage 2: at most {points}. In short: {d.reason}. How much of it Stage 2 gains, and whether Stage 1 "
+        "carried on gains the same, only training both tells."
+    )

@@ -1,0 +1,1 @@
+"""Everything that the lm-evaluation-harness tasks need: answers, equivalence, the judge, scores."""

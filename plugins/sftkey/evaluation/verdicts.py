@@ -1,0 +1,247 @@
+"""From the rules' verdict and the judge's to acc, fmt and score: one place for judging at once and for judging later.
+
+Everything here is pure and works on plain per-item records, the ones that ``--log_samples`` writes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum, StrEnum
+from typing import Any
+
+from sftkey.tags import FormatFailure
+
+ALPHA = 0.7
+"""The weight of Acc in Score (section 4)."""
+
+_FMT_WEIGHT = 0.3  # 1 - ALPHA, which in binary is 0.30000000000000004
+
+
+class RuleVerdict(StrEnum):
+    """What the rules say about an extracted answer and the reference."""
+
+    SAME = "same"
+    DIFFERENT = "different"
+    CANT_TELL = "can't tell"
+
+
+class DecidedBy(StrEnum):
+    """Who gave the verdict that counts."""
+
+    RULE = "rule"
+    JUDGE = "judge"
+    CACHE = "cache"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One output as the rules saw it, before any judge. Holds all that judging later needs.
+
+    Attributes:
+        question: The question as the model was asked it.
+        reference: The reference answer.
+        extracted: The extracted answer; ``None`` where the output has none.
+        extraction: Name of the rule that found it (`sftkey.evaluation.answers`).
+        rule_verdict: What the rules say.
+        rule_detail: Which comparison decided, or why none could.
+        over_limit: Whether the comparison was given up because it exceeded its bounds in size, time or memory.
+        format_failure: Why the output is not in the expected format; ``None`` where it is.
+        thinking_valid: Whether the output has a closed, non-empty reasoning.
+    """
+
+    question: str
+    reference: str
+    extracted: str | None
+    extraction: str
+    rule_verdict: RuleVerdict
+    rule_detail: str
+    over_limit: bool
+    format_failure: FormatFailure | None
+    thinking_valid: bool
+
+
+Record = dict[str, Any]
+"""What is logged per item: the fields of `Item` in plain JSON types, and ``verdict``, ``decided_by``, ``judge_mode``,
+``judge_same``, ``judge_source``, ``judge_detail``. They stand at the top level of each line of ``samples_*.jsonl``,
+beside the metrics that `scores` gives."""
+
+
+def item_of(record: Mapping[str, Any]) -> Item:
+    """The `Item` in a logged record.
+
+    Raises:
+        KeyError: The record lacks a field, so it isn't one of ours.
+        ValueError: A field has a value that it can't have.
+    """
+    values = {field: record[field] for field in Item.__slots__}
+    failure = values["format_failure"]
+    return Item(
+        **{
+            **values,
+            "rule_verdict": RuleVerdict(values["rule_verdict"]),
+            # In the log these two are metrics, too, and stand there as numbers.
+            "over_limit": bool(values["over_limit"]),
+            "thinking_valid": bool(values["thinking_valid"]),
+            "format_failure": None if failure is None else FormatFailure(failure),
+        }
+    )
+
+
+def needs_judge(item: Item, mode: str) -> bool:
+    """Whether the judge is to be asked about an item.
+
+    An output without any answer is never sent: there is nothing to compare, the rules' "different" stands.
+
+    Args:
+        item: The item as the rules saw it.
+        mode: ``fallback`` (only what the rules can't settle), ``always`` or ``off``.
+    """
+    if item.extracted is None or mode == "off":
+        return False
+    return mode == "always" or item.rule_verdict is RuleVerdict.CANT_TELL
+
+
+def decide(
+    item: Item,
+    *,
+    mode: str = "off",
+    judge_same: bool | None = None,
+    judge_source: str | None = None,
+    judge_detail: str = "",
+) -> Record:
+    """Combine the rules' verdict with the judge's.
+
+    The judge's verdict counts where there is one; where it is unresolved, or was not asked for, the rules' does. What
+    neither settles is not counted as correct and stays visible as ``can't tell``.
+
+    Args:
+        item: The item as the rules saw it.
+        mode: The judge's mode, ``off`` where there is no judge.
+        judge_same: The judge's verdict; ``None`` where it is unresolved or was not asked for.
+        judge_source: ``judge``, ``cache`` or ``unresolved``; ``None`` where the judge was not asked.
+        judge_detail: What the judge replied, or why there is no verdict.
+
+    Returns:
+        The record to log.
+    """
+    if judge_source is not None and judge_same is not None:
+        verdict = RuleVerdict.SAME if judge_same else RuleVerdict.DIFFERENT
+        decided_by = DecidedBy(judge_source)
+    else:
+        verdict, decided_by = item.rule_verdict, DecidedBy.RULE
+    record = {key: value.value if isinstance(value, Enum) else value for key, value in asdict(item).items()}
+    return record | {
+        "verdict": verdict.value,
+        "decided_by": decided_by.value,
+        "judge_mode": mode,
+        "judge_same": judge_same,
+        "judge_source": judge_source,
+        "judge_detail": judge_detail,
+    }
+
+
+def failure_metric(failure: FormatFailure) -> str:
+    """The name of the metric that is the rate of a format failure: ``fmt_`` and the kind."""
+    return f"fmt_{failure.name.lower()}"
+
+
+def composite(acc: float, fmt: float) -> float:
+    """Score = 0.7 Acc + 0.3 Fmt (section 4)."""
+    return ALPHA * acc + _FMT_WEIGHT * fmt
+
+
+def scores(record: Mapping[str, Any]) -> dict[str, float | tuple[int, int] | None]:
+    """The metrics of one item.
+
+    Args:
+        record: What `decide` returned, or the same read back from a log.
+
+    Returns:
+        ``acc``, ``fmt`` and ``score``; ``thinking_valid``; one per format failure (with ``fmt`` they sum to 1);
+        ``undecided`` (neither rules nor judge could tell, counted as not correct), ``over_limit``, ``judged`` (the
+        judge decided, now or earlier). With a judge also ``judge_cached`` and ``judge_unresolved``. In mode ``always``
+        also ``judge_agreement`` and ``judge_kappa``: the pair (rules, judge) of 0 or 1 where both decided, else
+        ``None``.
+    """
+    acc = float(record["verdict"] == RuleVerdict.SAME.value)
+    fmt = float(record["format_failure"] is None)
+    metrics: dict[str, float | tuple[int, int] | None] = {
+        "acc": acc,
+        "fmt": fmt,
+        "score": composite(acc, fmt),
+        "thinking_valid": float(record["thinking_valid"]),
+    }
+    for failure in FormatFailure:
+        metrics[failure_metric(failure)] = float(record["format_failure"] == failure.value)
+    metrics["undecided"] = float(record["verdict"] == RuleVerdict.CANT_TELL.value)
+    metrics["over_limit"] = float(record["over_limit"])
+    metrics["judged"] = float(record["decided_by"] != DecidedBy.RULE.value)
+    if record["judge_mode"] != "off":
+        metrics["judge_cached"] = float(record["judge_source"] == "cache")
+        metrics["judge_unresolved"] = float(record["judge_source"] == "unresolved")
+    if record["judge_mode"] == "always":
+        pair = None
+        if record["judge_same"] is not None and record["rule_verdict"] != RuleVerdict.CANT_TELL.value:
+            pair = (int(record["rule_verdict"] == RuleVerdict.SAME.value), int(record["judge_same"]))
+        metrics["judge_agreement"] = pair
+        metrics["judge_kappa"] = pair
+    return metrics
+
+
+def agreement(pairs: Iterable[Sequence[int] | None]) -> float:
+    """The share of items on which rules and judge agree, of those that both decided; NaN where there are none."""
+    decided = [pair for pair in pairs if pair is not None]
+    if not decided:
+        return math.nan
+    return sum(rule == judge for rule, judge in decided) / len(decided)
+
+
+def cohens_kappa(pairs: Iterable[Sequence[int] | None]) -> float:
+    """Cohen's kappa of rules and judge over the items that both decided.
+
+    Returns:
+        (p_o - p_e) / (1 - p_e), NaN where it is undefined: no items, or both always gave the same one verdict.
+    """
+    decided = [pair for pair in pairs if pair is not None]
+    if not decided:
+        return math.nan
+    rule_yes = sum(rule for rule, _ in decided) / len(decided)
+    judge_yes = sum(judge for _, judge in decided) / len(decided)
+    expected = rule_yes * judge_yes + (1 - rule_yes) * (1 - judge_yes)
+    if expected == 1:
+        return math.nan
+    return (agreement(decided) - expected) / (1 - expected)
+
+
+AGGREGATIONS = {"judge_agreement": agreement, "judge_kappa": cohens_kappa}
+"""How the metrics that aren't means are aggregated."""
+
+
+def aggregate(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float | None]]:
+    """Every metric over all items of a task, as lm-eval computes it.
+
+    Args:
+        records: What `decide` returned for each item of one task, all with the same judge mode.
+
+    Returns:
+        For each metric its value and its standard error (sample standard deviation over root n); the latter is ``None``
+        for fewer than two items and for metrics that aren't means.
+    """
+    columns: dict[str, list[Any]] = {}
+    for record in records:
+        for metric, value in scores(record).items():
+            columns.setdefault(metric, []).append(value)
+    return {
+        metric: (AGGREGATIONS[metric](values), None) if metric in AGGREGATIONS else _mean_and_stderr(values)
+        for metric, values in columns.items()
+    }
+
+
+def _mean_and_stderr(values: Sequence[float]) -> tuple[float, float | None]:
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return mean, None
+    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return mean, math.sqrt(variance) / math.sqrt(len(values))

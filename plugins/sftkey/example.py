@@ -1,0 +1,34 @@
+"""The one value that flows through everything: a question, its reasoning, its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training example, in the paper's terms (section 2).
+
+    The three texts are kept verbatim: nothing downstream strips or rewrites them.
+
+    Attributes:
+        question: The prompt ``x``, without system message or chat markup.
+        thinking: The reasoning segment (the chain of thought).
+        answer: The final answer (the "Key").
+    """
+
+    question: str
+    thinking: str
+    answer: str
+
+
+class SkippedRow(ValueError):
+    """Raised by a data set for a row that must not be trained on.
+
+    Args:
+        reason: A short phrase of a closed set, so that rows can be counted by it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

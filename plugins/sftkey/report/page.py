@@ -1,0 +1,167 @@
+"""The report as one HTML file: opens offline, loads nothing, runs no script but its own."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from sftkey import __version__
+from sftkey.report.changes import KINDS, Change, for_page
+from sftkey.report.collect import Collection
+from sftkey.report.figures import Panel, style_variables
+from sftkey.report.matrix import Matrix, data_set_title
+from sftkey.report.paper import AVERAGE
+from sftkey.report.runs import BASE, Run
+from sftkey.report.statistics import RESAMPLES
+from sftkey.report.summary import METRIC_TITLES, below_root
+from sftkey.report.tables import Table, figure, signed
+
+_GROUPS = (
+    (
+        "curves",
+        "Loss per segment",
+        "Training loss of each segment over the examples seen; a second stage begins where its first one ended "
+        "(dotted); points are the evaluation split. The log holds means over steps, not items, so these curves have no "
+        "intervals. Compare Figure 3 of the paper.",
+    ),
+    (
+        "differences",
+        "Accuracy differences",
+        "Each point a data set with its 95% interval, each box a model, the last box the models' averages. Compare "
+        "Figure 2 of the paper.",
+    ),
+    (
+        "accuracy and format",
+        "Accuracy against format",
+        "Each method a point with its 95% intervals; the arrow goes from Stage 1 to Stage 2.",
+    ),
+)
+
+
+def render_page(
+    collection: Collection,
+    runs: Sequence[Run],
+    matrix: Matrix,
+    changes: Sequence[Change],
+    panels: Sequence[Panel],
+    tables: dict[str, Table],
+    made: datetime,
+    refresh: int = 0,
+) -> str:
+    """Write the page.
+
+    Args:
+        collection: What was found, with its ledger.
+        runs: All runs.
+        matrix: All figures.
+        changes: What changed between the stages.
+        panels: The figures, drawn.
+        tables: The tables by name.
+        made: When the report was made.
+        refresh: Seconds after which the page reloads itself; 0 for never.
+    """
+    script = _resource("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    items, included = for_page(changes)
+    change_heads = [
+        {
+            "model": change.model,
+            "title": data_set_title(change.data_set),
+            "first": change.first,
+            "strategy": change.strategy,
+            "included": count,
+            "total": len(change.items),
+        }
+        for change, count in zip(changes, included, strict=True)
+    ]
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.globals.clear()
+    template = environment.from_string(_resource("page.html.jinja"))
+    groups = [(title, text, _by_model(one for one in panels if one.kind == kind)) for kind, title, text in _GROUPS]
+    return template.render(
+        style=_markup(f":root{{{style_variables()}}}\n" + _resource("page.css")),
+        script=_markup(script),
+        script_hash=f"sha256-{digest}",
+        refresh=refresh,
+        roots=[root.name or str(root) for root in collection.roots],
+        made=made.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
+        used=[file for file in collection.ledger.files if file.skipped is None],
+        skipped=collection.ledger.skipped,
+        notes=collection.ledger.notes,
+        below_root=lambda text: below_root(str(text), collection.roots),
+        finished=sum(stage.finished for stage in collection.stages.values()),
+        unfinished=sum(not stage.finished for stage in collection.stages.values()),
+        evaluations=sum(len(run.evaluations) for run in runs),
+        cards=_cards(matrix),
+        scores=[tables[metric] for metric in METRIC_TITLES] if matrix.data_sets else [],
+        failures=tables["format_failures"],
+        groups=[group for group in groups if group[2]],
+        change_table=tables["changes"],
+        changes=change_heads,
+        changes_json=_markup(_json_for_html({"changes": change_heads, "items": items})),
+        kinds=list(KINDS),
+        tests=tables["comparisons"],
+        runs=tables["runs"],
+        version=__version__,
+        resamples=f"{RESAMPLES:,}",
+    )
+
+
+def _by_model(panels: Iterable[Panel]) -> dict[str, list[Panel]]:
+    found: dict[str, list[Panel]] = {}
+    for panel in panels:
+        found.setdefault(panel.model, []).append(panel)
+    return found
+
+
+def _resource(name: str) -> str:
+    return files("sftkey.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _markup(text: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(text)
+
+
+def _json_for_html(value: Any) -> str:
+    """JSON that can stand in a ``<script>`` element whatever text it holds."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _cards(matrix: Matrix) -> list[dict[str, Any]]:
+    """For each model the method with the highest Score, of those that can be compared."""
+    cards = []
+    for model in matrix.models:
+        names = [AVERAGE] if len(matrix.data_sets) > 1 else list(matrix.data_sets)
+        found = [
+            (row, row.cells["score"][name])
+            for row in matrix.rows_of(model)
+            for name in names
+            if row.strategy != BASE and name in row.cells["score"] and not row.cells["score"][name].caveats
+        ]
+        if len(found) < 2:
+            continue
+        row, cell = max(found, key=lambda pair: pair[1].value)
+        name = names[0]
+        lines = []
+        if cell.interval is not None:
+            lines.append(f"95% interval {cell.interval.low:.3f} to {cell.interval.high:.3f}")
+        baseline = matrix.baseline(row)
+        comparison = matrix.comparison(baseline, row, name, "score") if baseline else None
+        if comparison is not None:
+            verdict = "" if comparison.significant else ", not significant"
+            lines.append(f"{signed(comparison.test.difference)} to SFT{verdict}")
+        what = "average Score" if name == AVERAGE else f"Score on {data_set_title(name)}"
+        cards.append({"model": model, "value": figure(cell.value), "method": row.label, "what": what, "lines": lines})
+    return cards

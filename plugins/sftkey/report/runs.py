@@ -1,0 +1,233 @@
+"""From stages to the rows of the paper's tables: which model, which strategy, trained on what, evaluated where."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sftkey.methods import METHODS, STRATEGIES
+from sftkey.report.collect import Collection
+from sftkey.report.evaluations import Evaluation
+from sftkey.report.stages import Stage
+
+BASE = "Base"
+"""The row of the untrained model."""
+
+BASELINE = "SFT"
+
+DATA_SETS: Mapping[str, str] = {
+    "gsm8k": "GSM8K",
+    "openr1_math": "OpenR1-Math-220k",
+    "openbookqa": "OpenBookQA",
+    "cot_collection": "CoT-Collection",
+}
+"""Names of tasks and data set modules -> the paper's names, in the order of its columns."""
+
+ORDER = (BASE, *STRATEGIES)
+
+_STAGE_NAMES = {"sft": "SFT", "sft-tag": "SFT-Tag", "key-tag": "Key-Tag", "key": "Key"}
+_NOT_A_VARIANT = (
+    "output_dir", "base_model", "lora_model_dir", "tokenizer_config", "sftkey_after", "datasets",
+    "dataset_prepared_path", "wandb", "mlflow", "comet", "trackio", "hub_", "plugins", "logging_steps", "save_",
+    "eval_", "strict", "axolotl_config",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained checkpoint (or the untrained model) and its evaluations.
+
+    Attributes:
+        model: The model that its first stage started from; without the organisation where that is still unique.
+        strategy: A row of the paper's tables: SFT, SFT-Tag, Key-Tag, SFTKey-Tag, SFTKey; Base; or the stages' names.
+        stages: The stages behind it, oldest first; empty for the untrained model.
+        trained_on: Names of the training data.
+        variant: What tells it from other runs of the same model, strategy and data; empty where there is none.
+        evaluations: The evaluation that counts for each data set.
+    """
+
+    model: str
+    strategy: str
+    stages: tuple[Stage, ...]
+    trained_on: tuple[str, ...]
+    variant: str
+    evaluations: Mapping[str, Evaluation]
+
+    @property
+    def directory(self) -> Path | None:
+        """The output directory; ``None`` for the untrained model."""
+        return self.stages[-1].directory if self.stages else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage has its completion marker."""
+        return not self.stages or self.stages[-1].finished
+
+    @property
+    def tagged(self) -> bool | None:
+        """Whether it was trained on tagged data; ``None`` where that isn't known."""
+        method = METHODS.get(self.stages[-1].method or "") if self.stages else None
+        return method.tagged if method else None
+
+    def label(self, data_set: str | None = None) -> str:
+        """The name of its row in a table, for the column `data_set`."""
+        parts = [self.strategy]
+        if data_set is not None and self.is_transfer(data_set):
+            parts.append("trained on " + " + ".join(DATA_SETS.get(name, name) for name in self.trained_on))
+        if self.variant:
+            parts.append(self.variant)
+        return ", ".join(parts)
+
+    def is_transfer(self, data_set: str) -> bool:
+        """Whether it was trained on other, or further, data sets than the one it is evaluated on.
+
+        The user's own data and the user's own task are taken to belong together: their names don't tell.
+        """
+        if all(name in DATA_SETS for name in self.trained_on):
+            return bool(self.trained_on) and self.trained_on != (data_set,)
+        return data_set in DATA_SETS
+
+
+def runs_of(collection: Collection) -> list[Run]:
+    """All runs, ordered by model and strategy. What is left out of the tables is noted in the collection's ledger."""
+    runs = [_run(stage, collection) for stage in collection.stages.values()]
+    runs = _with_model_names([*_base_runs(collection, runs), *_with_variants(runs, collection)])
+    return sorted(runs, key=lambda run: (run.model.lower(), *order_of(run.strategy), run.variant))
+
+
+def order_of(strategy: str) -> tuple[int, str]:
+    """Sorts strategies in the order of the paper's tables, others after them."""
+    return (ORDER.index(strategy) if strategy in ORDER else len(ORDER), strategy)
+
+
+def short_model(name: str) -> str:
+    """A model's name without its organisation or folder: ``Qwen3-8B-Base`` of ``Qwen/Qwen3-8B-Base``."""
+    return name.rstrip("/").rpartition("/")[2] or name
+
+
+def strategy_of(methods: Iterable[str | None]) -> str:
+    """The name of a sequence of stage methods, the paper's where it has one."""
+    methods = tuple(methods)
+    for strategy in STRATEGIES.values():
+        if tuple(method.name for method in strategy.stages) == methods:
+            return strategy.name
+    return " then ".join("unknown method" if name is None else _STAGE_NAMES.get(name, name) for name in methods)
+
+
+def _with_model_names(runs: list[Run]) -> list[Run]:
+    """Shorten the models' names as far as they stay different."""
+    by_short: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        by_short[short_model(run.model)].add(run.model)
+    return [
+        replace(run, model=short_model(run.model)) if len(by_short[short_model(run.model)]) == 1 else run
+        for run in runs
+    ]
+
+
+def _run(stage: Stage, collection: Collection) -> Run:
+    chain = collection.chain(stage)
+    methods = [part.method for part in chain]
+    first = chain[0]
+    if first.after is not None:  # the stage before it isn't there, but its method is known
+        methods.insert(0, first.after.method)
+    evaluations = collection.evaluations.get(stage.directory, [])
+    run = Run(
+        model=first.base_model or "unknown model",
+        strategy=strategy_of(methods),
+        stages=chain,
+        trained_on=tuple(sorted({name for part in chain for name in part.data})),
+        variant="",
+        evaluations={},
+    )
+    if not stage.finished and evaluations:
+        collection.ledger.note(
+            f"{stage.directory} has not finished; its evaluation in {evaluations[0].path} is not in the tables."
+        )
+        return run
+    return replace(run, evaluations=_chosen(evaluations, run.tagged, run.label(), collection))
+
+
+def _chosen(
+    evaluations: Iterable[Evaluation], tagged: bool | None, label: str, collection: Collection
+) -> dict[str, Evaluation]:
+    """One evaluation per data set: in the run's own format, with the most items, the latest. The others are named."""
+    by_data_set: dict[str, list[Evaluation]] = defaultdict(list)
+    for evaluation in evaluations:
+        by_data_set[evaluation.data_set].append(evaluation)
+    chosen = {}
+    for data_set, candidates in by_data_set.items():
+        candidates.sort(
+            key=lambda one: (tagged is None or one.plain != tagged, one.items is not None, one.count or 0, one.date)
+        )
+        *others, best = candidates
+        chosen[data_set] = best
+        for other in others:
+            collection.ledger.note(
+                f"{label}: {other.path} ({other.task}, {other.count or 'an unknown number of'} items) is not in the "
+                f"tables; {best.path} ({best.task}, {best.count or 'an unknown number of'} items) is."
+            )
+        if tagged is not None and best.plain == tagged:
+            form = "untagged" if best.plain else "tagged"
+            collection.ledger.note(f"{label}: {best.path} was evaluated by {best.task}, which expects {form} outputs.")
+    return chosen
+
+
+def _base_runs(collection: Collection, runs: Iterable[Run]) -> list[Run]:
+    """The untrained models that were evaluated too; what belongs to no model of ours is named."""
+    bases = {run.stages[0].base_model for run in runs if run.stages[0].after is None}
+    by_model: dict[str, list[Evaluation]] = defaultdict(list)
+    for evaluation in collection.evaluations.get(None, []):
+        if evaluation.model is not None and evaluation.model in bases:
+            by_model[evaluation.model].append(evaluation)
+        else:
+            model = evaluation.model or "a model that it does not name"
+            collection.ledger.note(
+                f"{evaluation.path} evaluates {model}, the output of no stage that was found; it isn't in the tables."
+            )
+    return [
+        Run(model, BASE, (), (), "", _chosen(found, False, f"{model}, {BASE}", collection))
+        for model, found in sorted(by_model.items())
+    ]
+
+
+def _with_variants(runs: list[Run], collection: Collection) -> list[Run]:
+    """Name what tells runs of the same model, strategy and data apart: settings if they are few, else the directory."""
+    groups: dict[tuple[str, str, tuple[str, ...]], list[Run]] = defaultdict(list)
+    named = [run for run in runs if not run.finished]
+    for run in runs:
+        if run.finished:
+            known = all(name in DATA_SETS for name in run.trained_on)
+            groups[(run.model, run.strategy, run.trained_on if known else ())].append(run)
+    for group in groups.values():
+        if len(group) == 1:
+            named.append(group[0])
+            continue
+        names = _setting_names(group) or [_relative(run, collection) for run in group]
+        named.extend(replace(run, variant=name) for run, name in zip(group, names, strict=True))
+    return named
+
+
+def _setting_names(group: list[Run]) -> list[str] | None:
+    settings = [run.stages[-1].config for run in group]
+    differing = sorted(
+        key
+        for key in set().union(*settings)
+        if not key.startswith(_NOT_A_VARIANT) and len({str(one.get(key)) for one in settings}) > 1
+    )
+    if not 1 <= len(differing) <= 2:
+        return None
+    names = [", ".join(f"{key} {one.get(key)}" for key in differing)[:80] for one in settings]
+    return names if len(set(names)) == len(names) else None
+
+
+def _relative(run: Run, collection: Collection) -> str:
+    assert run.directory is not None
+    for root in collection.roots:
+        if run.directory.is_relative_to(root):
+            inside = run.directory.relative_to(root)
+            return str(inside) if len(collection.roots) == 1 else os.path.join(root.name, inside)
+    return str(run.directory)

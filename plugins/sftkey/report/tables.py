@@ -1,0 +1,174 @@
+"""Tables as values, and as Markdown, LaTeX and CSV. The page renders the same values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """One cell.
+
+    Attributes:
+        text: What stands in it first.
+        bold: Whether that is emphasised.
+        details: Lines below it: (kind, text); the kind is a class of the page's style sheet.
+        footnotes: Numbers of the table's footnotes.
+        numeric: Whether it is aligned as a number.
+    """
+
+    text: str
+    bold: bool = False
+    details: tuple[tuple[str, str], ...] = ()
+    footnotes: tuple[int, ...] = ()
+    numeric: bool = False
+
+
+@dataclass
+class Table:
+    """A table and its footnotes.
+
+    Attributes:
+        name: File name without ending, and anchor on the page.
+        title: Heading.
+        caption: What the figures are, in a sentence or two.
+        reading: How to read the cells, where that has to be said.
+        columns: Column headings.
+        rows: Cells, one list per row.
+        groups: Indices of the rows that start a group (a model, say).
+        footnotes: Texts, the first has the number 1.
+        frame: The same figures in long form, for CSV.
+    """
+
+    name: str
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    reading: str = ""
+    rows: list[list[TableCell]] = field(default_factory=list)
+    groups: set[int] = field(default_factory=set)
+    footnotes: list[str] = field(default_factory=list)
+    frame: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def footnote(self, texts: Iterable[str]) -> tuple[int, ...]:
+        """The numbers of footnotes, which are added where the table doesn't have them yet."""
+        numbers = []
+        for text in texts:
+            if text not in self.footnotes:
+                self.footnotes.append(text)
+            numbers.append(self.footnotes.index(text) + 1)
+        return tuple(numbers)
+
+
+def figure(value: float) -> str:
+    """A metric with the paper's four digits."""
+    return f"{value:.4f}"
+
+
+def signed(value: float) -> str:
+    """A difference, with its sign and a real minus."""
+    return f"{value:+.4f}".replace("-", "\u2212")
+
+
+def p_value(p: float) -> str:
+    """A p-value with three digits, or that it is smaller."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def to_markdown(table: Table) -> str:
+    """The table in GitHub's Markdown."""
+    lines = [f"### {_markdown(table.title)}", "", _markdown(f"{table.caption} {table.reading}"), ""]
+    lines.append("| " + " | ".join(_markdown(name) for name in table.columns) + " |")
+    numeric = [any(row[i].numeric for row in table.rows) for i in range(len(table.columns))]
+    lines.append("|" + "|".join("---:" if right else "---" for right in numeric) + "|")
+    lines += ["| " + " | ".join(_markdown_cell(cell) for cell in row) + " |" for row in table.rows]
+    if table.footnotes:
+        lines.append("")
+        lines += [f"<sup>{i}</sup> {_markdown(text)}  " for i, text in enumerate(table.footnotes, 1)]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_cell(cell: TableCell) -> str:
+    text = _markdown(cell.text)
+    text = f"**{text}**" if cell.bold and text else text
+    text += "".join(f"<sup>{number}</sup>" for number in cell.footnotes)
+    return "<br>".join([text, *(_markdown(detail) for _, detail in cell.details)])
+
+
+def _markdown(text: str) -> str:
+    """Text from anywhere, so that it stays text: no markup, no HTML, no line break."""
+    escaped = re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "\u2212": "$-$", "\u2013": "--", "\u2026": r"\ldots{}", "\u0394": r"$\Delta$",
+    "[": "{[}", "]": "{]}",
+}  # fmt: skip
+
+
+def to_latex(table: Table) -> str:
+    """The table for LaTeX, with the booktabs package."""
+    numeric = [any(row[i].numeric for row in table.rows) for i in range(len(table.columns))]
+    lines = [
+        r"\begin{table}[t]",
+        r"\centering\small",
+        r"\begin{tabular}{" + "".join("r" if right else "l" for right in numeric) + "}",
+        r"\toprule",
+        " & ".join(_latex(name) for name in table.columns) + r" \\",
+    ]
+    for index, row in enumerate(table.rows):
+        if index == 0 or index in table.groups:
+            lines.append(r"\midrule")
+        aligned = zip(row, numeric, strict=True)
+        lines.append(" & ".join(_latex_cell(cell, "r" if right else "l") for cell, right in aligned) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    notes = "".join(rf" $^{{{i}}}$~{_latex(text)}." for i, text in enumerate(table.footnotes, 1))
+    lines += [
+        rf"\caption{{{_latex(f'{table.caption} {table.reading}')}{notes}}}",
+        rf"\label{{tab:{table.name}}}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_cell(cell: TableCell, side: str) -> str:
+    text = _latex(cell.text)
+    text = rf"\textbf{{{text}}}" if cell.bold else text
+    if cell.footnotes:
+        text += "$^{" + ",".join(map(str, cell.footnotes)) + "}$"
+    if not cell.details:
+        return text
+    below = r" \\ ".join(rf"\scriptsize {_latex(detail)}" for _, detail in cell.details)
+    return rf"\shortstack[{side}]{{{text} \\ {below}}}"
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+def to_csv(table: Table) -> str:
+    """The table's figures in long form.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe in front.
+    """
+    frame = table.frame.copy()
+    for column in frame.columns:
+        if frame[column].dtype == object:
+            frame[column] = frame[column].map(_inert)
+    return frame.to_csv(index=False)
+
+
+def _inert(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def text_row(values: Sequence[object]) -> list[TableCell]:
+    """A row of plain texts."""
+    return [TableCell(str(value)) for value in values]

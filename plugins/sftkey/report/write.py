@@ -1,0 +1,116 @@
+"""Make the report: read, compute, and write every file of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sftkey.report.changes import all_items, changes_of
+from sftkey.report.collect import Collection, collect, input_files
+from sftkey.report.figures import figures_of
+from sftkey.report.matrix import matrix_of
+from sftkey.report.page import render_page
+from sftkey.report.runs import runs_of
+from sftkey.report.summary import change_table, comparison_table, failure_table, run_table, score_tables
+from sftkey.report.tables import to_csv, to_latex, to_markdown
+
+PAGE = "index.html"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        page: The page.
+        collection: What it was made from.
+    """
+
+    page: Path
+    collection: Collection
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was found to report on."""
+        return not self.collection.stages and not self.collection.evaluations
+
+
+def write_report(roots: Sequence[Path], output: Path, refresh: int = 0) -> Written:
+    """Write ``index.html``, ``tables/``, ``figures/`` and ``changes.jsonl``.
+
+    Args:
+        roots: Output roots, searched at any depth.
+        output: The folder to write to; made where it is missing. Files of an earlier report are replaced, each in one
+            step.
+        refresh: Seconds after which the page reloads itself; 0 for never.
+
+    Returns:
+        The page and what it was made from.
+
+    Raises:
+        OSError: The folder can't be written to.
+    """
+    collection = collect(roots)
+    runs = runs_of(collection)
+    matrix = matrix_of(runs)
+    changes = changes_of(runs)
+    panels = figures_of(runs, matrix)
+    tables = {
+        table.name: table
+        for table in (
+            *score_tables(matrix),
+            comparison_table(matrix),
+            failure_table(matrix),
+            change_table(changes),
+            run_table(runs, collection.roots),
+        )
+    }
+    for table in tables.values():
+        for ending, render in (("md", to_markdown), ("csv", to_csv), ("tex", to_latex)):
+            _write(output / "tables" / f"{table.name}.{ending}", render(table).encode())
+    for panel in panels:
+        _write(output / "figures" / f"{panel.name}.png", panel.png)
+        _write(output / "figures" / f"{panel.name}.svg", panel.svg.encode())
+    lines = (json.dumps(item, ensure_ascii=False) + "\n" for item in all_items(changes))
+    _write(output / "changes.jsonl", "".join(lines).encode())
+    page = render_page(collection, runs, matrix, changes, panels, tables, datetime.now(UTC), refresh)
+    _write(output / PAGE, page.encode())
+    return Written(output / PAGE, collection)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file in one step: who has the page open never reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def watch(
+    roots: Sequence[Path],
+    output: Path,
+    seconds: int,
+    written: Callable[[Written], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Write the report, and write it again whenever a file that it is made from has changed. Ends with Ctrl-C.
+
+    Args:
+        roots: Output roots.
+        output: The folder to write to.
+        seconds: How often to look; the page reloads itself as often.
+        written: Called after each writing.
+        sleep: Waits; may raise `KeyboardInterrupt`.
+    """
+    seen: dict[Path, tuple[int, int]] | None = None
+    while True:
+        now = input_files(roots)
+        if now != seen:
+            written(write_report(roots, output, refresh=seconds))
+            seen = now
+        sleep(seconds)

@@ -1,0 +1,44 @@
+"""What the parts of a training sequence are called."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class Segment(IntEnum):
+    r"""The segment that a token belongs to. Stored per token beside ``labels``.
+
+    An untagged response has the same segments as a tagged one: what stands between its reasoning and its
+    answer (``"\n#### "`` in GSM8K) is its ``ANSWER_OPEN``, what follows the answer is its ``ANSWER_CLOSE``.
+    """
+
+    PROMPT = 0
+    THINKING_OPEN = 1
+    THINKING = 2
+    THINKING_CLOSE = 3
+    ANSWER_OPEN = 4
+    ANSWER = 5
+    ANSWER_CLOSE = 6
+    END_OF_TURN = 7
+
+
+RESPONSE = frozenset(Segment) - {Segment.PROMPT}
+"""Every segment of the response, the end of the turn included."""
+
+AFTER_THINKING = frozenset({Segment.ANSWER_OPEN, Segment.ANSWER, Segment.ANSWER_CLOSE, Segment.END_OF_TURN})
+"""The positions t > T_i of Eq. 4: everything after ``</Thinking>``."""
+
+SEGMENT_GROUPS: dict[str, frozenset[Segment]] = {
+    "thinking": frozenset({Segment.THINKING}),
+    "answer": frozenset({Segment.ANSWER}),
+    "format": RESPONSE - {Segment.THINKING, Segment.ANSWER},
+}
+"""The three names under which losses are reported and weights are given; together they are ``RESPONSE``."""
+
+
+class Piece(NamedTuple):
+    """A stretch of response text and the segment it is."""
+
+    segment: Segment
+    text: str

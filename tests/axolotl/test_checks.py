@@ -1,0 +1,90 @@
+"""Every impossible recipe is an error that says what to change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sftkey import tags
+from sftkey.axolotl.checks import check_recipe
+from sftkey.errors import RecipeError
+
+COLUMNS = "sftkey.datasets.columns"
+
+RECIPE: dict[str, Any] = {
+    "base_model": "Qwen/Qwen3-8B-Base",
+    "plugins": ["sftkey.SFTKeyPlugin"],
+    "sftkey_method": "key-tag",
+    "datasets": [{"path": "openai/gsm8k", "name": "main", "type": "sftkey.datasets.gsm8k"}],
+    "num_epochs": 3,
+}
+
+
+def test_a_good_recipe_passes() -> None:
+    check_recipe(RECIPE)
+    check_recipe({**RECIPE, "tokens": list(tags.TAGS), "sftkey_tags": "tokens", "sftkey_warmup_epochs": 0.5})
+    check_recipe({**RECIPE, "adapter": "lora", "sftkey_tags": "text"})
+    check_recipe({**RECIPE, "sftkey_segment_schedule": {"thinking": 0}})
+    check_recipe({**RECIPE, "sftkey_requires": ">=0.1"})
+    check_recipe({**RECIPE, "datasets": [{"path": "hf://me/rows.jsonl", "type": COLUMNS}]})
+    check_recipe({**RECIPE, "datasets": [{"path": "me/rows", "data_files": "part.jsonl", "type": COLUMNS}]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sftkey_metod": "sft"}, "unknown key 'sftkey_metod'; did you mean 'sftkey_method'"),
+        ({"sftkeyafter": "x.yml"}, "unknown key 'sftkeyafter'; did you mean 'sftkey_after'"),
+        ({"sftkey_method": None}, "sftkey_method is missing; set it to one of sft, sft-tag, key-tag, key"),
+        ({"sftkey_method": "key_tag"}, "'key_tag' is not one of .*; did you mean 'key-tag'"),
+        ({"train_on_inputs": True}, "train_on_inputs: true and sftkey_method: key-tag exclude each other.*remove"),
+        ({"chat_template": "chatml"}, "'chatml' has no exact segments; set chat_template: thinking_answer"),
+        (
+            {"chat_template": "thinking_answer_plain"},
+            "does not fit the tagged method key-tag; set it to thinking_answer",
+        ),
+        ({"sftkey_method": "sft", "chat_template": "thinking_answer"}, "does not fit the untagged method sft"),
+        ({"sftkey_method": "sft", "default_system_message": "x"}, "has no system message; remove the key"),
+        ({"datasets": []}, "datasets: is empty"),
+        ({"datasets": [{"path": "x", "type": "alpaca"}]}, r"datasets\[0\]: type 'alpaca' carries no segments"),
+        (
+            {"datasets": [{"path": "x", "type": "sftkey.datasets.gsm9k"}]},
+            r"there is no such module; did you mean sftkey\.datasets\.gsm8k\? This version .* knows gsm8k, .*messages",
+        ),
+        ({"datasets": [{"path": "x", "type": "sftkey.datasets.base"}]}, "there is no such module"),
+        ({"datasets": [{"path": "no/rows.jsonl", "type": COLUMNS}]}, r"datasets\[0\]: there is no no/rows\.jsonl"),
+        ({"test_datasets": [{"path": "/no/rows", "type": COLUMNS}]}, r"test_datasets\[0\]: there is no /no/rows"),
+        (
+            {"datasets": [{"path": "json", "data_files": ["/no/rows.jsonl"], "type": COLUMNS}]},
+            r"there is no /no/rows\.jsonl",
+        ),
+        (
+            {"sftkey_requires": ">=99", "sftkey_from_the_future": 1, "sftkey_method": "future"},
+            r'needs sftkey >=99, and .* is installed; run\n  pip install --upgrade "sftkey>=99"',
+        ),
+        ({"sftkey_requires": "newest"}, "'newest' is not a version specifier"),
+        ({"test_datasets": [{"path": "x", "type": "chat_template"}]}, r"test_datasets\[0\]: type 'chat_template'"),
+        ({"excess_length_strategy": "truncate"}, "would cut the answer off; use drop"),
+        ({"streaming": True}, "streaming: does not go with"),
+        ({"rl": "dpo"}, "rl: does not go with"),
+        ({"context_parallel_size": 2}, "context_parallel_size"),
+        ({"sftkey_warmup_epochs": 0.5, "warmup_steps": 10}, "sftkey_warmup_epochs and warmup_steps are both set"),
+        ({"sftkey_warmup_epochs": 0.5, "warmup_ratio": 0.1}, "sftkey_warmup_epochs and warmup_ratio are both set"),
+        ({"sftkey_warmup_epochs": 4}, "longer than num_epochs: 3"),
+        ({"tokens": ["<Answer>"]}, "lists <Answer> but not <Thinking>, </Thinking>, </Answer>"),
+        ({"tokens": list(tags.TAGS), "sftkey_tags": "text"}, "sftkey_tags: text, but the tags are listed"),
+        ({"special_tokens": {"additional_special_tokens": ["<Answer>"]}}, "must not be special tokens"),
+        ({"special_tokens": {"eos_token": "<|endoftext|>"}}, "stops at the end of the turn"),
+        ({"adapter": "lora", "sftkey_tags": "tokens"}, "embed_tokens and lm_head would stay frozen"),
+        (
+            {"adapter": "lora", "sftkey_tags": "tokens", "lora_modules_to_save": ["embed_tokens"]},
+            "but lm_head would stay frozen",
+        ),
+        ({"sftkey_segment_weights": {"answers": 1}}, "maps thinking, format and answer"),
+        ({"sftkey_segment_weights": {"answer": -1}}, "weights are numbers >= 0"),
+        ({"sftkey_segment_weights": {"answer": 0, "format": 0}}, "leaves nothing to train"),
+    ],
+)
+def test_an_impossible_recipe_says_what_to_change(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        check_recipe({**RECIPE, **changes})

@@ -1,0 +1,112 @@
+"""What the plugin does when training starts in a directory that an earlier run has been killed in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sftkey.axolotl import plugin as plugin_module
+from sftkey.axolotl.marker import MARKER_FILE, RUN_FILE, SCHEMA, write_atomically
+from sftkey.axolotl.plugin import SFTKeyPlugin, _mean_loss
+from sftkey.errors import RecipeError
+from sftkey.output_lock import TRAINING_LOCK, Occupied, OutputLock
+
+SETTINGS = {"learning_rate": 1e-5, "sftkey_method": "sft-tag"}
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """An output directory with the run file of a killed run."""
+    write_atomically(tmp_path / RUN_FILE, {"schema": SCHEMA, "settings": SETTINGS, "world_size": 1})
+    return tmp_path
+
+
+def checkpoint(
+    output: Path, step: int, state: str | None = "{}", names: tuple[str, ...] = ("optimizer.pt", "rng_state.pth")
+) -> Path:
+    """A checkpoint with what the trainer writes into it, ``trainer_state.json`` last."""
+    path = output / f"checkpoint-{step}"
+    path.mkdir()
+    for name in names:
+        (path / name).write_bytes(b"x")
+    if state is not None:
+        (path / "trainer_state.json").write_text(state)
+    return path
+
+
+def start(output: Path, **settings: Any) -> Any:
+    """Start training as far as the plugin's hook."""
+    from axolotl.utils.dict import DictDefault
+
+    plugin = SFTKeyPlugin()
+    plugin._settings = {**SETTINGS, **settings}
+    cfg = DictDefault({"output_dir": str(output), "auto_resume_from_checkpoints": True, **settings})
+    try:
+        plugin.load_datasets(cfg)
+    finally:
+        plugin._release_lock()
+    return cfg
+
+
+def test_a_checkpoint_that_was_being_saved_is_removed(output: Path) -> None:
+    whole = checkpoint(output, 8)
+    partial = [
+        checkpoint(output, 16, None),
+        checkpoint(output, 24, '{"global_step": 2'),
+        checkpoint(output, 32, "{}", ("optimizer.pt",)),
+        checkpoint(output, 40, None, ()),
+    ]
+    assert start(output).resume_from_checkpoint == str(whole)
+    assert whole.is_dir()
+    assert not any(path.exists() for path in partial)
+
+
+def test_final_weights_without_a_marker_are_not_the_end(output: Path) -> None:
+    checkpoint(output, 8)
+    last = checkpoint(output, 100)
+    (output / "model.safetensors").write_bytes(b"half of the weights")
+    (output / "trainer_state.json").write_text("{}")
+    (output / f".{MARKER_FILE}.4711").write_text('{"schema"')
+    assert start(output).resume_from_checkpoint == str(last)
+
+
+def test_no_checkpoint_starts_from_the_beginning_whatever_the_settings_were(output: Path) -> None:
+    assert start(output, learning_rate=1.0).resume_from_checkpoint is None
+    assert json.loads((output / RUN_FILE).read_text())["settings"]["learning_rate"] == 1.0
+
+
+def test_other_settings_are_refused(output: Path) -> None:
+    checkpoint(output, 8)
+    with pytest.raises(RecipeError, match=r"checkpoints of a run with other settings \(learning_rate: 1e-05 -> 1.0\)"):
+        start(output, learning_rate=1.0)
+
+
+def test_a_finished_stage_ends_at_once(output: Path) -> None:
+    checkpoint(output, 8)
+    write_atomically(output / MARKER_FILE, {"schema": SCHEMA, "settings": SETTINGS, "finished_at": "2026"})
+    with pytest.raises(SystemExit) as ended:
+        start(output)
+    assert ended.value.code == 0
+
+
+def test_another_training_in_the_directory(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugin_module, "_PATIENCE_SECONDS", 0.3)
+    with OutputLock(output, TRAINING_LOCK), pytest.raises(Occupied, match="in use by another run"):
+        start(output)
+    start(output)
+
+
+def test_processes_that_do_not_train_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RecipeError, match="2 processes were started, but the trainer sees 1"):
+        SFTKeyPlugin().post_trainer_create(SimpleNamespace(), SimpleNamespace(args=SimpleNamespace(world_size=1)))
+
+
+def test_mean_loss_is_that_of_all_steps() -> None:
+    # 4 steps at 2.0, 4 at 1.0 and the last 2 at 0.5.
+    logs = [{"step": 4, "loss": 2.0}, {"step": 8, "loss": 1.0}, {"step": 10, "loss": 0.5}]
+    assert _mean_loss(logs) == pytest.approx(1.3)

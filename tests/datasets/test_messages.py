@@ -1,0 +1,190 @@
+"""Chat data: reasoning in its own key or in a think block, one turn, under other column names."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sftkey.datasets import messages
+from sftkey.datasets.messages import MESSAGES, ChatReader, reader_of
+from sftkey.errors import RecipeError
+from sftkey.example import Example, SkippedRow
+
+EXAMPLE = Example("What is 2+3?", "2 and 3 make 5.", "It is 5.")
+
+SYSTEM = {"role": "system", "content": "You are a calculator."}
+USER = {"role": "user", "content": "What is 2+3?"}
+THINK = {"role": "assistant", "content": "<think>\n2 and 3 make 5.\n</think>\n\nIt is 5."}
+SEPARATE = {"role": "assistant", "content": "It is 5.", "reasoning_content": "2 and 3 make 5."}
+
+
+def chat(*turns: Any) -> dict[str, Any]:
+    return {"messages": list(turns)}
+
+
+def assistant(content: Any, **keys: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": content, **keys}
+
+
+def reason(row: dict[str, Any], reader: ChatReader | None = None) -> str:
+    with pytest.raises(SkippedRow) as skipped:
+        (reader or ChatReader()).to_example(row)
+    return skipped.value.reason
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        THINK,
+        SEPARATE,
+        assistant("2 and 3 make 5.</think>It is 5."),
+        assistant("<think>2 and 3 make 5.</think>It is 5.", reasoning_content=None),
+        assistant("<think>2 and 3 make 5.</think>It is 5.", reasoning_content=" "),
+        assistant([{"type": "text", "text": "<think>2 and 3 make 5.</think>"}, {"type": "text", "text": "It is 5."}]),
+        assistant(["It is ", "5."], reasoning_content=["2 and 3 ", "make 5."]),
+        assistant("It is 5.", reasoning_content="2 and 3 make 5.", tool_calls=[], name=None),
+    ],
+)
+@pytest.mark.parametrize("before", [[], [SYSTEM], [{"role": "developer", "content": "x"}]])
+def test_one_turn_with_reasoning(before: list[Any], response: dict[str, Any]) -> None:
+    assert MESSAGES.to_example(chat(*before, USER, response)) == EXAMPLE
+
+
+@pytest.mark.parametrize(
+    ("turns", "expected"),
+    [
+        ([], "no messages"),
+        ([SYSTEM], "last message is not the assistant's"),
+        ([USER], "last message is not the assistant's"),
+        ([USER, THINK, USER], "last message is not the assistant's"),
+        ([THINK], "no user message before the response"),
+        ([SYSTEM, THINK], "no user message before the response"),
+        ([USER, THINK, USER, THINK], "more than one turn"),
+        ([USER, USER, THINK], "more than one turn"),
+        ([USER, SYSTEM, THINK], "more than one turn"),
+        ([SYSTEM, SYSTEM, USER, THINK], "more than one turn"),
+        ([USER, THINK, {"role": "tool", "content": "5"}, THINK], "tool calls"),
+        ([USER, {**THINK, "tool_calls": [{"name": "add"}]}], "tool calls"),
+        ([USER, "It is 5."], "a message without role or content"),
+        ([{"content": "hello"}, THINK], "a message without role or content"),
+        ([USER, {"role": "assistant"}], "a message without role or content"),
+        ([{"role": "narrator", "content": "x"}, THINK], "unknown role"),
+        ([USER, assistant("It is 5.")], "no think block"),
+        ([USER, assistant("<think>2 and 3 make 5.")], "no think block"),
+        ([USER, assistant("Well, <think>2 and 3</think>It is 5.")], "no think block"),
+        ([USER, assistant("<think>2</think><think>3</think>It is 5.")], "no think block"),
+        ([USER, assistant(None)], "no think block"),
+        ([USER, assistant("<think>2+3</think>It is 5.", reasoning_content="2+3")], "reasoning in two places"),
+        ([USER, assistant("<think>\n</think>It is 5.")], "empty thinking"),
+        ([USER, assistant("<think>2 and 3 make 5.</think>\n")], "no answer"),
+        ([USER, assistant(None, reasoning_content="2 and 3 make 5.")], "no answer"),
+        ([{"role": "user", "content": " "}, THINK], "empty question"),
+        ([{"role": "user", "content": [{"type": "image", "url": "x.png"}]}, THINK], "not text: content"),
+        ([USER, assistant(5)], "not text: content"),
+    ],
+)
+def test_other_rows_are_skipped_by_reason(turns: list[Any], expected: str) -> None:
+    assert reason(chat(*turns)) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, "missing field: messages"), ("hello", "not a list: messages"), ({}, "not a list: messages")],
+)
+def test_messages_that_are_no_list(value: Any, expected: str) -> None:
+    assert reason({"messages": value}) == expected
+
+
+def test_a_missing_column_is_an_error_of_the_recipe() -> None:
+    with pytest.raises(KeyError, match="no column 'messages' in the data; it has: conversations"):
+        MESSAGES.to_example({"conversations": [USER, THINK]})
+
+
+def test_keys_of_the_recipe_rename_what_is_read() -> None:
+    entry = {
+        "path": "my_chats.jsonl",
+        "field_messages": "conversations",
+        "field_thinking": "reasoning",
+        "message_property_mappings": {"role": "from", "content": "value"},
+    }
+    reader = reader_of(entry)
+    assert reader == ChatReader(messages="conversations", thinking="reasoning", role="from", content="value")
+    turns = [
+        {"from": "human", "value": USER["content"]},
+        {"from": "gpt", "value": "It is 5.", "reasoning": EXAMPLE.thinking},
+    ]
+    assert reader.to_example({"conversations": turns}) == EXAMPLE
+
+
+def test_an_entry_without_keys_reads_the_usual_names() -> None:
+    assert reader_of({"field_messages": None, "message_property_mappings": None}) == ChatReader()
+
+
+def test_an_unknown_mapping_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"message_property_mappings: reasoning unknown.*field_thinking"):
+        reader_of({"message_property_mappings": {"role": "from", "reasoning": "cot"}})
+
+
+def test_system_messages_are_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    messages._warn_of_system_message.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            MESSAGES.to_example(chat(SYSTEM, USER, THINK))
+    assert [record.message.split(";")[0] for record in caplog.records] == ["the data has system messages"]
+
+
+def test_question_and_reference_need_no_reasoning() -> None:
+    row = chat(USER, assistant(" It is 5. "))
+    assert MESSAGES.question is not None
+    assert MESSAGES.reference is not None
+    assert (MESSAGES.question(row), MESSAGES.reference(row)) == (EXAMPLE.question, EXAMPLE.answer)
+
+
+def test_the_untagged_form_is_the_published_one() -> None:
+    text = "".join(piece.text for piece in MESSAGES.untagged.render(EXAMPLE.thinking, EXAMPLE.answer))
+    assert text == THINK["content"]
+
+
+_text = st.text(st.sampled_from("ab<>/ \n"), max_size=12)
+
+
+@given(_text, _text)
+def test_both_places_of_reasoning_give_the_same_example(thinking: str, answer: str) -> None:
+    joined, separate = (
+        chat(USER, assistant(f"<think>{thinking}</think>{answer}")),
+        chat(USER, assistant(answer, reasoning_content=thinking)),
+    )
+    if thinking.strip() and answer.strip():
+        expected = Example(str(USER["content"]), thinking.strip(), answer.strip())
+        assert MESSAGES.to_example(joined) == MESSAGES.to_example(separate) == expected
+    else:
+        for row in (joined, separate):
+            assert reason(row) in {"empty thinking", "no answer", "no think block"}
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "type", "text"]), inner)
+    ),
+    max_leaves=8,
+)
+_turns = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system", "tool", 3]), "content": _values},
+    optional={"reasoning_content": _values, "tool_calls": _values},
+)
+
+
+@given(st.lists(_turns | _values, max_size=4))
+def test_any_row_gives_an_example_or_a_reason(turns: list[Any]) -> None:
+    row = chat(*turns)
+    try:
+        example = MESSAGES.to_example(row)
+    except SkippedRow:
+        return
+    assert MESSAGES.question is not None
+    assert MESSAGES.reference is not None
+    assert (MESSAGES.question(row), MESSAGES.reference(row)) == (example.question, example.answer)

@@ -1,0 +1,146 @@
+"""Rows -> training sequences of a method, and test prompts: with the masks and skips of the project's core."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sftkey.datasets import columns, registry
+from sftkey.datasets.base import ReasoningDataset, make_example
+from sftkey.evaluation.answers import AnswerKind
+from sftkey.evaluation.benchmarks import Benchmark
+from sftkey.evaluation.own_data import benchmark_of
+from sftkey.example import Example, SkippedRow
+from sftkey.methods import Method
+from sftkey.rows import RowTokenizer
+from sftkey.tokenization import ExampleTokenizer, TokenizedExample, encode
+
+from experiments.settings import Settings
+
+Row = Mapping[str, Any]
+
+NO_FACT = "No fact is given."
+"""The thinking of OpenBookQA rows without ``fact1``: the format stays, but nothing is thought."""
+
+
+@dataclass
+class Data:
+    """The rows of an experiment.
+
+    Attributes:
+        dataset: How a row becomes an example.
+        benchmark: How an output is assessed.
+        train: Rows to train on.
+        test: Rows that have a question and a reference, in the order of the file.
+        left_out: Test rows that have none, by reason.
+        notes: What a reader of the results has to know about the data.
+        skipped: Training rows that can't be used, by method and reason; filled by `training_examples`.
+    """
+
+    dataset: ReasoningDataset
+    benchmark: Benchmark
+    train: list[Row]
+    test: list[Row]
+    left_out: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    skipped: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """The rows of a JSONL file.
+
+    Raises:
+        ValueError: A line is not a JSON object; names file and line.
+    """
+    rows = []
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}:{number}: not JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}:{number}: a row has to be a JSON object, found {type(row).__name__}")
+            rows.append(row)
+    return rows
+
+
+def load_data(settings: Settings) -> Data:
+    """Read the rows of an experiment.
+
+    Raises:
+        ValueError: A file isn't JSONL, or no test row can be asked.
+    """
+    kind = AnswerKind(settings.answers) if settings.answers else None
+    dataset = columns.with_columns(None) if settings.dataset == "columns" else registry.dataset(settings.dataset)
+    train = read_rows(settings.train_file)[: settings.rows]
+    notes = []
+    if dataset.name == "openbookqa" and train and "fact1" not in train[0]:
+        dataset = replace(dataset, to_example=_without_fact)
+        notes.append(
+            f"The rows have no fact1, so the model answers without a fact: the thinking of every row is {NO_FACT!r} and "
+            "carries no information."
+        )
+    data = Data(dataset, benchmark_of(dataset, kind), train, [], notes=notes)
+    for row in read_rows(settings.test_file):
+        try:
+            data.benchmark.question(row)
+            data.benchmark.reference(row)
+        except SkippedRow as skipped:
+            data.left_out[skipped.reason] += 1
+        else:
+            data.test.append(row)
+    if not data.test:
+        raise ValueError(f"{settings.test_file}: no row has a question and a reference answer ({dict(data.left_out)})")
+    return data
+
+
+def _without_fact(row: Row) -> Example:
+    from sftkey.datasets import openbookqa
+
+    return make_example(openbookqa.question(row), NO_FACT, openbookqa.reference(row))
+
+
+def example_tokenizer(data: Data, tokenizer: Any, method: Method) -> ExampleTokenizer:
+    """The tokenization of a method; `tokenizer` carries its chat template."""
+    return ExampleTokenizer(tokenizer, method, data.dataset.untagged)
+
+
+def training_examples(data: Data, tokenizer: Any, method: Method, settings: Settings) -> list[TokenizedExample]:
+    """The training rows of a method; what is skipped is counted in ``data.skipped``.
+
+    Raises:
+        ValueError: No row is left.
+    """
+    results = RowTokenizer(data.dataset, example_tokenizer(data, tokenizer, method), settings.sequence_len)(data.train)
+    examples = [result for result in results if not isinstance(result, str)]
+    data.skipped[method.name] = dict(Counter(result for result in results if isinstance(result, str)))
+    if not examples:
+        raise ValueError(f"{settings.train_file}: no row can be trained on: {data.skipped[method.name]}")
+    return examples
+
+
+def test_prompts(data: Data, tokenizer: Any, method: Method, items: int) -> list[list[int]]:
+    """The prompts of the first `items` test rows, as token ids."""
+    tokenize = example_tokenizer(data, tokenizer, method)
+    return encode(tokenizer, [tokenize.prompt(data.benchmark.question(row)) for row in data.test[:items]])
+
+
+def usable_rows(data: Data, tokenizer: Any, method: Method, limit: int, *, test: bool) -> list[tuple[Row, Example]]:
+    """The first `limit` rows of a file that have a thinking and are safe to tokenise: what a diagnosis looks at."""
+    rows = RowTokenizer(data.dataset, example_tokenizer(data, tokenizer, method), sys.maxsize, evaluation=test)
+    usable: list[tuple[Row, Example]] = []
+    for row in data.test if test else data.train:
+        if len(usable) == limit:
+            break
+        with suppress(SkippedRow):
+            usable.append((row, rows.example(row)))
+    return usable

@@ -1,0 +1,110 @@
+"""What is drawn: the points of a curve, where a second stage begins, the boxes; and that names stay text."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from output_roots import Outputs
+from sftkey.report.collect import collect
+from sftkey.report.figures import _draw_run, _model_differences, figures_of
+from sftkey.report.matrix import matrix_of
+from sftkey.report.runs import Run, runs_of
+from sftkey.report.stages import Stage
+
+ITEMS = [(1.0, 1.0)] * 3 + [(0.0, 1.0)]
+
+
+@pytest.fixture
+def chain(outputs: Outputs) -> Outputs:
+    outputs.stage("stage1", "sft-tag", losses=(2.0, 1.0, 0.5))
+    outputs.stage("stage2", "key-tag", after="stage1", losses=(0.4, 0.2))
+    outputs.evaluate("outputs/stage1", "sftkey_gsm8k", ITEMS)
+    outputs.evaluate("outputs/stage2", "sftkey_gsm8k", [(1.0, 1.0)] * 4)
+    return outputs
+
+
+def run_called(outputs: Outputs, strategy: str) -> Run:
+    (run,) = [run for run in runs_of(collect([outputs.root])) if run.strategy == strategy]
+    return run
+
+
+def lines_of(run: Run, metric: str) -> dict[str, tuple[list[float], list[float]]]:
+    axes = Figure().add_subplot()
+    _draw_run(axes, run, metric)
+    return {str(line.get_label()): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
+
+
+def test_a_second_stage_begins_where_the_first_ended(chain: Outputs) -> None:
+    assert lines_of(run_called(chain, "SFT-Tag"), "loss_answer")["SFT-Tag"] == ([32, 64, 96], [2.0, 1.0, 0.5])
+    drawn = lines_of(run_called(chain, "SFTKey-Tag"), "loss_answer")
+    assert drawn["SFTKey-Tag"] == ([96 + 32, 96 + 64], [0.4, 0.2])
+    assert ([96, 128], [0.5, 0.4]) in drawn.values()  # the dotted line from the one to the other
+    assert ([96 + 64], [0.4]) in drawn.values()  # the evaluation split
+
+
+def test_examples_follow_from_epochs_or_steps_where_they_are_not_logged(outputs: Outputs) -> None:
+    directory = outputs.stage("stage1", "sft-tag")
+    log = directory / "trainer_state.json"
+    log.write_text(log.read_text().replace("examples_seen", "something_else"))
+    (stage,) = collect([outputs.root]).stages.values()
+    train = stage.log[(stage.log["metric"] == "loss_answer") & (stage.log["split"] == "train")]
+    assert train["examples"].tolist() == pytest.approx([32, 64, 96])  # 96 rows an epoch
+    marker = directory / "sftkey_stage.json"
+    marker.write_text(marker.read_text().replace('"rows_used": 96', '"rows_used": null'))
+    collection = collect([outputs.root])
+    (stage,) = collection.stages.values()
+    assert stage.log["examples"].max() == 3
+    assert "drawn over steps instead" in "".join(collection.ledger.notes)
+
+
+def test_long_curves_are_thinned_to_means(outputs: Outputs) -> None:
+    losses = np.linspace(3, 1, 2000).tolist()
+    outputs.stage("stage1", "sft-tag", losses=losses)
+    x, y = lines_of(run_called(outputs, "SFT-Tag"), "loss_answer")["SFT-Tag"]
+    assert len(x) == len(y) == 400
+    assert y[0] == pytest.approx(np.mean(losses[:5]))
+    assert x[0] == pytest.approx(32 * 3)
+
+
+def test_boxes_hold_the_differences_per_data_set(outputs: Outputs) -> None:
+    for data, right in (("gsm8k", 4), ("openbookqa", 1)):
+        outputs.stage(f"{data}/stage1", "sft-tag", data=data)
+        outputs.stage(f"{data}/key", "key-tag", data=data)
+        outputs.evaluate(f"outputs/{data}/stage1", f"sftkey_{data}", [(1.0, 1.0)] * 2 + [(0.0, 1.0)] * 2)
+        items = [(1.0, 0.0)] * right + [(0.0, 0.0)] * (4 - right)
+        outputs.evaluate(f"outputs/{data}/key", f"sftkey_{data}", items)
+    matrix = matrix_of(runs_of(collect([outputs.root])))
+    points = _model_differences(matrix, "Qwen3-8B-Base", "Key-Tag")
+    assert [value for value, _, _ in points] == pytest.approx([0.5, -0.25])
+    assert all(low <= value <= high for value, low, high in points)
+
+
+def test_every_figure_is_png_and_svg_and_names_stay_text(outputs: Outputs) -> None:
+    hostile = 'x/<script>alert(1)</script> $\\frac{1}{0}$ "\x00 id="y'
+    outputs.stage("stage1", "sft-tag", base_model=hostile)
+    outputs.stage("stage2", "key-tag", after="stage1")
+    outputs.evaluate("outputs/stage1", "sftkey_gsm8k", ITEMS)
+    outputs.evaluate("outputs/stage2", "sftkey_gsm8k", ITEMS)
+    runs = runs_of(collect([outputs.root]))
+    panels = figures_of(runs, matrix_of(runs))
+    assert [panel.kind for panel in panels] == ["curves"] * 4 + ["differences", "accuracy and format"]
+    for panel in panels:
+        assert panel.png.startswith(b"\x89PNG")
+        root = ElementTree.fromstring(panel.svg)
+        assert root.tag.endswith("svg")
+        assert "<script" not in panel.svg + panel.inline
+        assert "#2563eb" not in panel.inline.replace("&", "")  # colours follow the page's theme
+        assert panel.name == panel.name.lower()
+        assert "/" not in panel.name
+    ids = [part.split('"')[0] for panel in panels for part in panel.inline.split(' id="')[1:]]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_stage_without_a_log_is_no_reason_to_fail(chain: Outputs) -> None:
+    (chain.root / "stage1" / "trainer_state.json").unlink()
+    runs = runs_of(collect([chain.root]))
+    assert isinstance(runs[0].stages[0], Stage)
+    assert len([panel for panel in figures_of(runs, matrix_of(runs)) if panel.kind == "curves"]) == 4

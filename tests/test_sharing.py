@@ -1,0 +1,295 @@
+"""A bundle holds what another person needs, nothing that only works here, and no secret."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from sftkey.axolotl.checks import check_recipe
+from sftkey.axolotl.marker import MARKER_FILE
+from sftkey.errors import RecipeError
+from sftkey.sharing import MANIFEST_FILE, make_bundle, save_bundle
+
+SECRET = "hf_" + "aB3dE5fG7hJ9kL1mN3pQ5rS7tU9vW1xY3z"
+VERSIONS = {"python": "3.11.7", "sftkey": "0.1.0", "axolotl": "0.19.0", "torch": "2.13.0", "transformers": "5.16.1"}
+
+
+def recipe(method: str, output_dir: str, **more: Any) -> dict[str, Any]:
+    return {
+        "base_model": "Qwen/Qwen3-8B-Base",
+        "output_dir": output_dir,
+        "plugins": ["sftkey.SFTKeyPlugin"],
+        "sftkey_method": method,
+        "datasets": [{"path": "openai/gsm8k", "name": "main", "split": "train", "type": "sftkey.datasets.gsm8k"}],
+        "learning_rate": 5e-6,
+        "num_epochs": 3,
+        "deepspeed": "deepspeed/zero3.json",
+        **more,
+    }
+
+
+def finish(folder: Path, config: dict[str, Any], name: str, after: dict[str, Any] | None = None, **more: Any) -> dict:
+    marker = {
+        "schema": 1,
+        "finished_at": f"2026-01-0{2 if after else 1}T00:00:00+00:00",
+        "method": config["sftkey_method"],
+        "recipe": {"name": name, "config": config},
+        "base_model": config["base_model"],
+        "after": after and {key: after[key] for key in ("output_dir", "method", "finished_at")},
+        "tags": "text",
+        "data": [
+            {**config["datasets"][0], "revision": None, "rows_used": 7470, "rows_skipped": {"tag in the text": 3}}
+        ],
+        "versions": VERSIONS,
+        "training": {"steps": 88, "seconds": 7200.0, "world_size": 8},
+        **more,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER_FILE).write_text(json.dumps(marker, indent=2, sort_keys=True))
+    return {**marker, "output_dir": config["output_dir"]}
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Both stages of a chain, finished, under the working directory."""
+    monkeypatch.chdir(tmp_path)
+    root = Path("outputs/qwen3_8b/gsm8k")
+    first = finish(root / "stage1", recipe("sft-tag", f"{root}/stage1"), "qwen3_8b_stage1.yml")
+    config = recipe("key-tag", f"{root}/stage2", base_model=f"{root}/stage1", sftkey_after="../qwen3_8b_stage1.yml")
+    finish(root / "stage2", config, "qwen3_8b_stage2.yml", first)
+    return root
+
+
+def change(folder: Path, **changes: Any) -> None:
+    path = folder / MARKER_FILE
+    marker = json.loads(path.read_text())
+    marker["recipe"]["config"].update(changes)
+    path.write_text(json.dumps(marker, indent=2, sort_keys=True))
+
+
+def share(*arguments: str) -> Result:
+    from sftkey.axolotl.cli import sftkey
+
+    return CliRunner().invoke(sftkey, ["share", *arguments])
+
+
+def test_the_bundle_has_the_recipes_of_both_stages(outputs: Path, tmp_path: Path) -> None:
+    result = share(str(outputs / "stage2"), "-o", "bundle")
+    assert result.exit_code == 0, result.output
+    files = sorted(str(path.relative_to("bundle")) for path in Path("bundle").rglob("*") if path.is_file())
+    assert files == [
+        "README.md",
+        "recipes/qwen3_8b_stage1.yml",
+        "recipes/qwen3_8b_stage2.yml",
+        "requirements.txt",
+        "sftkey_share.json",
+    ]
+    first, second = (yaml.safe_load(Path(f"bundle/{name}").read_text()) for name in files[1:3])
+    for shared in (first, second):
+        check_recipe(shared)
+        assert shared["sftkey_requires"] == ">=0.1.0"
+        assert shared["deepspeed"]["zero_optimization"]["stage"] == 3
+        assert shared["learning_rate"] == 5e-6
+    assert second["sftkey_after"] == "qwen3_8b_stage1.yml"
+    assert second["base_model"] == first["output_dir"] == f"{outputs}/stage1"
+    assert "sftkey_after" not in first
+    assert "axolotl==0.19.0\n" in Path("bundle/requirements.txt").read_text()
+    manifest = json.loads(Path("bundle", MANIFEST_FILE).read_text())
+    assert manifest["strategy"] == "SFTKey-Tag"
+    assert [stage["method"] for stage in manifest["stages"]] == ["sft-tag", "key-tag"]
+    assert manifest["stages"][0]["data"][0]["rows_used"] == 7470
+    assert str(tmp_path) not in "".join(path.read_text() for path in Path("bundle").rglob("*.*") if path.is_file())
+
+
+def test_the_shared_second_stage_is_accepted_by_the_stage_chain(outputs: Path, tmp_path: Path) -> None:
+    """What is shared runs: once its first stage has finished, the second one starts from it."""
+    from axolotl_recipes import write_recipe
+    from sftkey.axolotl.stages import recipe_before
+
+    share(str(outputs / "stage2"), "-o", "bundle")
+    elsewhere = tmp_path / "elsewhere"
+    Path("bundle").rename(elsewhere)
+    second = yaml.safe_load((elsewhere / "recipes/qwen3_8b_stage2.yml").read_text())
+    path = write_recipe(elsewhere / "recipes/again.yml", second)
+    assert recipe_before({**second, "axolotl_config_path": str(path)}) == elsewhere / "recipes/qwen3_8b_stage1.yml"
+
+
+def test_paths_of_this_machine_become_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, two = tmp_path / "runs/one", tmp_path / "runs/two"
+    first = finish(one, recipe("sft-tag", str(one), dataset_prepared_path=str(tmp_path / "prepared")), "a_stage1.yml")
+    config = recipe("key-tag", str(two), base_model=str(one), wandb_project="mine", hub_model_id="me/x")
+    finish(two, config, "a_stage2.yml", first)
+    bundle = make_bundle(two)
+    texts = "".join(bundle.texts[name] for name in bundle.texts if name.startswith("recipes/"))
+    assert str(tmp_path) not in texts
+    assert "mine" not in texts
+    second = yaml.safe_load(bundle.texts["recipes/a_stage2.yml"])
+    assert (second["base_model"], second["output_dir"]) == ("outputs/a_stage1", "outputs/a_stage2")
+    assert any("left out" in note and "hub_model_id, wandb_project" in note for note in bundle.notes)
+    assert any("left out" in note and "dataset_prepared_path" in note for note in bundle.notes)
+
+
+def test_outputs_that_were_moved_together(outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    bundle = make_bundle(tmp_path / outputs / "stage2")
+    assert [stage.file_name for stage in bundle.stages] == ["qwen3_8b_stage1.yml", "qwen3_8b_stage2.yml"]
+
+
+def test_a_stage_that_is_missing_unfinished_or_another_one(outputs: Path) -> None:
+    marker = outputs / "stage1" / MARKER_FILE
+    text = marker.read_text()
+    marker.write_text(text.replace("2026-01-01", "2026-03-03"))
+    with pytest.raises(RecipeError, match=r"finished at 2026-03-03.*started from what finished there at\s+2026-01-01"):
+        make_bundle(outputs / "stage2")
+    marker.unlink()
+    with pytest.raises(RecipeError, match=r"started from .*stage1, and there is no sftkey_stage\.json there"):
+        make_bundle(outputs / "stage2")
+    with pytest.raises(RecipeError, match="hasn't finished"):
+        make_bundle(outputs / "stage1")
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        {"hub_token": SECRET},
+        {"wandb_run_id": SECRET},
+        {"datasets": [{"path": f"https://me:{SECRET[3:]}@host/rows", "type": "sftkey.datasets.gsm8k"}]},
+        {"default_system_message": "ask -----BEGIN " + "RSA PRIVATE KEY-----"},
+    ],
+    ids=["token", "in a key that is left out", "URL", "private key"],
+)
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_a_secret_stops_it_before_anything_is_written(outputs: Path, secret: dict[str, Any], stage: str) -> None:
+    change(outputs / stage, **secret)
+    for options in (["--dry-run"], ["-o", "bundle"], ["--push-to-hub", "me/x"]):
+        result = share(str(outputs / "stage2"), *options)
+        assert result.exit_code == 1, result.output
+        (value,) = secret.values()
+        lines = (outputs / stage / MARKER_FILE).read_text().splitlines()
+        line = next(number for number, text in enumerate(lines, 1) if str(value)[2:20] in text or SECRET[3:] in text)
+        assert f"{outputs / stage / MARKER_FILE}, line {line}: " in result.output
+        assert SECRET[3:] not in result.output
+        assert not Path("bundle").exists()
+
+
+def write_results(folder: Path, task: str, date: float, acc: float) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = {"acc,none": acc, "fmt,none": 1.0, "score,none": 0.7 * acc + 0.3, "acc_stderr,none": 0.01}
+    content = {"results": {task: metrics}, "date": date, "n-samples": {task: {"effective": 1319}}, "config": {}}
+    (folder / f"results_2026-01-0{int(date)}T00-00-00.000000.json").write_text(json.dumps(content))
+
+
+def test_the_card_has_method_settings_data_and_the_newest_scores(outputs: Path) -> None:
+    write_results(outputs / "stage2/eval/model", "sftkey_gsm8k", 3, 0.8)
+    write_results(outputs / "stage2/eval/model", "sftkey_gsm8k", 4, 0.83)
+    write_results(outputs / "stage2/checkpoint-88/eval", "sftkey_gsm8k", 5, 0.1)
+    write_results(outputs / "stage1/eval/model", "sftkey_gsm8k", 3, 0.79)
+    card = make_bundle(outputs / "stage2").texts["README.md"]
+    _, metadata, body = card.split("---\n", 2)
+    assert yaml.safe_load(metadata) == {
+        "tags": ["sftkey", "axolotl", "key-tag"],
+        "base_model": "Qwen/Qwen3-8B-Base",
+        "datasets": ["openai/gsm8k"],
+    }
+    assert "# Qwen/Qwen3-8B-Base trained on openai/gsm8k with SFTKey-Tag" in body
+    assert "| `learning_rate` | 5e-06 | 5e-06 |" in body
+    assert "| openai/gsm8k main train | default (not pinned) | 7470 | tag in the text: 3 |" in body
+    assert "| key-tag | sftkey_gsm8k | 1319 | 0.8300 | 1.0000 | 0.8810 |" in body
+    assert "| sft-tag | sftkey_gsm8k | 1319 | 0.7900 |" in body
+    assert "0.8000" not in body
+    assert "0.1000" not in body
+    assert "2.00 h on 8 process(es)" in body
+    stages = [body.index(f"axolotl train recipes/qwen3_8b_stage{number}.yml") for number in (1, 2)]
+    assert stages == sorted(stages)
+    assert "--tasks sftkey_gsm8k --apply_chat_template" in body
+
+
+def test_without_an_evaluation_the_card_says_so(outputs: Path) -> None:
+    assert "Not evaluated." in make_bundle(outputs / "stage1").texts["README.md"]
+
+
+def test_weights_only_when_asked(outputs: Path) -> None:
+    with pytest.raises(RecipeError, match=r"holds no \.safetensors"):
+        make_bundle(outputs / "stage2", weights=True)
+    for name in (
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "training_args.bin",
+        "optimizer.pt",
+        "debug.log",
+    ):
+        (outputs / "stage2" / name).write_text("{}")
+    (outputs / "stage2/checkpoint-88").mkdir()
+    (outputs / "stage2/checkpoint-88/model.safetensors").write_text("{}")
+    assert not make_bundle(outputs / "stage2").copies
+    assert set(make_bundle(outputs / "stage2", weights=True).copies) == {
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+    }
+    result = share(str(outputs / "stage2"), "--weights")
+    assert result.exit_code == 0, result.output
+    assert (outputs / "stage2/share/model.safetensors").read_text() == "{}"
+    assert "library_name: transformers" in (outputs / "stage2/share/README.md").read_text()
+    # A config that somebody put a token into is found as well.
+    (outputs / "stage2/config.json").write_text('{\n "token": "' + SECRET + '"}')
+    result = share(str(outputs / "stage2"), "--weights")
+    assert result.exit_code == 1
+    assert "config.json, line 2: a Hugging Face token" in result.output
+
+
+def test_a_dry_run_writes_nothing(outputs: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    result = share(str(outputs / "stage2"), "--dry-run", "--push-to-hub", "me/qwen3")
+    assert result.exit_code == 0, result.output
+    assert sorted(tmp_path.rglob("*")) == before
+    for text in ("recipes/qwen3_8b_stage1.yml", "## Method", "would go to me/qwen3 (private, if new)"):
+        assert text in result.output
+
+
+def test_a_folder_with_something_else_is_left_alone(outputs: Path) -> None:
+    bundle = make_bundle(outputs / "stage2")
+    save_bundle(bundle, Path("bundle"))
+    Path("bundle/old.txt").write_text("from an earlier bundle")
+    save_bundle(bundle, Path("bundle"))
+    assert not Path("bundle/old.txt").exists()
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("x")
+    with pytest.raises(RecipeError, match="not empty and holds no earlier bundle"):
+        save_bundle(bundle, Path("mine"))
+    assert Path("mine/thesis.txt").exists()
+
+
+class FakeHub:
+    """Takes the place of `huggingface_hub.HfApi` and keeps what it was asked for."""
+
+    calls: list[tuple[str, Any]]
+
+    def create_repo(self, repo_id: str, **options: Any) -> str:
+        FakeHub.calls.append(("create_repo", {"repo_id": repo_id, **options}))
+        return f"https://huggingface.co/{repo_id}"
+
+    def upload_folder(self, *, folder_path: str, **options: Any) -> None:
+        files = {str(path.relative_to(folder_path)) for path in Path(folder_path).rglob("*") if path.is_file()}
+        FakeHub.calls.append(("upload_folder", {"files": files, **options}))
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_push(outputs: Path, monkeypatch: pytest.MonkeyPatch, public: bool) -> None:
+    FakeHub.calls = []
+    monkeypatch.setattr("huggingface_hub.HfApi", FakeHub)
+    result = share(str(outputs / "stage2"), "--push-to-hub", "me/qwen3", *(["--public"] if public else []))
+    assert result.exit_code == 0, result.output
+    (_, created), (_, uploaded) = FakeHub.calls
+    assert created == {"repo_id": "me/qwen3", "private": not public, "exist_ok": True, "repo_type": "model"}
+    assert uploaded["repo_id"] == "me/qwen3"
+    assert uploaded["files"] >= {"README.md", "recipes/qwen3_8b_stage1.yml", "recipes/qwen3_8b_stage2.yml"}
+    assert not any(name.endswith(".safetensors") for name in uploaded["files"])
+    assert "https://huggingface.co/me/qwen3" in result.output
+    assert not (outputs / "stage2/share").exists()
