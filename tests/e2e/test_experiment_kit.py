@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from axolotl_recipes import stage2_of, write_recipe
+from commands import run, succeeded
 from experiments.data import load_data, training_examples
 from experiments.models import load_model, weights_of, with_template
 from experiments.settings import Settings
@@ -63,16 +61,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _axolotl(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "axolotl"), *arguments],
-        cwd=folder,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3_000:] + done.stderr[-6_000:]
-    return done.stdout
+    return succeeded(run("axolotl", *arguments, cwd=folder, ACCELERATE_USE_CPU="true")).stdout
 
 
 def test_same_loss_curve_as_axolotl(root: Path) -> None:
