@@ -106,6 +106,55 @@ def test_processes_that_do_not_train_together(monkeypatch: pytest.MonkeyPatch) -
         SFTKeyPlugin().post_trainer_create(SimpleNamespace(), SimpleNamespace(args=SimpleNamespace(world_size=1)))
 
 
+def trained(output: Path) -> tuple[SFTKeyPlugin, Any]:
+    """A plugin whose training has ended: what is left is saving the weights."""
+    from types import SimpleNamespace
+
+    from axolotl.utils.dict import DictDefault
+    from transformers import TrainerState
+
+    plugin = SFTKeyPlugin()
+    plugin._recipe = {"sftkey_method": "sft-tag", "datasets": [{"path": "rows.jsonl"}]}
+    plugin._trainer = SimpleNamespace(state=TrainerState(global_step=8, epoch=1.0))
+    cfg = DictDefault(
+        {
+            "output_dir": str(output),
+            "sftkey_method": "sft-tag",
+            "axolotl_config_path": "stage1.yml",
+            "special_tokens": {"eos_token": "<|im_end|>"},
+            "datasets": [{"path": "rows.jsonl"}],
+            "dataset_prepared_path": str(output / "prepared"),
+        }
+    )
+    plugin.post_train(cfg, None)
+    return plugin, cfg
+
+
+@pytest.mark.parametrize("error", [OSError("No space left on device"), SystemExit(0), KeyboardInterrupt()])
+def test_weights_that_could_not_be_saved_leave_no_marker(tmp_path: Path, error: BaseException) -> None:
+    plugin, cfg = trained(tmp_path)
+    plugin._lock = OutputLock(tmp_path, TRAINING_LOCK)
+    plugin._lock.acquire()
+    # As Axolotl 0.21 does it.
+    with pytest.raises(type(error)):
+        try:
+            raise error
+        finally:
+            plugin.post_train_unload(cfg)
+    assert not (tmp_path / MARKER_FILE).exists()
+    with OutputLock(tmp_path, TRAINING_LOCK):
+        pass
+
+
+def test_a_good_end_leaves_a_marker(tmp_path: Path) -> None:
+    plugin, cfg = trained(tmp_path)
+    try:
+        pass
+    finally:
+        plugin.post_train_unload(cfg)
+    assert json.loads((tmp_path / MARKER_FILE).read_text())["training"]["steps"] == 8
+
+
 def test_mean_loss_is_that_of_all_steps() -> None:
     # 4 steps at 2.0, 4 at 1.0 and the last 2 at 0.5.
     logs = [{"step": 4, "loss": 2.0}, {"step": 8, "loss": 1.0}, {"step": 10, "loss": 0.5}]

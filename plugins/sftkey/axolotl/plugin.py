@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import sys
 import time
 from datetime import UTC, datetime
 from importlib import metadata
@@ -26,6 +27,7 @@ from sftkey.axolotl.marker import (
     write_atomically,
 )
 from sftkey.axolotl.preparation import load_without_device_map, prepare_recipe, train_together_on_cpus
+from sftkey.axolotl.prepared_data import remove_half_written
 from sftkey.axolotl.resumption import refuse_inexact, split_by_completeness, warnings_before_training, world_size_of
 from sftkey.axolotl.settings import changed_settings, plain, training_settings
 from sftkey.axolotl.stages import data_identity, start_from, template_fingerprint, tokenizer_file_sha256
@@ -112,6 +114,10 @@ class SFTKeyPlugin(BasePlugin):
             _log_once(f"going on from {whole[-1]}")
         for warning in warnings_before_training(cfg):
             _log_once(warning)
+        if cfg.dataset_prepared_path:
+            # In every process, because whichever comes first prepares the data.
+            for path in remove_half_written(cfg.dataset_prepared_path):
+                LOG.warning("removing %s: it was cut off while being saved", path)
         if _is_main_process():
             for path in (*partial, *incomplete):
                 LOG.warning("removing %s: it was cut off while being saved", path)
@@ -179,8 +185,15 @@ class SFTKeyPlugin(BasePlugin):
             self._state, self._trainer = self._trainer.state, None
 
     def post_train_unload(self, cfg: Any) -> None:
-        """Write the trainer's log and, last, the completion marker."""
+        """Write the trainer's log and, last, the completion marker.
+
+        Axolotl 0.19 calls this after a good end only, 0.21 also while an exception (a full disk, Ctrl-C while the weights
+        are being saved) ends the run: then the stage hasn't finished.
+        """
+        if sys.exception() is not None:
+            self._state = None
         if self._state is None or not _is_main_process():
+            self._release_lock()
             return
         output_dir = Path(cfg.output_dir)
         self._state.save_to_json(str(output_dir / TRAINER_STATE_FILE))
