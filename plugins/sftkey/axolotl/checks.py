@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,59 @@ def _requires(cfg: Recipe) -> None:
         )
 
 
+def _shapes(cfg: Recipe) -> None:
+    for key, (fits, wanted) in _SHAPES.items():
+        value = cfg.get(key)
+        if value is not None and not fits(value):
+            raise RecipeError(f"{key}: {reprlib.repr(value)} is not {wanted}")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, (list, tuple)) and all(map(fits, value))
+
+
+_TEXT = (_is_text, "a text")
+_NUMBER = (_is_number, "a number")
+_TEXTS = (_list_of(_is_text), "a list of texts")
+_ENTRIES = (_list_of(_is_mapping), "a list of entries such as {path: openai/gsm8k, type: sftkey.datasets.gsm8k}")
+
+# What the checks below, and the plugin before Axolotl has validated the recipe, take for granted.
+_SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "output_dir": _TEXT,
+    "base_model": _TEXT,
+    "chat_template": _TEXT,
+    "default_system_message": _TEXT,
+    "dataset_prepared_path": _TEXT,
+    "datasets": _ENTRIES,
+    "test_datasets": _ENTRIES,
+    "tokens": _TEXTS,
+    "lora_modules_to_save": _TEXTS,
+    "special_tokens": (_is_mapping, "a mapping such as {pad_token: <|endoftext|>}"),
+    "num_epochs": _NUMBER,
+    "warmup_ratio": _NUMBER,
+    "context_parallel_size": _NUMBER,
+    "sftkey_after": _TEXT,
+    "sftkey_method": _TEXT,
+    "sftkey_columns": (_is_mapping, "a mapping such as {question: prompt, thinking: cot, answer: target}"),
+    "sftkey_warmup_epochs": _NUMBER,
+}
+
+
 def _keys(cfg: Recipe) -> None:
     for key in cfg:
         if str(key).startswith(PREFIX) and key not in KEYS:
@@ -121,6 +176,9 @@ def _datasets(cfg: Recipe) -> None:
                     f"{key}[{index}]: type {kind!r}: there is no such module; did you mean {DATASET_TYPES}{nearest[0]}? "
                     f"This version ({sftkey.__version__}) knows {', '.join((*DATASETS, *OWN_DATA))}"
                 )
+            files = entry.get("data_files")
+            if files is not None and not isinstance(files, (str, list, tuple)):
+                raise RecipeError(f"{key}[{index}]: data_files: {reprlib.repr(files)} is not a text or a list of texts")
             for file in _local_files(entry):
                 if not Path(file).exists():
                     raise RecipeError(
@@ -131,7 +189,7 @@ def _datasets(cfg: Recipe) -> None:
 def _local_files(entry: Mapping[str, Any]) -> list[str]:
     """The paths of an entry that can only be here: by their beginning or suffix, and not on another machine."""
     files = entry.get("data_files") or []
-    paths = [str(entry.get("path")), *([files] if isinstance(files, str) else files)]
+    paths = [str(entry.get("path")), *([files] if isinstance(files, str) else map(str, files))]
     if files:
         # `path` names a Hub repository or a format then, and the files may be inside that repository.
         paths = [path for path in paths if Path(path).is_absolute()]
@@ -158,7 +216,7 @@ def _modes(cfg: Recipe) -> None:
     ):
         if cfg.get(key):
             raise RecipeError(f"{key}: does not go with sftkey_method ({why}); remove it")
-    if (cfg.get("context_parallel_size") or 1) > 1:
+    if float(cfg.get("context_parallel_size") or 1) > 1:
         raise RecipeError("context_parallel_size: > 1 splits sequences, which the segment loss can't follow; remove it")
 
 
@@ -187,7 +245,12 @@ def _tags(cfg: Recipe) -> None:
     if listed and cfg.get("sftkey_tags") == "text":
         raise RecipeError("sftkey_tags: text, but the tags are listed under tokens:; remove one of the two")
     special = cfg.get("special_tokens") or {}
-    if any(tag in (special.get("additional_special_tokens") or []) for tag in tags.TAGS):
+    listed_as_special = special.get("additional_special_tokens") or []
+    if not _list_of(_is_text)(listed_as_special):
+        raise RecipeError(
+            f"special_tokens: additional_special_tokens: {reprlib.repr(listed_as_special)} is not a list of texts"
+        )
+    if any(tag in listed_as_special for tag in tags.TAGS):
         raise RecipeError(
             "special_tokens: additional_special_tokens: the tags must not be special tokens (lm-eval and vLLM drop those "
             "from the output); use sftkey_tags: tokens"
@@ -233,6 +296,7 @@ def _segment_weights(cfg: Recipe) -> None:
 _CHECKS: tuple[Callable[[Recipe], None], ...] = (
     _requires,  # first: a newer version's keys are unknown here
     _keys,
+    _shapes,
     _method,
     _train_on_inputs,
     _template,
