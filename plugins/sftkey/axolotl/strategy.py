@@ -13,6 +13,7 @@ from axolotl.prompt_tokenizers import DatasetWrappingStrategy
 from axolotl.utils.logging import get_logger
 from datasets import Features, Sequence, Value
 
+from sftkey.axolotl.marker import write_atomically
 from sftkey.datasets.base import ReasoningDataset
 from sftkey.errors import RecipeError
 from sftkey.methods import METHODS
@@ -140,10 +141,9 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
     def _record(self, used: int, skipped: dict[str, int]) -> None:
         """Keep the counts with the prepared data, where a later run that finds it prepared can read them."""
         path = rows_path(self.cfg)
-        path.parent.mkdir(parents=True, exist_ok=True)
         counts = read_rows(self.cfg)
         counts[_entry_key(self.ds_cfg)] = {"rows_used": used, "rows_skipped": skipped}
-        path.write_text(json.dumps(counts, indent=1, sort_keys=True), encoding="utf-8")
+        write_atomically(path, counts)
 
 
 def rows_path(cfg: Any) -> Path:

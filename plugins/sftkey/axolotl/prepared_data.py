@@ -1,0 +1,51 @@
+"""Prepared data that a killed run left half-written, which Axolotl would take for whole and fail on for ever.
+
+Axolotl takes any file in a folder of prepared data for prepared data. A kill -9 while it was being saved, which takes
+minutes for large data sets, would so make each later run end with an error of `datasets`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from axolotl.utils.data.lock import LOCK_FILE_NAME
+from datasets.config import DATASET_INFO_FILENAME, DATASET_STATE_JSON_FILENAME
+from filelock import FileLock
+
+
+def remove_half_written(prepared: str | Path) -> list[Path]:
+    """Remove the data sets in a folder of prepared data that aren't whole, while nobody else is saving there.
+
+    Args:
+        prepared: ``dataset_prepared_path``; other runs may use it at the same time.
+
+    Returns:
+        The folders that were removed.
+    """
+    prepared = Path(prepared)
+    if not prepared.is_dir():
+        return []
+    # Axolotl saves and opens prepared data under this lock.
+    with FileLock(prepared / LOCK_FILE_NAME):
+        removed = [path for path in sorted(prepared.iterdir()) if path.is_dir() and not is_whole(path)]
+        for path in removed:
+            shutil.rmtree(path)
+    return removed
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether `datasets.Dataset.save_to_disk` came to its end: it writes its two JSON files after all data files."""
+    state, info = _json(folder / DATASET_STATE_JSON_FILENAME), _json(folder / DATASET_INFO_FILENAME)
+    if not isinstance(state, dict) or not isinstance(info, dict):
+        return False
+    return all((folder / file["filename"]).is_file() for file in state.get("_data_files", []))
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
