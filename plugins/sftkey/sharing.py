@@ -15,15 +15,27 @@ from typing import Any
 
 import yaml
 
-from sftkey.axolotl.marker import MARKER_FILE, read_marker
+from sftkey.axolotl.marker import MARKER_FILE
 from sftkey.datasets.registry import DATASETS
 from sftkey.errors import RecipeError
 from sftkey.methods import METHODS
-from sftkey.recipe_catalogue import deepspeed_settings, recipes_folder, strategy_of
+from sftkey.model_card import (
+    CARD_FILE,
+    CardStage,
+    card_metadata,
+    card_sections,
+    card_title,
+    front_matter,
+    is_local,
+    read_scores,
+    strategy,
+    versions_line,
+)
+from sftkey.recipe_catalogue import deepspeed_settings, recipes_folder
 from sftkey.secret_scan import find_secrets
+from sftkey.stage_records import StageRecord, stage_chain
 
 MANIFEST_FILE = "sftkey_share.json"
-CARD_FILE = "README.md"
 REQUIREMENTS_FILE = "requirements.txt"
 SCHEMA = 1
 
@@ -67,45 +79,32 @@ _GROUPS: tuple[tuple[str, ...], ...] = (
 # Where this run reported to: of no use to others, and theirs would go to the same place.
 _OWN_PLACES = ("wandb_", "mlflow_", "comet_", "trackio_", "hub_", "use_wandb", "use_mlflow", "use_comet", "use_trackio")
 
-_SHOWN_SETTINGS = (
-    "learning_rate",
-    "lr_scheduler",
-    "optimizer",
-    "weight_decay",
-    "num_epochs",
-    "max_steps",
-    "sftkey_warmup_epochs",
-    "micro_batch_size",
-    "gradient_accumulation_steps",
-    "sequence_len",
-    "bf16",
-    "adapter",
-    "lora_r",
-    "lora_alpha",
-    "sftkey_tags",
-    "sftkey_segment_weights",
-    "sftkey_segment_schedule",
-    "seed",
-)
-
 
 @dataclass(frozen=True)
 class SharedStage:
     """One stage of the bundle.
 
     Attributes:
-        folder: Its output directory on this machine.
-        marker: Its completion marker.
+        record: Its completion marker, and where that is.
         file_name: Its recipe's name in the bundle.
         config: Its recipe as it is shared.
         scores: Figures of its newest evaluation of each task.
     """
 
-    folder: Path
-    marker: Mapping[str, Any]
+    record: StageRecord
     file_name: str
     config: dict[str, Any]
     scores: list[dict[str, Any]]
+
+    @property
+    def marker(self) -> Mapping[str, Any]:
+        """Its completion marker."""
+        return self.record.marker
+
+    @property
+    def card(self) -> CardStage:
+        """The stage as the bundle's card describes it."""
+        return CardStage(self.marker, self.config, f"[recipe](recipes/{self.file_name})", self.scores)
 
 
 @dataclass
@@ -157,60 +156,16 @@ def make_bundle(output_dir: Path, weights: bool = False) -> Bundle:
     return bundle
 
 
-def stage_chain(output_dir: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """The stages that led to an output directory, first one first: directory and marker.
-
-    Raises:
-        RecipeError: One of them hasn't finished, isn't there, or was run again since.
-    """
-    chain: list[tuple[Path, dict[str, Any]]] = []
-    folder, expected = output_dir, None
-    while True:
-        marker = read_marker(folder) if folder.is_dir() else None
-        if marker is None:
-            what = "hasn't finished: there is no" if folder.is_dir() else "isn't there: no"
-            raise RecipeError(f"{folder} {what} {folder / MARKER_FILE}")
-        if any(folder.resolve() == seen.resolve() for seen, _ in chain):
-            raise RecipeError(f"{folder}: the stages start from each other in a circle")
-        if expected is not None and marker.get("finished_at") != expected:
-            raise RecipeError(
-                f"{folder} finished at {marker.get('finished_at')}, but {chain[0][0]} started from what finished there at "
-                f"{expected}: its recipe may be another one by now. Train {chain[0][0]} again, or share {folder} itself"
-            )
-        chain.insert(0, (folder, marker))
-        after = marker.get("after")
-        if not after:
-            return chain
-        folder, expected = _before(folder, marker, str(after["output_dir"])), after.get("finished_at")
-
-
-def _before(folder: Path, marker: Mapping[str, Any], recorded: str) -> Path:
-    """Where the stage before is: as recorded, or moved along with the stage after it."""
-    if (Path(recorded) / MARKER_FILE).is_file():
-        return Path(recorded)
-    own = str(marker.get("recipe", {}).get("config", {}).get("output_dir") or "")
-    parts = PurePosixPath(own).parts
-    if parts and folder.resolve().parts[-len(parts) :] == parts and not Path(own).is_absolute():
-        moved = Path(*folder.resolve().parts[: -len(parts)]) / recorded
-        if (moved / MARKER_FILE).is_file():
-            return moved
-    beside = folder.resolve().parent / Path(recorded).name
-    if (beside / MARKER_FILE).is_file():
-        return beside
-    raise RecipeError(
-        f"{folder} started from {recorded}, and there is no {MARKER_FILE} there, nor in {beside}; both stages' recipes are "
-        "needed to run it again. Run this where the outputs are, or put the stage before there"
-    )
-
-
-def _stages(chain: Sequence[tuple[Path, dict[str, Any]]], notes: list[str]) -> list[SharedStage]:
+def _stages(chain: Sequence[StageRecord], notes: list[str]) -> list[SharedStage]:
     stages: list[SharedStage] = []
     places: dict[str, str] = {}
-    for number, (folder, marker) in enumerate(chain, start=1):
+    commits = _commits(chain, notes)
+    for number, record in enumerate(chain, start=1):
+        marker = record.marker
         recipe = marker.get("recipe") or {}
         config = dict(recipe.get("config") or {})
         if not config:
-            raise RecipeError(f"{folder / MARKER_FILE}: holds no recipe; train the stage again with this version")
+            raise RecipeError(f"{record.place / MARKER_FILE}: holds no recipe; train the stage again with this version")
         name = re.sub(r"[^\w.-]", "_", Path(str(recipe.get("name") or "")).name).lstrip(".") or f"stage{number}.yml"
         if any(stage.file_name == name for stage in stages):
             name = f"{number}_{name}"
@@ -219,24 +174,53 @@ def _stages(chain: Sequence[tuple[Path, dict[str, Any]]], notes: list[str]) -> l
         else:
             config.pop("sftkey_after", None)
         own = str(config.get("output_dir") or "")
-        places[own] = places[str(folder)] = _shared_place(own, name)
+        places[own] = places[str(record.place)] = _shared_place(own, name)
         if stages:
             previous = marker["after"]["output_dir"]
             places.setdefault(str(previous), stages[-1].config["output_dir"])
             config["base_model"] = stages[-1].config["output_dir"]
+        elif marker.get("base_model_commit") and not config.get("revision_of_model"):
+            config["revision_of_model"] = marker["base_model_commit"]
         config["output_dir"] = places[own]
         config = {key: places.get(value, value) if isinstance(value, str) else value for key, value in config.items()}
         _leave_out(config, name, notes)
         version = (marker.get("versions") or {}).get("sftkey")
         if version and "sftkey_requires" not in config:
             config["sftkey_requires"] = f">={version}"
-        for entry in [*(config.get("datasets") or []), *(config.get("test_datasets") or [])]:
-            if _is_local(str(entry.get("path"))):
+        config["datasets"] = [
+            {**entry, "revision": commits[_data_key(entry)]} if _data_key(entry) in commits else entry
+            for entry in config.get("datasets") or []
+        ]
+        for entry in [*config["datasets"], *(config.get("test_datasets") or [])]:
+            if is_local(str(entry.get("path"))):
                 notes.append(f"{name}: the data {entry.get('path')} is local and not in the bundle")
-        if not stages and _is_local(str(config.get("base_model"))):
+        if not stages and is_local(str(config.get("base_model"))):
             notes.append(f"{name}: base_model {config.get('base_model')} is local and not in the bundle")
-        stages.append(SharedStage(folder, marker, name, config, _scores(folder, notes)))
+        if record.folder is None:
+            notes.append(f"{name}: its output directory isn't there any more, or holds another stage; no scores of it")
+        scores = read_scores(record.folder, notes) if record.folder is not None else []
+        stages.append(SharedStage(record, name, config, scores))
     return stages
+
+
+def _data_key(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(entry.get(key) or "") for key in ("path", "name", "revision"))
+
+
+def _commits(chain: Sequence[StageRecord], notes: list[str]) -> dict[tuple[str, ...], str]:
+    """The commit of each data set on the Hub that the stages were trained on, where all had the same.
+
+    Where the data set changed between two stages, its recipes can't both be pinned: a second stage starts only from one
+    that was trained on the same data.
+    """
+    found: dict[tuple[str, ...], set[str]] = {}
+    for entry in (entry for record in chain for entry in record.marker.get("data") or []):
+        if entry.get("commit"):
+            found.setdefault(_data_key(entry), set()).add(str(entry["commit"]))
+    for (path, *_), commits in found.items():
+        if len(commits) > 1:
+            notes.append(f"{path} changed between the stages ({', '.join(sorted(commits))}); its revision isn't pinned")
+    return {key: next(iter(commits)) for key, commits in found.items() if len(commits) == 1}
 
 
 def _shared_place(own: str, name: str) -> str:
@@ -251,7 +235,7 @@ def _leave_out(config: dict[str, Any], name: str, notes: list[str]) -> None:
     """Drop what only works here, and bring in what the recipe refers to."""
     dropped = [key for key, value in config.items() if key.startswith(_OWN_PLACES) and value is not None]
     prepared = str(config.get("dataset_prepared_path") or "")
-    if prepared and _is_local(prepared):
+    if prepared and is_local(prepared):
         dropped.append("dataset_prepared_path")
     for key in [*dropped, *(key for key, value in config.items() if value is None)]:
         config.pop(key, None)
@@ -262,39 +246,6 @@ def _leave_out(config: dict[str, Any], name: str, notes: list[str]) -> None:
             config["deepspeed"] = deepspeed_settings(config["deepspeed"], recipes_folder())
         except RecipeError:
             notes.append(f"{name}: the file {config['deepspeed']} was not found and is not in the bundle")
-
-
-def _is_local(path: str) -> bool:
-    return (
-        path.startswith(("/", "~", "./", "../"))
-        or Path(path).exists()
-        or path.endswith((".jsonl", ".json", ".parquet"))
-    )
-
-
-def _scores(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
-    """The newest evaluation of each task below an output directory."""
-    from sftkey.report.evaluations import is_results_file, read_evaluations
-    from sftkey.report.sources import Ledger
-
-    ledger = Ledger()
-    newest: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.rglob("results_*.json")):
-        below = path.relative_to(folder).parts
-        if not is_results_file(path) or any(part.startswith("checkpoint-") for part in below):
-            continue
-        for evaluation in read_evaluations(path, ledger):
-            known = newest.get(evaluation.task)
-            if known is None or known["date"] <= evaluation.date:
-                newest[evaluation.task] = {
-                    "task": evaluation.task,
-                    "date": evaluation.date,
-                    "items": evaluation.count,
-                    **evaluation.reported,
-                    "settings": dict(evaluation.settings),
-                }
-    notes.extend(f"{file.path.relative_to(folder)}: {file.skipped}" for file in ledger.skipped)
-    return [newest[task] for task in sorted(newest)]
 
 
 def _note_versions(bundle: Bundle) -> None:
@@ -343,7 +294,7 @@ def _weight_files(output_dir: Path) -> dict[str, Path]:
 def _manifest(bundle: Bundle, weights: bool) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "strategy": _strategy(bundle),
+        "strategy": strategy([stage.card for stage in bundle.stages]),
         "weights": weights,
         "stages": [
             {
@@ -364,102 +315,25 @@ def _manifest(bundle: Bundle, weights: bool) -> dict[str, Any]:
     }
 
 
-def _strategy(bundle: Bundle) -> str:
-    return strategy_of(tuple(str(stage.marker.get("method")) for stage in bundle.stages))
-
-
 def model_card(bundle: Bundle, weights: bool = False) -> str:
     """The model card: method, settings, data, scores, versions, and how to run it again."""
-    first, last = bundle.stages[0], bundle.stages[-1]
-    base = str(first.config.get("base_model"))
-    hub_data = [
-        str(entry.get("path")) for entry in last.marker.get("data") or [] if not _is_local(str(entry.get("path")))
-    ]
-    metadata: dict[str, Any] = {"tags": ["sftkey", "axolotl", str(last.marker.get("method"))]}
-    if not _is_local(base):
-        metadata["base_model"] = base
-    if hub_data:
-        metadata["datasets"] = list(dict.fromkeys(hub_data))
+    stages = [stage.card for stage in bundle.stages]
+    metadata = card_metadata(stages)
     if weights:
-        metadata["library_name"] = "peft" if last.config.get("adapter") else "transformers"
-    names = ", ".join(dict.fromkeys(str(entry.get("path")) for entry in last.marker.get("data") or []))
+        metadata["library_name"] = "peft" if stages[-1].config.get("adapter") else "transformers"
     parts = [
-        f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---",
-        f"# {base} trained on {names} with {_strategy(bundle)}",
+        front_matter(metadata),
+        f"# {card_title(stages)}",
         "Trained with [Axolotl](https://github.com/axolotl-ai-cloud/axolotl) and the `sftkey` plugin"
-        + (" in two stages, the second from the weights of the first." if len(bundle.stages) > 1 else "."),
-        "## Method",
-        "\n".join(f"{number}. {_method_line(stage)}" for number, stage in enumerate(bundle.stages, start=1)),
-        "## Settings",
-        _settings_table(bundle.stages),
-        "## Data",
-        _data_table(bundle.stages),
-        "## Scores",
-        _scores_table(bundle.stages),
+        + (" in two stages, the second from the weights of the first." if len(stages) > 1 else "."),
+        *card_sections(stages),
         "## Run it again",
         _commands(bundle),
-        "Versions: "
-        + ", ".join(f"{name} {value}" for name, value in (last.marker.get("versions") or {}).items())
-        + ".",
+        versions_line(stages[-1]),
     ]
     if bundle.notes:
         parts += ["## Not in here", "\n".join(f"- {note}" for note in bundle.notes)]
     return "\n\n".join(parts) + "\n"
-
-
-def _method_line(stage: SharedStage) -> str:
-    method = METHODS.get(str(stage.marker.get("method")))
-    training = stage.marker.get("training") or {}
-    facts = [f"{training['steps']:,} steps"] if training.get("steps") else []
-    if training.get("seconds"):
-        facts.append(f"{training['seconds'] / 3600:.2f} h on {training.get('world_size') or 1} process(es)")
-    summary = method.summary if method else "a method that this version doesn't know"
-    return (
-        f"`{stage.marker.get('method')}`: {summary} ([recipe](recipes/{stage.file_name})"
-        + "".join(f"; {fact}" for fact in facts)
-        + ")"
-    )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    def line(cells: Sequence[Any]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-    return "\n".join([line(header), "|" + " --- |" * len(header), *map(line, rows)])
-
-
-def _settings_table(stages: Sequence[SharedStage]) -> str:
-    keys = [key for key in _SHOWN_SETTINGS if any(stage.config.get(key) is not None for stage in stages)]
-    header = ["setting", *(str(stage.marker.get("method")) for stage in stages)]
-    return _table(header, [[f"`{key}`", *(stage.config.get(key, "-") for stage in stages)] for key in keys])
-
-
-def _data_table(stages: Sequence[SharedStage]) -> str:
-    rows = []
-    for stage in stages:
-        for entry in stage.marker.get("data") or []:
-            skipped = ", ".join(f"{reason}: {count}" for reason, count in (entry.get("rows_skipped") or {}).items())
-            place = " ".join(str(entry[key]) for key in ("path", "name", "split") if entry.get(key))
-            revision = entry.get("revision") or "default (not pinned)"
-            rows.append([stage.marker.get("method"), place, revision, entry.get("rows_used", "-"), skipped or "none"])
-    return _table(["stage", "data", "revision", "rows used", "rows skipped"], rows)
-
-
-def _scores_table(stages: Sequence[SharedStage]) -> str:
-    rows = [
-        [
-            stage.marker.get("method"),
-            score["task"],
-            score["items"] if score["items"] is not None else "-",
-            *(f"{score[metric]:.4f}" for metric in ("acc", "fmt", "score")),
-            "; ".join(f"{name} {value}" for name, value in score["settings"].items()),
-        ]
-        for stage in stages
-        for score in stage.scores
-    ]
-    if not rows:
-        return "Not evaluated."
-    return _table(["stage", "task", "items", "Acc", "Fmt", "Score", "evaluated with"], rows)
 
 
 def _commands(bundle: Bundle) -> str:
@@ -485,8 +359,9 @@ def _commands(bundle: Bundle) -> str:
 def _refuse_secrets(bundle: Bundle) -> None:
     """Look through everything that would be shared, and the markers that it is made from."""
     places: list[str] = []
-    for stage in bundle.stages:
-        path = stage.folder / MARKER_FILE
+    # A stage without a folder is in the marker of the stage after it.
+    for folder in (stage.record.folder for stage in bundle.stages if stage.record.folder is not None):
+        path = folder / MARKER_FILE
         text = path.read_text(encoding="utf-8")
         places += [f"{path}, line {finding.line}: {finding.kind}" for finding in find_secrets(text)]
     for name, text in sorted(bundle.texts.items()):

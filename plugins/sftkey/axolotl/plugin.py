@@ -34,6 +34,7 @@ from sftkey.axolotl.stages import data_identity, start_from, template_fingerprin
 from sftkey.errors import RecipeError, install_short_error_hook
 from sftkey.lifeline import end_with_the_run
 from sftkey.methods import METHODS
+from sftkey.model_card import update_card
 from sftkey.output_lock import TRAINING_LOCK, OutputLock
 
 LOG = get_logger(__name__)
@@ -58,6 +59,7 @@ class SFTKeyPlugin(BasePlugin):
         self._trainer: Any = None
         self._state: Any = None
         self._started = 0.0
+        self._base_model_commit: str | None = None
         self._lock: OutputLock | None = None
 
     def get_input_args(self) -> str:
@@ -177,6 +179,8 @@ class SFTKeyPlugin(BasePlugin):
         if cfg.sftkey_warmup_epochs is not None and cfg.max_steps:
             # warmup_ratio is a share of all epochs, which max_steps cuts short.
             trainer.args.warmup_steps = _warmup_steps(cfg, trainer)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        self._base_model_commit = getattr(model.config, "_commit_hash", None)
         self._trainer, self._started = trainer, time.monotonic()
 
     def post_train(self, cfg: Any, model: Any) -> None:
@@ -197,7 +201,9 @@ class SFTKeyPlugin(BasePlugin):
             return
         output_dir = Path(cfg.output_dir)
         self._state.save_to_json(str(output_dir / TRAINER_STATE_FILE))
-        write_atomically(output_dir / MARKER_FILE, self._marker(cfg))
+        marker = self._marker(cfg)
+        update_card(output_dir, marker)
+        write_atomically(output_dir / MARKER_FILE, marker)
         # Past Axolotl's adapter, which would ask a process group that has been destroyed by now.
         LOG.logger.info("%s is finished: %s", output_dir, MARKER_FILE)
         self._state = None
@@ -225,11 +231,14 @@ class SFTKeyPlugin(BasePlugin):
             "recipe": {"name": Path(str(cfg.axolotl_config_path)).name, "config": recipe},
             "settings": self._settings,
             "base_model": str(cfg.base_model),
+            "base_model_commit": self._base_model_commit,
             "after": before
             and {
                 "output_dir": str(self._after_output(cfg)),
                 "method": before["method"],
                 "finished_at": before["finished_at"],
+                # Whole, with its own stage before: what led to these weights stays known when that directory is gone.
+                "stage": before,
             },
             "tags": "tokens" if adds_tag_tokens(self._recipe) else "text",
             "chat_template": template_fingerprint(self._recipe),
