@@ -9,48 +9,13 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from finished_stages import finish, recipe, write_results
 from sftkey.axolotl.checks import check_recipe
 from sftkey.axolotl.marker import MARKER_FILE
 from sftkey.errors import RecipeError
 from sftkey.sharing import MANIFEST_FILE, make_bundle, save_bundle
 
 SECRET = "hf_" + "aB3dE5fG7hJ9kL1mN3pQ5rS7tU9vW1xY3z"
-VERSIONS = {"python": "3.11.7", "sftkey": "0.1.0", "axolotl": "0.19.0", "torch": "2.13.0", "transformers": "5.16.1"}
-
-
-def recipe(method: str, output_dir: str, **more: Any) -> dict[str, Any]:
-    return {
-        "base_model": "Qwen/Qwen3-8B-Base",
-        "output_dir": output_dir,
-        "plugins": ["sftkey.SFTKeyPlugin"],
-        "sftkey_method": method,
-        "datasets": [{"path": "openai/gsm8k", "name": "main", "split": "train", "type": "sftkey.datasets.gsm8k"}],
-        "learning_rate": 5e-6,
-        "num_epochs": 3,
-        "deepspeed": "deepspeed/zero3.json",
-        **more,
-    }
-
-
-def finish(folder: Path, config: dict[str, Any], name: str, after: dict[str, Any] | None = None, **more: Any) -> dict:
-    marker = {
-        "schema": 1,
-        "finished_at": f"2026-01-0{2 if after else 1}T00:00:00+00:00",
-        "method": config["sftkey_method"],
-        "recipe": {"name": name, "config": config},
-        "base_model": config["base_model"],
-        "after": after and {key: after[key] for key in ("output_dir", "method", "finished_at")},
-        "tags": "text",
-        "data": [
-            {**config["datasets"][0], "revision": None, "rows_used": 7470, "rows_skipped": {"tag in the text": 3}}
-        ],
-        "versions": VERSIONS,
-        "training": {"steps": 88, "seconds": 7200.0, "world_size": 8},
-        **more,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARKER_FILE).write_text(json.dumps(marker, indent=2, sort_keys=True))
-    return {**marker, "output_dir": config["output_dir"]}
 
 
 @pytest.fixture
@@ -153,6 +118,71 @@ def test_a_stage_that_is_missing_unfinished_or_another_one(outputs: Path) -> Non
         make_bundle(outputs / "stage1")
 
 
+def keep_a_copy(outputs: Path) -> None:
+    """Let the second stage's marker have the first one's in it, as the plugin writes it."""
+    path = outputs / "stage2" / MARKER_FILE
+    marker = json.loads(path.read_text())
+    marker["after"]["stage"] = json.loads((outputs / "stage1" / MARKER_FILE).read_text())
+    path.write_text(json.dumps(marker, indent=2, sort_keys=True))
+
+
+@pytest.mark.parametrize("then", ["gone", "another one"])
+def test_an_output_directory_is_enough_by_itself(outputs: Path, then: str) -> None:
+    keep_a_copy(outputs)
+    whole = make_bundle(outputs / "stage2")
+    assert not any("isn't there any more" in note for note in whole.notes)
+    if then == "gone":
+        (outputs / "stage1").rename("elsewhere")
+    else:
+        write_results(outputs / "stage1/eval/model", "sftkey_gsm8k", 3, 0.1)
+        finish(
+            outputs / "stage1", recipe("sft-tag", f"{outputs}/stage1", seed=7), "other.yml", finished_at="2026-05-05"
+        )
+    bundle = make_bundle(outputs / "stage2")
+    for name in ("recipes/qwen3_8b_stage1.yml", "recipes/qwen3_8b_stage2.yml"):
+        assert bundle.texts[name] == whole.texts[name]
+    assert "qwen3_8b_stage1.yml: its output directory isn't there any more, or holds another stage" in str(bundle.notes)
+    assert "Not evaluated." in bundle.texts["README.md"]
+
+
+def test_a_secret_in_a_copied_marker_is_found(outputs: Path) -> None:
+    change(outputs / "stage1", hub_token=SECRET)
+    keep_a_copy(outputs)
+    (outputs / "stage1").rename("elsewhere")
+    with pytest.raises(RecipeError, match=r"stage2/sftkey_stage\.json, line \d+: a Hugging Face token"):
+        make_bundle(outputs / "stage2")
+
+
+COMMITS = ("e53f048856ff4f594e959d75785d2c2d37b678ee", "0123456789abcdef0123456789abcdef01234567")
+
+
+def set_commit(folder: Path, commit: str, **more: Any) -> None:
+    path = folder / MARKER_FILE
+    marker = json.loads(path.read_text())
+    marker["data"][0]["commit"] = commit
+    path.write_text(json.dumps({**marker, **more}))
+
+
+def test_what_was_on_the_hub_is_pinned_to_its_commit(outputs: Path) -> None:
+    set_commit(outputs / "stage1", COMMITS[0], base_model_commit=COMMITS[1])
+    set_commit(outputs / "stage2", COMMITS[0])
+    bundle = make_bundle(outputs / "stage2")
+    first, second = (yaml.safe_load(bundle.texts[f"recipes/qwen3_8b_stage{number}.yml"]) for number in (1, 2))
+    assert first["datasets"][0]["revision"] == second["datasets"][0]["revision"] == COMMITS[0]
+    assert first["revision_of_model"] == COMMITS[1]
+    assert "revision_of_model" not in second
+    assert f"| openai/gsm8k main train | {COMMITS[0]} | 7470 |" in bundle.texts["README.md"]
+    assert json.loads(bundle.texts[MANIFEST_FILE])["stages"][0]["data"][0]["commit"] == COMMITS[0]
+
+
+def test_data_that_changed_between_the_stages_is_not_pinned(outputs: Path) -> None:
+    for stage, commit in zip(("stage1", "stage2"), COMMITS, strict=True):
+        set_commit(outputs / stage, commit)
+    bundle = make_bundle(outputs / "stage2")
+    assert "revision" not in str(yaml.safe_load(bundle.texts["recipes/qwen3_8b_stage2.yml"])["datasets"])
+    assert any(note.startswith("openai/gsm8k changed between the stages") for note in bundle.notes)
+
+
 @pytest.mark.parametrize(
     "secret",
     [
@@ -175,13 +205,6 @@ def test_a_secret_stops_it_before_anything_is_written(outputs: Path, secret: dic
         assert f"{outputs / stage / MARKER_FILE}, line {line}: " in result.output
         assert SECRET[3:] not in result.output
         assert not Path("bundle").exists()
-
-
-def write_results(folder: Path, task: str, date: float, acc: float) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    metrics = {"acc,none": acc, "fmt,none": 1.0, "score,none": 0.7 * acc + 0.3, "acc_stderr,none": 0.01}
-    content = {"results": {task: metrics}, "date": date, "n-samples": {task: {"effective": 1319}}, "config": {}}
-    (folder / f"results_2026-01-0{int(date)}T00-00-00.000000.json").write_text(json.dumps(content))
 
 
 def test_the_card_has_method_settings_data_and_the_newest_scores(outputs: Path) -> None:

@@ -13,6 +13,7 @@ from sftkey.chain import Stage
 from sftkey.datasets.registry import DATASETS
 from sftkey.errors import RecipeError
 from sftkey.methods import METHODS
+from sftkey.model_card import update_card
 
 EVALUATION_FOLDER = "eval"
 """Inside a stage's ``output_dir``."""
@@ -143,7 +144,7 @@ def results_files(stage: Stage) -> frozenset[Path]:
 
 
 def record_evaluation(stage: Stage, settings: EvaluationSettings, before: frozenset[Path]) -> None:
-    """Note that an evaluation is done, with its metrics. Called once lm-eval has ended well.
+    """Note that an evaluation is done, with its metrics, there and in the model card. Called once lm-eval has ended well.
 
     Args:
         stage: The stage.
@@ -173,6 +174,7 @@ def record_evaluation(stage: Stage, settings: EvaluationSettings, before: frozen
     entries = [entry for entry in _entries(stage) if entry["key"] != key]
     entries.append({"key": key, "file": str(new[-1].relative_to(folder)), "results": results})
     write_atomically(folder / EVALUATION_FILE, {"schema": SCHEMA, "evaluations": entries})
+    update_card(stage.output_dir)
 
 
 def evaluation_results(stage: Stage) -> list[Result]:

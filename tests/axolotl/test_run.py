@@ -86,6 +86,7 @@ def test_evaluation_once(place: Place) -> None:
     assert eval1[5] == "pretrained=out/stage1"
     row = next(line for line in result.output.splitlines() if line.startswith("out/stage2"))
     assert row.split() == ["out/stage2", "key-tag", "12", "0.2500", "sftkey_gsm8k", "4", "0.5000", "1.0000", "0.6500"]
+    assert "| key-tag | sftkey_gsm8k | 4 | 0.5000 | 1.0000 | 0.6500 |" in Path("out/stage2/README.md").read_text()
     succeeded(place.run("run", "stage2.yml", "--eval", "--eval-limit", "4", "--eval-backend", "vllm"))
     assert place.calls() == []
     # Another limit is another evaluation; both stay.

@@ -97,6 +97,11 @@ def test_the_chain(root: Path, recipes: dict[str, Path]) -> None:
     marker = read_marker(stage2)
     assert marker is not None
     assert marker["after"]["output_dir"] == "outputs/stage1"
+    assert marker["after"]["stage"] == read_marker(stage1)
+    card = (stage2 / "README.md").read_text()
+    assert "1. `sft-tag`" in card
+    assert "2. `key-tag`" in card
+    assert "data/train.jsonl" in card
     assert marker["training"]["losses"]["loss_answer"] > 0
     assert "loss_thinking" not in marker["training"]["losses"]
     assert marker["training"]["eval_losses"]["eval_loss_thinking"] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,9 @@ LOG = get_logger(__name__)
 
 ROWS_FILE = "sftkey_rows.json"
 """Beside the prepared data: how many rows of each data set were used, and skipped for which reason."""
+
+# `hf://datasets/openai/gsm8k@<commit>/main/...`, and in the Hub's cache `.../snapshots/<commit>/...`.
+_COMMIT = re.compile(r"^hf://datasets/[^@]+@([0-9a-f]{40})/|/snapshots/([0-9a-f]{40})/")
 
 _SKIPPED = "skipped"
 _FEATURES = Features(
@@ -109,7 +113,7 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
         skipped = Counter({str(item["values"]): int(item["counts"]) for item in pc.value_counts(reasons).to_pylist()})
         used = skipped.pop("", 0)
         report_rows(name, used, dict(skipped))
-        self._record(used, dict(skipped))
+        self._record(used, dict(skipped), hub_commit(dataset))
         if not used:
             raise RecipeError(
                 f"datasets: {name}: none of its {len(dataset)} rows can be used ({_counts(skipped)}); "
@@ -138,12 +142,12 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
             output[_SKIPPED].append(reason)
         return output
 
-    def _record(self, used: int, skipped: dict[str, int]) -> None:
+    def _record(self, used: int, skipped: dict[str, int], commit: str | None) -> None:
         """Keep the counts with the prepared data, where a later run that finds it prepared can read them."""
-        path = rows_path(self.cfg)
         counts = read_rows(self.cfg)
-        counts[_entry_key(self.ds_cfg)] = {"rows_used": used, "rows_skipped": skipped}
-        write_atomically(path, counts)
+        pinned = {"commit": commit} if commit else {}
+        counts[_entry_key(self.ds_cfg)] = {"rows_used": used, "rows_skipped": skipped, **pinned}
+        write_atomically(rows_path(self.cfg), counts)
 
 
 def rows_path(cfg: Any) -> Path:
@@ -152,14 +156,25 @@ def rows_path(cfg: Any) -> Path:
 
 
 def read_rows(cfg: Any) -> dict[str, Any]:
-    """The counts of a recipe's prepared data: entry -> ``rows_used``, ``rows_skipped``."""
+    """The counts of a recipe's prepared data: entry -> ``rows_used``, ``rows_skipped``, and the ``commit`` on the Hub."""
     path = rows_path(cfg)
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def entry_rows(cfg: Any, entry: Any) -> dict[str, Any]:
-    """The counts of one entry of ``datasets:``; empty where it wasn't prepared by this plugin."""
+    """The counts and the commit of one entry of ``datasets:``; empty where it wasn't prepared by this plugin."""
     return read_rows(cfg).get(_entry_key(entry), {})
+
+
+def hub_commit(dataset: Any) -> str | None:
+    """The commit of the Hub repository that a data set's rows are from; ``None`` where they are from elsewhere.
+
+    Args:
+        dataset: What `datasets` loaded: it notes the files that it read, with the commit in their addresses or paths.
+    """
+    files = getattr(dataset.info, "download_checksums", None) or {}
+    commits = {found[1] or found[2] for found in map(_COMMIT.search, files) if found}
+    return commits.pop() if len(commits) == 1 else None
 
 
 def report_rows(name: str, used: int, skipped: Mapping[str, int]) -> None:
