@@ -159,6 +159,16 @@ def test_a_good_end_leaves_a_marker(tmp_path: Path) -> None:
     assert json.loads((tmp_path / MARKER_FILE).read_text())["training"]["steps"] == 8
 
 
+def test_the_trainer_of_another_plugin_is_refused() -> None:
+    from types import SimpleNamespace
+
+    other = SimpleNamespace(args=SimpleNamespace(world_size=1))
+    with pytest.raises(
+        RecipeError, match=r"another plugin's \(types\.SimpleNamespace\).* list sftkey\.SFTKeyPlugin before"
+    ):
+        SFTKeyPlugin().post_trainer_create(SimpleNamespace(), other)
+
+
 def test_mean_loss_is_that_of_all_steps() -> None:
     # 4 steps at 2.0, 4 at 1.0 and the last 2 at 0.5.
     logs = [{"step": 4, "loss": 2.0}, {"step": 8, "loss": 1.0}, {"step": 10, "loss": 0.5}]

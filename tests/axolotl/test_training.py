@@ -154,12 +154,43 @@ def test_accumulation_weighs_tokens_not_micro_batches(
 
 def test_warmup_in_epochs(stage1_recipe: dict[str, Any], tmp_path: Path) -> None:
     # 64 rows, 4 x 2 a step: 8 steps an epoch.
-    for epochs, max_steps, steps in ((3, None, 4), (5, None, 4), (3, 10, 4)):
-        recipe = {**stage1_recipe, "num_epochs": epochs, "sftkey_warmup_epochs": 0.5}
+    cases = (
+        (3, None, 0.5, 4),
+        (5, None, 0.5, 4),
+        (3, 10, 0.5, 4),
+        (1, None, 1, 8),
+        (3, None, 0.125, 1),
+        (1, None, 0, 0),
+    )
+    for epochs, max_steps, warmup, steps in cases:
+        recipe = {**stage1_recipe, "num_epochs": epochs, "sftkey_warmup_epochs": warmup}
         if max_steps:
             recipe["max_steps"] = max_steps
         trainer = build(recipe, tmp_path)
         assert trainer.args.get_warmup_steps(trainer.args.max_steps) == steps
+
+
+def test_axolotl_sees_its_own_collator_and_our_count(
+    stage1_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Axolotl 0.21 balances labels by the collator's type, and counts tokens by itself under tensor parallelism."""
+    from axolotl.core.trainers.base import AxolotlTrainer
+    from sftkey.trainer import SegmentCollator
+
+    seen = []
+
+    def sampler(self: Any, *_: Any) -> None:
+        seen.append(self.data_collator)
+
+    monkeypatch.setattr(AxolotlTrainer, "_get_train_sampler", sampler)
+    monkeypatch.setattr(AxolotlTrainer, "_get_num_items_in_batch", lambda *_: 0, raising=False)
+    trainer = build(stage1_recipe, tmp_path)
+    trainer._get_train_sampler()
+    assert isinstance(trainer.data_collator, SegmentCollator)
+    assert seen == [trainer.data_collator.collator]
+    batch = trainer.data_collator([trainer.train_dataset[0]])
+    count = trainer._get_num_items_in_batch([batch], torch.device("cpu"))
+    assert count == (batch["labels"][:, 1:] != -100).sum() > 0
 
 
 def test_a_checkpoint_knows_the_end_of_the_turn(stage1_recipe: dict[str, Any], tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ class SFTKeyPlugin(BasePlugin):
         """Configure the loss, the end of generation and the warmup.
 
         Raises:
-            RecipeError: Several processes were started that don't train together.
+            RecipeError: Several processes were started that don't train together, or the trainer is another plugin's.
         """
         world_size = int(os.environ.get("WORLD_SIZE", 1))
         if trainer.args.world_size != world_size:
@@ -166,6 +166,13 @@ class SFTKeyPlugin(BasePlugin):
             )
         # torch only where it is needed: the commands import this module's neighbours.
         from sftkey.segment_weights import stage_weights
+        from sftkey.trainer import SegmentLossTrainer
+
+        if not isinstance(trainer, SegmentLossTrainer):
+            raise RecipeError(
+                f"plugins: the trainer is another plugin's ({type(trainer).__module__}.{type(trainer).__name__}), which "
+                "doesn't compute the segment loss; remove that plugin, or list sftkey.SFTKeyPlugin before it"
+            )
 
         method = METHODS[cfg.sftkey_method]
         weights, end_weights = stage_weights(method, cfg.sftkey_segment_weights, cfg.sftkey_segment_schedule)
@@ -176,8 +183,8 @@ class SFTKeyPlugin(BasePlugin):
             end_weights=end_weights,
         )
         _stop_at_end_of_turn(trainer)
-        if cfg.sftkey_warmup_epochs is not None and cfg.max_steps:
-            # warmup_ratio is a share of all epochs, which max_steps cuts short.
+        if cfg.sftkey_warmup_epochs is not None:
+            # Axolotl makes steps of warmup_ratio by cutting off, turns 1 step into 2, and takes max_steps for all epochs.
             trainer.args.warmup_steps = _warmup_steps(cfg, trainer)
         model = trainer.accelerator.unwrap_model(trainer.model)
         self._base_model_commit = getattr(model.config, "_commit_hash", None)
@@ -315,6 +322,8 @@ def _stop_at_end_of_turn(trainer: Any) -> None:
 
 def _warmup_steps(cfg: Any, trainer: Any) -> int:
     """The optimizer steps in ``sftkey_warmup_epochs`` epochs, by Axolotl's own count of steps."""
+    if not cfg.max_steps:
+        return round(cfg.sftkey_warmup_epochs * trainer.args.max_steps / (cfg.num_epochs or 1))
     from axolotl.utils.dict import DictDefault
     from axolotl.utils.trainer import calculate_total_num_steps
 

@@ -26,3 +26,17 @@ class SFTKeyTrainer(AxolotlTrainer, SegmentLossTrainer):
             collator = getattr(self, name, None)
             if collator is not None and not isinstance(collator, SegmentCollator):
                 setattr(self, name, SegmentCollator(collator, side))
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
+        # AxolotlTrainer (0.21) counts anew under tensor parallelism: without weights, and for one process alone.
+        return SegmentLossTrainer._get_num_items_in_batch(self, batch_samples, device)
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        # AxolotlTrainer (0.21) balances labels only with collators that it knows by their type.
+        collator = self.data_collator
+        if isinstance(collator, SegmentCollator):
+            self.data_collator = collator.collator
+        try:
+            return super()._get_train_sampler(*args, **kwargs)
+        finally:
+            self.data_collator = collator
