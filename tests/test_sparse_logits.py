@@ -367,6 +367,22 @@ def test_a_model_that_bends_logits_of_single_tokens(head_rows):
     assert head_rows == [int((labels != -100).sum())]
 
 
+def test_a_z_loss_over_all_positions_is_part_of_the_loss(caplog):
+    mamba = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1, "mamba_chunk_size": 8}
+    model = build("bamba", attn_layer_indices=[1], z_loss_coefficient=0.2, **mamba)
+    inputs, labels, segments = batch(16)
+    own = model(**inputs, labels=labels).loss.detach()
+    model.z_loss_coefficient = 0.0
+    assert own > model(**inputs, labels=labels).loss + 0.1
+    model.z_loss_coefficient = 0.2
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            found = assert_equals_own_loss(model, inputs, labels, segments)
+    assert found.statistics.tokens.sum() == (labels != -100).sum()
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("sftkey")]
+    assert said == ["BambaForCausalLM has a z-loss: logits are computed at every position"]
+
+
 def test_an_error_of_the_model_itself_is_raised():
     model = build("qwen3")
     inputs, labels, segments = batch(12)

@@ -68,8 +68,8 @@ def causal_loss(
     """The weighted mean cross-entropy of the labelled tokens.
 
     The target of position ``t`` is token ``t + 1``. Packed batches need nothing special: the first token of a sequence
-    belongs to its prompt and has no label. The load-balancing loss of a mixture-of-experts model is added where the
-    model's own loss includes it.
+    belongs to its prompt and has no label. What the model's own loss includes beside the cross-entropy is added: the
+    load-balancing loss of a mixture-of-experts model, and a z-loss, which needs the logits of every position.
 
     Args:
         model: A causal language model of transformers, wrapped (PEFT, DDP, FSDP, DeepSpeed) or not.
@@ -97,6 +97,11 @@ def causal_loss(
         # A fused loss may not take an empty batch, and in several processes only this one may have such a batch: so
         # neither may it now start to find out how the model takes sparse logits, which can cost a second forward pass.
         sparse = False
+    z_coefficient = _z_coefficient(model)
+    if z_coefficient and sparse:
+        tell_once(model, f"{type(unwrap(model)).__name__} has a z-loss: logits are computed at every position")
+        sparse = False
+    z_loss: torch.Tensor | float = 0.0
     found = sparse_token_losses(model, inputs, targets, denominator) if sparse else None
     if found is None:
         outputs = model(**inputs)
@@ -106,6 +111,8 @@ def causal_loss(
                 f"labels have shape {targets.shape} but the model gave logits of shape {tuple(logits.shape)}: the loss "
                 "needs them at every position of the batch; is the sequence split over several devices?"
             )
+        if z_coefficient:
+            z_loss = z_coefficient * logits.float().logsumexp(-1).square().mean()
         found = cross_entropy(logits.flatten(0, 1)[targets.rows], targets.ids, targets.weights, denominator), outputs
     losses, outputs = found
     statistics = _no_statistics(losses.losses.device)
@@ -114,7 +121,7 @@ def causal_loss(
         statistics.loss.index_add_(0, segments, losses.losses)
         statistics.tokens.index_add_(0, segments, torch.ones_like(segments))
         statistics.correct.index_add_(0, segments, losses.correct.long())
-    return LossOutput(losses.total + _router_loss(unwrap(model), outputs), statistics, outputs)
+    return LossOutput(losses.total + z_loss + _router_loss(unwrap(model), outputs), statistics, outputs)
 
 
 def normaliser(weights: torch.Tensor, num_items: torch.Tensor | float | None) -> torch.Tensor:
@@ -132,6 +139,11 @@ def normaliser(weights: torch.Tensor, num_items: torch.Tensor | float | None) ->
 def _no_statistics(device: torch.device) -> SegmentStatistics:
     counts = torch.zeros(NUM_SEGMENTS, dtype=torch.long, device=device)
     return SegmentStatistics(torch.zeros(NUM_SEGMENTS, device=device), counts, counts.clone())
+
+
+def _z_coefficient(model: torch.nn.Module) -> float:
+    """The weight of the z-loss, the mean squared log-normaliser over all positions, in a model's own loss (Bamba)."""
+    return float(getattr(getattr(unwrap(model), "config", None), "z_loss_coefficient", None) or 0.0)
 
 
 def _router_loss(model: torch.nn.Module, outputs: Any) -> torch.Tensor | float:
