@@ -259,6 +259,14 @@ def test_rows_that_cannot_be_used(stage1_recipe: dict[str, Any], tmp_path: Path)
     assert len(renamed.train_dataset) == 1
 
 
+def test_data_of_ours_without_the_plugin(stage1_recipe: dict[str, Any], tmp_path: Path) -> None:
+    from sftkey.errors import RecipeError
+
+    del stage1_recipe["plugins"], stage1_recipe["default_system_message"]
+    with pytest.raises(RecipeError, match=r"type sftkey\.datasets\.columns needs the plugin; add `plugins: \[sftkey"):
+        build(stage1_recipe, tmp_path)
+
+
 def test_segment_weights_and_schedule(stage1_recipe: dict[str, Any], tmp_path: Path) -> None:
     recipe = {**stage1_recipe, "sftkey_segment_weights": {"thinking": 0.25, "format": 1, "answer": 2}}
     trainer = build(recipe, tmp_path)

@@ -37,6 +37,7 @@ def test_a_missing_column_names_those_there_are() -> None:
         ({"answer": " "}, "no answer"),
         ({"question": "\n"}, "empty question"),
         ({"answer": None}, "missing field: answer"),
+        ({"answer": float("nan")}, "missing field: answer"),
         ({"answer": True}, "not text: answer"),
         ({"thinking": ["T"]}, "not text: thinking"),
     ],

@@ -16,7 +16,7 @@ from datasets import Features, Sequence, Value
 
 from sftkey.axolotl.marker import write_atomically
 from sftkey.datasets.base import ReasoningDataset
-from sftkey.errors import RecipeError
+from sftkey.errors import RecipeError, install_short_error_hook
 from sftkey.methods import METHODS
 from sftkey.rows import TOO_LONG, RowTokenizer
 from sftkey.segment_weights import weighted_method
@@ -57,6 +57,7 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
 
     def __init__(self, dataset: ReasoningDataset, tokenizer: Any, cfg: Any, ds_cfg: Any) -> None:
         if not cfg.sftkey_method:
+            install_short_error_hook()  # the plugin, which does this, is what is missing
             raise RecipeError(
                 f"datasets: type {ds_cfg.type} needs the plugin; add `plugins: [sftkey.SFTKeyPlugin]` and `sftkey_method:`"
             )

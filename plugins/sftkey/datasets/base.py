@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,6 +129,9 @@ def required_text(row: Row, column: str) -> str:
     """
     value = required_value(row, column)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, float) and not math.isfinite(value):
+            # pandas writes a missing number as NaN.
+            raise SkippedRow(f"{MISSING_FIELD}: {column}")
         return str(value)
     if not isinstance(value, str):
         raise SkippedRow(f"not text: {column}")
