@@ -16,6 +16,7 @@ from sftkey.example import Example
 from sftkey.methods import METHODS
 from sftkey.segments import SEGMENT_GROUPS, Segment
 from sftkey.tokenization import IGNORE_INDEX, ExampleTokenizer, TokenizerError, encode
+from tokenizers import AddedToken
 
 TAGGED = ("sft-tag", "key-tag")
 
@@ -125,7 +126,15 @@ def test_segment_groups_are_the_response() -> None:
     assert sum(map(len, groups)) == len(Segment) - 1
 
 
-def test_prompt_is_what_lm_eval_tokenizes(qwen3_tokenizer: Any) -> None:
+@pytest.mark.parametrize("markers", ["as published", "taking whitespace"])
+def test_prompt_is_what_lm_eval_tokenizes(qwen3_tokenizer: Any, markers: str) -> None:
+    if markers == "taking whitespace":
+        # As phi-4 has its turn markers.
+        stripping = [
+            AddedToken(text, lstrip=True, rstrip=True, special=True) for text in ("<|im_start|>", "<|im_end|>")
+        ]
+        qwen3_tokenizer.add_special_tokens({"additional_special_tokens": stripping})
+        assert qwen3_tokenizer.encode(" a <|im_end|>") == qwen3_tokenizer.encode(" a<|im_end|>")
     tokenize = ExampleTokenizer(qwen3_tokenizer, METHODS["key-tag"], GSM8K.untagged)
     for question in ("How many?", "\n\nA\n", " B ", "C <Answer>3</Answer>", "é\u0301", ""):
         (row,) = tokenize([Example(question, "t", "a")])
@@ -170,6 +179,15 @@ class TestTokenizerIsRefused:
     def test_only_some_tags(self, qwen3_tokenizer: Any) -> None:
         qwen3_tokenizer.add_tokens(["<Answer>"])
         with pytest.raises(TokenizerError, match="but not <Thinking>, </Thinking>, </Answer>"):
+            ExampleTokenizer(qwen3_tokenizer, METHODS["sft-tag"], GSM8K.untagged)
+
+    @pytest.mark.parametrize("tag_mode", ["text"], indirect=True)
+    @pytest.mark.parametrize("normalizer", ["Lowercase", "NFKC"])
+    def test_text_is_changed(self, qwen3_tokenizer: Any, normalizer: str) -> None:
+        from tokenizers import normalizers
+
+        qwen3_tokenizer.backend_tokenizer.normalizer = getattr(normalizers, normalizer)()
+        with pytest.raises(TokenizerError, match="segments would not join to the exact text"):
             ExampleTokenizer(qwen3_tokenizer, METHODS["sft-tag"], GSM8K.untagged)
 
     def test_prefix_space(self) -> None:

@@ -141,6 +141,13 @@ class ExampleTokenizer:
         tail = self._after.find(END_OF_TURN)
         self._turn_head, self._turn_tail = self._before[head:], self._after[:tail]
         self._prefix_ids, self._suffix_ids = self._encode([self._before[:head], self._after[tail:]])
+        probes = ["a", " a\n"]
+        whole = self._encode([self.prompt(probe) for probe in probes])
+        turns = self._encode([self._turn_head + probe + self._turn_tail for probe in probes])
+        if whole != [self._prefix_ids + turn + self._suffix_ids for turn in turns]:
+            # Markers that take whitespace away from their neighbours (phi-4): nothing is cut then.
+            self._turn_head, self._turn_tail = self._before, self._after
+            self._prefix_ids, self._suffix_ids = [], []
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
@@ -200,7 +207,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
                 f"{name} has no special token {marker}; add it under `special_tokens: additional_special_tokens:`"
             )
     tags_are_tokens(tokenizer)
-    probes = ["a", " a", "\na", "a ", "a\n", "1", "<"]
+    probes = ["a", " a", "\na", "a ", "a\n", "1", "<", "A", "\ufb01"]
     for text, ids in zip(probes, encode(tokenizer, probes), strict=True):
         decoded = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         if decoded != text:
