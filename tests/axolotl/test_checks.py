@@ -45,6 +45,7 @@ def test_a_good_recipe_passes() -> None:
         ),
         ({"sftkey_method": "sft", "chat_template": "thinking_answer"}, "does not fit the untagged method sft"),
         ({"sftkey_method": "sft", "default_system_message": "x"}, "has no system message; remove the key"),
+        ({"default_system_message": "x<|im_end|>"}, r"holds <\|im_end\|>, which would end its turn early"),
         ({"sftkey_method": ["sft"]}, r"sftkey_method: \['sft'\] is not a text"),
         ({"sftkey_after": 1}, "sftkey_after: 1 is not a text"),
         ({"sftkey_warmup_epochs": "half"}, "sftkey_warmup_epochs: 'half' is not a number"),

@@ -18,7 +18,7 @@ from sftkey.datasets.registry import DATASETS, OWN_DATA
 from sftkey.errors import RecipeError
 from sftkey.methods import METHODS
 from sftkey.segments import SEGMENT_GROUPS
-from sftkey.templates import END_OF_TURN, PLAIN, TAGGED, TEMPLATES, chat_template
+from sftkey.templates import END_OF_TURN, PLAIN, START_OF_TURN, TAGGED, TEMPLATES, chat_template
 
 Recipe = Mapping[str, Any]
 
@@ -156,6 +156,11 @@ def _template(cfg: Recipe) -> None:
         raise RecipeError(f"chat_template: {name} does not fit the {kind} method {method.name}; set it to {needed}")
     if name == PLAIN and cfg.get("default_system_message"):
         raise RecipeError(f"default_system_message: the chat template {PLAIN} has no system message; remove the key")
+    for marker in (START_OF_TURN, END_OF_TURN):
+        if marker in (cfg.get("default_system_message") or ""):
+            raise RecipeError(
+                f"default_system_message: holds {marker}, which would end its turn early; remove it there"
+            )
 
 
 def _datasets(cfg: Recipe) -> None:

@@ -45,15 +45,16 @@ def chat_template(name: str, system_message: str | None = None) -> str:
     if name == PLAIN and system_message is not None:
         raise ValueError(f"chat_template {PLAIN} has no system message; remove default_system_message")
     values = {
-        "__SYSTEM_PROMPT__": json.dumps(
-            system_prompt() if system_message is None else system_message, ensure_ascii=False
-        ),
         "__START__": START_OF_TURN,
         "__END__": END_OF_TURN,
         "__THINKING_OPEN__": tags.THINKING_OPEN,
         "__THINKING_CLOSE__": tags.THINKING_CLOSE,
         "__ANSWER_OPEN__": tags.ANSWER_OPEN,
         "__ANSWER_CLOSE__": tags.ANSWER_CLOSE,
+        # Last, because a user's text may hold what looks like a placeholder.
+        "__SYSTEM_PROMPT__": json.dumps(
+            system_prompt() if system_message is None else system_message, ensure_ascii=False
+        ),
     }
     source = _read(f"{name}.jinja").removesuffix("\n")
     for placeholder, value in values.items():
