@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import venv
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -79,6 +80,44 @@ def test_metadata(wheel: Path) -> None:
     metadata = Parser().parsestr(archive.read(f"{info}/METADATA").decode())
     assert metadata["Name"] == "sftkey"
     assert any(requirement.startswith("axolotl") for requirement in metadata.get_all("Requires-Dist"))
+
+
+def test_a_clean_environment(wheel: Path, repository: Path, tmp_path: Path) -> None:
+    """In an environment with nothing else in it: the package, its core, its recipes and its command are where they belong."""
+    venv.create(tmp_path / "env", with_pip=False)
+    python = tmp_path / "env" / "bin" / "python"
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
+    result = subprocess.run([*command, str(wheel)], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    code = """
+import json, sys
+from importlib import metadata, resources
+import sftkey
+from sftkey import datasets, methods, tags, templates
+from sftkey.datasets import columns, gsm8k
+from sftkey.example import Example
+(point,) = metadata.entry_points(group="axolotl.cli_commands")
+print(json.dumps({
+    "file": sftkey.__file__,
+    "version": [sftkey.__version__, metadata.version("sftkey")],
+    "point": [point.name, point.value],
+    "recipe": resources.files("sftkey").joinpath("recipes/qwen3_8b_stage1.yml").is_file(),
+    "example": gsm8k.to_example({"question": "q", "answer": "so <<1+1=2>>2.\\n#### 2"}) == Example("q", "so 2.", "2"),
+    "path": sys.path,
+}))
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    result = subprocess.run(
+        [str(python), "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert Path(found["file"]).is_relative_to(tmp_path / "env")
+    assert not any(Path(entry).is_relative_to(repository) for entry in found["path"] if entry)
+    assert found["version"][0] == found["version"][1]
+    assert found["point"] == ["sftkey", "sftkey.axolotl.cli:sftkey"]
+    assert found["recipe"]
+    assert found["example"]
 
 
 def test_recipes_are_found_and_written_without_a_checkout(installed: Path, repository: Path, tmp_path: Path) -> None:
