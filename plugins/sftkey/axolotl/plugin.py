@@ -26,6 +26,7 @@ from sftkey.axolotl.marker import (
     read_run,
     write_atomically,
 )
+from sftkey.axolotl.merging import complete_merged, merge_own_adapter, stop_tokens
 from sftkey.axolotl.preparation import load_without_device_map, prepare_recipe, train_together_on_cpus
 from sftkey.axolotl.prepared_data import remove_half_written
 from sftkey.axolotl.resumption import refuse_inexact, split_by_completeness, warnings_before_training, world_size_of
@@ -79,7 +80,10 @@ class SFTKeyPlugin(BasePlugin):
         end_with_the_run()
         check_recipe(cfg)
         self._recipe = {key: plain(value) for key, value in cfg.items() if key != "axolotl_config_path"}
+        named_adapter = cfg.get("lora_model_dir")
         self._before = start_from(cfg)
+        if cfg.get("merge_lora"):
+            merge_own_adapter(cfg, named_adapter)
         self._settings = training_settings(cfg)
         prepare_recipe(cfg)
         train_together_on_cpus(cfg)
@@ -194,6 +198,10 @@ class SFTKeyPlugin(BasePlugin):
         """Keep the trainer's state for the marker and let go of the trainer."""
         if self._trainer is not None:
             self._state, self._trainer = self._trainer.state, None
+
+    def post_lora_merge(self, cfg: Any, adapter_path: str, output_path: str) -> None:
+        """Called by Axolotl 0.21 after a merge; `sftkey.axolotl.merging` does the same for 0.19."""
+        complete_merged(adapter_path, output_path)
 
     def post_train_unload(self, cfg: Any) -> None:
         """Write the trainer's log and, last, the completion marker.
@@ -314,9 +322,7 @@ def _stop_at_end_of_turn(trainer: Any) -> None:
     model.config.eos_token_id = end_of_turn
     if config is None:
         return
-    previous = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    others = [token for token in previous if token is not None and token != end_of_turn]
-    config.eos_token_id = [end_of_turn, *others]
+    config.eos_token_id = stop_tokens(end_of_turn, config.eos_token_id)
     config.pad_token_id = trainer.processing_class.pad_token_id
 
 
