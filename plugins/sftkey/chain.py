@@ -15,6 +15,7 @@ from sftkey.axolotl.checks import adds_tag_tokens, check_recipe
 from sftkey.axolotl.marker import checkpoints, read_marker, read_run
 from sftkey.axolotl.settings import changed_settings, training_settings
 from sftkey.axolotl.stages import (
+    DEFAULT_OUTPUT_DIR,
     check_agreement,
     data_identity,
     load_recipe,
@@ -24,9 +25,6 @@ from sftkey.axolotl.stages import (
     tokenizer_file_sha256,
 )
 from sftkey.errors import RecipeError
-
-DEFAULT_OUTPUT_DIR = "./model-out"
-"""Axolotl's."""
 
 OF_THE_LAST_STAGE = ("output_dir", "hub_model_id")
 """Overrides that can't hold for two stages: they are meant for the recipe that was named."""

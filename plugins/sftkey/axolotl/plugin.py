@@ -17,6 +17,7 @@ from axolotl.integrations.base import BasePlugin
 from axolotl.utils.logging import get_logger
 
 from sftkey.axolotl.checks import adds_tag_tokens, check_recipe
+from sftkey.axolotl.hub_data import check_hub_data
 from sftkey.axolotl.marker import (
     MARKER_FILE,
     RUN_FILE,
@@ -31,7 +32,13 @@ from sftkey.axolotl.preparation import load_without_device_map, prepare_recipe, 
 from sftkey.axolotl.prepared_data import remove_half_written
 from sftkey.axolotl.resumption import refuse_inexact, split_by_completeness, warnings_before_training, world_size_of
 from sftkey.axolotl.settings import changed_settings, plain, training_settings
-from sftkey.axolotl.stages import data_identity, start_from, template_fingerprint, tokenizer_file_sha256
+from sftkey.axolotl.stages import (
+    DEFAULT_OUTPUT_DIR,
+    data_identity,
+    start_from,
+    template_fingerprint,
+    tokenizer_file_sha256,
+)
 from sftkey.errors import RecipeError, install_short_error_hook
 from sftkey.lifeline import end_with_the_run
 from sftkey.methods import METHODS
@@ -82,6 +89,9 @@ class SFTKeyPlugin(BasePlugin):
         self._recipe = {key: plain(value) for key, value in cfg.items() if key != "axolotl_config_path"}
         named_adapter = cfg.get("lora_model_dir")
         self._before = start_from(cfg)
+        # Only where there is something to train: a finished stage can be merged or served when its data is gone.
+        if _is_main_process() and read_marker(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR) is None:
+            check_hub_data(cfg)
         if cfg.get("merge_lora"):
             merge_own_adapter(cfg, named_adapter)
         self._settings = training_settings(cfg)

@@ -16,6 +16,9 @@ from sftkey.errors import RecipeError
 from sftkey.methods import METHODS
 from sftkey.templates import chat_template
 
+DEFAULT_OUTPUT_DIR = "./model-out"
+"""Axolotl's."""
+
 _DATA_KEYS = ("path", "name", "split", "type", "revision", "data_files")
 
 
@@ -92,7 +95,7 @@ def start_from(cfg: Any) -> dict[str, Any] | None:
 
 
 def output_before(cfg: Recipe, before: Recipe, path: Path) -> str:
-    output_dir = str(before.get("output_dir") or "./model-out")
+    output_dir = str(before.get("output_dir") or DEFAULT_OUTPUT_DIR)
     base_model = cfg.get("base_model")
     if not base_model or _same_path(base_model, output_dir):
         return output_dir

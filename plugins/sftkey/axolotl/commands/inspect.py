@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from sftkey.axolotl.checks import check_recipe
+from sftkey.axolotl.hub_data import check_hub_data
 from sftkey.axolotl.marker import read_marker
 from sftkey.axolotl.preparation import prepare_recipe
 from sftkey.axolotl.stages import load_recipe, output_before, recipe_before, start_from
@@ -84,6 +85,7 @@ def recipe_to_inspect(path: Path) -> tuple[Any, list[str]]:
     cfg = DictDefault(load_recipe(path))
     cfg.axolotl_config_path = str(path)
     check_recipe(cfg)
+    check_hub_data(cfg)
     notes = _start(cfg, {path.resolve()})
     prepare_recipe(cfg)
     # Again, so that what was written into it is made of the same type all the way down.
