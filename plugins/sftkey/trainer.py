@@ -139,6 +139,8 @@ class SegmentLossTrainer(Trainer):
         labels = inputs.pop("labels")
         segments = inputs.pop(SEGMENTS_COLUMN, None)
         training = bool(model.training)
+        if not training:
+            labels, segments = self._without_repeated_rows(labels, segments)
         result = causal_loss(
             model,
             inputs,
@@ -159,6 +161,24 @@ class SegmentLossTrainer(Trainer):
             # It stays on the device: reading it here would make every step wait.
             self._new_examples = self._new_examples + (segments == Segment.END_OF_TURN).sum()
         return (loss, result.outputs) if return_outputs else loss
+
+    def _without_repeated_rows(
+        self, labels: torch.Tensor, segments: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Labels and segments without the rows that only fill up the last round of an evaluation split.
+
+        Accelerate repeats rows of the beginning until every process has a whole batch; `gather_for_metrics` drops them
+        from `Trainer`'s own metrics, and the sums per segment must not count them either.
+        """
+        state = self.accelerator.gradient_state
+        if self.args.world_size == 1 or not self.accelerator.even_batches:
+            return labels, segments
+        if not state.end_of_dataloader or state.remainder <= 0:
+            return labels, segments
+        rows = labels.shape[0]
+        repeated = torch.arange(rows, device=labels.device) >= state.remainder - self.args.process_index * rows
+        labels = labels.masked_fill(repeated[:, None], IGNORE_INDEX)
+        return labels, None if segments is None else segments.masked_fill(repeated[:, None], int(Segment.PROMPT))
 
     def _collect(self, statistics: SegmentStatistics, training: bool) -> None:
         sums = self._sums[training]
