@@ -69,6 +69,8 @@ def complete_merged(adapter_dir: str | Path, merged_dir: str | Path) -> None:
     config = _read(merged_dir / "config.json")
     _write(merged_dir / "config.json", {**config, "eos_token_id": end_of_turn})
     generation = _read(merged_dir / "generation_config.json")
+    # Marks a file that may be overruled by the model's config.
+    generation.pop("_from_model_config", None)
     generation["eos_token_id"] = stop_tokens(end_of_turn, generation.get("eos_token_id"))
     _write(merged_dir / "generation_config.json", {**generation, "pad_token_id": tokenizer.pad_token_id})
     # Past Axolotl's adapter, which may ask for a process group at the end of the process.
