@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from experiments.cells import CELLS, Store
+from experiments.cells import ANSWER_ONLY, CELLS, Store
 from experiments.data import NO_FACT, load_data, read_rows, training_examples
 from experiments.models import load_model, weights_of, with_template
 from experiments.plan import Plan, Speed, cell_seconds, make_plan, plan_seconds
@@ -111,6 +111,48 @@ def test_stage_2_and_the_control_start_from_the_same_weights(settings: Settings,
     experiment._run_cell(second, 0, plan)
     for name, value in weights_of(experiment.model).items():
         torch.testing.assert_close(value, ends["SFTKey-Tag"][name])
+
+
+def test_the_answer_only_gradient_is_another_stage_2_from_the_same_weights(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[tuple[bool, dict[str, torch.Tensor], dict[str, torch.Tensor]]] = []
+
+    def record(model: Any, tokenizer: Any, stage: Stage, settings: Settings) -> Any:
+        start = weights_of(model)
+        result = train(model, tokenizer, stage, settings)
+        trained.append((stage.context_grad, start, weights_of(model)))
+        return result
+
+    monkeypatch.setattr("experiments.run.train", record)
+    settings = Settings(**{**settings.as_dict(), "diagnosis_rows": 0})  # type: ignore[arg-type]
+    first, exact, control, *_ = CELLS
+    cells = (first, exact, control, ANSWER_ONLY)
+    summary = Experiment(settings, tmp_path, lambda line: None, cells).run(Plan(1, 1.0, 2), minutes=None)
+    assert list(summary["strategies"]) == [cell.name for cell in cells]
+    assert {(test["first"], test["second"]) for test in summary["comparisons"]} >= {
+        ("SFT-Tag", ANSWER_ONLY.name),
+        ("SFT-Tag continued", ANSWER_ONLY.name),
+        ("SFTKey-Tag", ANSWER_ONLY.name),
+    }
+    found = {cell["cell"]: cell for cell in Store(tmp_path).cells()}
+    assert {name: cell["context_grad"] for name, cell in found.items()} == {
+        first.name: True,
+        exact.name: True,
+        control.name: True,
+        ANSWER_ONLY.name: False,
+    }
+    (_, _, stage1), (_, start, end), _, (_, answer_only_start, answer_only_end) = trained
+    assert [context_grad for context_grad, *_ in trained] == [True, True, True, False]
+    for name, value in stage1.items():
+        assert torch.equal(start[name], value)
+        assert torch.equal(answer_only_start[name], value)
+    assert any(not torch.allclose(end[name], value) for name, value in answer_only_end.items())
+    assert found[ANSWER_ONLY.name]["after"] == "SFT-Tag"
+    assert not list((tmp_path / "weights").iterdir())
+    needed = ["--model", "m", "--dataset", "columns", "--train", "a", "--test", "b", "--output", "o"]
+    assert not arguments(needed).answer_only_gradient
+    assert arguments([*needed, "--answer-only-gradient"]).answer_only_gradient
 
 
 def test_only_the_answer_is_trained_in_stage_2(settings: Settings) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from sftkey.context_grad import after_context, without_gradient_checkpointing
 from sftkey.linear_cross_entropy import cross_entropy
 from sftkey.segments import Segment
 from sftkey.sparse_logits import fused_loss, sparse_token_losses, tell_once, unwrap
@@ -64,6 +65,7 @@ def causal_loss(
     num_items: torch.Tensor | float | None = None,
     measure: frozenset[Segment] = frozenset(),
     sparse: bool = True,
+    context_grad: bool = True,
 ) -> LossOutput:
     """The weighted mean cross-entropy of the labelled tokens.
 
@@ -82,13 +84,23 @@ def causal_loss(
             share an optimizer step. Default: that of this batch.
         measure: Segments that the statistics cover though their tokens aren't trained.
         sparse: Compute logits only where there is a target.
+        context_grad: False for the answer-only gradient (`sftkey.context_grad`): the same loss, another gradient.
 
     Returns:
         Loss, statistics and model output. Without any trained token the loss is 0 and its gradients are zeros.
 
     Raises:
-        ValueError: ``weights`` or ``measure`` without ``segments``, or a measured prompt.
+        ValueError: ``weights`` or ``measure`` without ``segments``, or a measured prompt; without ``context_grad`` also
+            ``measure``, and what `after_context` raises.
     """
+    if not context_grad:
+        if measure:
+            raise ValueError(
+                "measured segments may lie in the context, which gives no logits: measure with context_grad"
+            )
+        with without_gradient_checkpointing(model):
+            rest = after_context(model, inputs, labels, segments, weights)
+            return causal_loss(model, *rest, weights=weights, num_items=num_items, sparse=sparse)
     targets = find_targets(inputs.get("input_ids"), labels, segments, weights, measure)
     denominator = normaliser(targets.weights, num_items)
     if _own_loss_applies(model, weights, measure):

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import Trainer
 
+from sftkey.context_grad import unsupported
+from sftkey.errors import RecipeError
 from sftkey.loss import SegmentStatistics, causal_loss
 from sftkey.methods import Method
 from sftkey.segments import RESPONSE, SEGMENT_GROUPS, Segment
@@ -73,6 +75,7 @@ class SegmentLossTrainer(Trainer):
         # The loss below consumes num_items_in_batch itself.
         self.model_accepts_loss_kwargs = True
         self.sparse_logits = True
+        self.context_grad = True
         self._start_weights: torch.Tensor | None = None
         self._end_weights: torch.Tensor | None = None
         self._sums: dict[bool, SegmentStatistics | None] = {True: None, False: None}
@@ -86,6 +89,7 @@ class SegmentLossTrainer(Trainer):
         sparse_logits: bool = True,
         weights: torch.Tensor | None = None,
         end_weights: torch.Tensor | None = None,
+        context_grad: bool = True,
     ) -> None:
         """Choose what is computed.
 
@@ -94,7 +98,16 @@ class SegmentLossTrainer(Trainer):
             sparse_logits: Compute the output layer at labelled positions only.
             weights: Weight of each `Segment` in the loss, shape ``(8,)``; ``None`` for the labels as they are.
             end_weights: Weights at the end of training, approached linearly; ``None`` to keep `weights`.
+            context_grad: False to train with the answer-only gradient (`sftkey.context_grad`); evaluation stays exact.
+
+        Raises:
+            RecipeError: No answer-only gradient with this model.
         """
+        if not context_grad:
+            reason = unsupported(self.model)
+            if reason is not None:
+                raise RecipeError(f"sftkey_context_grad: false can't be had here: {reason}; remove it")
+        self.context_grad = context_grad
         self.method = method
         self.sparse_logits = sparse_logits
         self._start_weights, self._end_weights = weights, end_weights
@@ -150,6 +163,7 @@ class SegmentLossTrainer(Trainer):
             num_items=num_items_in_batch if training else None,
             measure=frozenset() if training or segments is None else RESPONSE,
             sparse=self.sparse_logits,
+            context_grad=self.context_grad or not training,
         )
         loss = result.loss
         if training and num_items_in_batch is not None and self.args.world_size > 1:

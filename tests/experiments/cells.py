@@ -24,12 +24,14 @@ class Cell:
         method: Of the stage that is trained here.
         after: The cell whose weights it starts from; ``None`` for the pretrained model.
         diagnosed: Whether its checkpoint is diagnosed as one that Stage 2 could start from.
+        context_grad: False for the answer-only gradient (`sftkey.context_grad`).
     """
 
     name: str
     method: str
     after: str | None = None
     diagnosed: bool = False
+    context_grad: bool = True
 
 
 CELLS = (
@@ -41,6 +43,13 @@ CELLS = (
     Cell("Key-Tag", "key-tag"),
 )
 """In the order in which they are trained for each seed."""
+
+ANSWER_ONLY = Cell("SFTKey-Tag, answer-only gradient", "key-tag", after="SFT-Tag", context_grad=False)
+"""Stage 2 whose gradient takes the context as constant; trained only if it is asked for."""
+
+
+def _file_name(cell: str) -> str:
+    return cell.lower().replace(",", "").replace(" ", "-")
 
 
 class Store:
@@ -57,11 +66,11 @@ class Store:
 
     def cell_path(self, cell: str, seed: int) -> Path:
         """The file of a cell."""
-        return self.folder / "cells" / f"seed{seed}_{cell.lower().replace(' ', '-')}.json"
+        return self.folder / "cells" / f"seed{seed}_{_file_name(cell)}.json"
 
     def weights_path(self, cell: str, seed: int) -> Path:
         """The file of a cell's weights."""
-        return self.folder / "weights" / f"seed{seed}_{cell.lower().replace(' ', '-')}.safetensors"
+        return self.folder / "weights" / f"seed{seed}_{_file_name(cell)}.safetensors"
 
     def read(self, name: str) -> dict[str, Any] | None:
         """A JSON file in the folder, ``None`` where there is none."""

@@ -89,12 +89,14 @@ def cell_seconds(cell: Cell, plan: Plan, speed: Speed, rows: int, settings: Sett
     return steps * speed.step_seconds + batches * settings.max_new_tokens * speed.token_seconds
 
 
-def plan_seconds(plan: Plan, speed: Speed, rows: int, settings: Settings) -> float:
+def plan_seconds(plan: Plan, speed: Speed, rows: int, settings: Settings, cells: tuple[Cell, ...] = CELLS) -> float:
     """How long all cells of a plan take at most."""
-    return plan.seeds * sum(cell_seconds(cell, plan, speed, rows, settings) for cell in CELLS)
+    return plan.seeds * sum(cell_seconds(cell, plan, speed, rows, settings) for cell in cells)
 
 
-def make_plan(limits: Plan, speed: Speed, rows: int, settings: Settings, seconds: float) -> Plan:
+def make_plan(
+    limits: Plan, speed: Speed, rows: int, settings: Settings, seconds: float, cells: tuple[Cell, ...] = CELLS
+) -> Plan:
     """The largest plan within the budget.
 
     It grows from the smallest: first to 200 items, one epoch, 500 items and two seeds, then to all epochs, all items,
@@ -106,6 +108,7 @@ def make_plan(limits: Plan, speed: Speed, rows: int, settings: Settings, seconds
         rows: Training rows.
         settings: The experiment.
         seconds: The budget.
+        cells: What is trained for each seed.
 
     Returns:
         The plan; the smallest one where even that exceeds the budget.
@@ -129,6 +132,6 @@ def make_plan(limits: Plan, speed: Speed, rows: int, settings: Settings, seconds
         for value in choices[name]:
             if getattr(plan, name) < value <= goal:
                 grown = replace(plan, **{name: value})
-                if plan_seconds(grown, speed, rows, settings) <= SHARE_OF_BUDGET * seconds:
+                if plan_seconds(grown, speed, rows, settings, cells) <= SHARE_OF_BUDGET * seconds:
                     plan = grown
     return plan

@@ -24,7 +24,7 @@ from sftkey.evaluation.benchmarks import assess  # noqa: E402
 from sftkey.evaluation.verdicts import RuleVerdict, aggregate  # noqa: E402
 from sftkey.methods import METHODS  # noqa: E402
 
-from experiments.cells import CELLS, SCHEMA, Cell, Store  # noqa: E402
+from experiments.cells import ANSWER_ONLY, CELLS, SCHEMA, Cell, Store  # noqa: E402
 from experiments.data import (  # noqa: E402
     Data,
     example_tokenizer,
@@ -47,10 +47,12 @@ class Experiment:
         settings: What it is.
         output: Folder of its files; goes on from what is there.
         say: Where progress is told.
+        cells: What is trained for each seed.
     """
 
-    def __init__(self, settings: Settings, output: Path, say: Any = print) -> None:
+    def __init__(self, settings: Settings, output: Path, say: Any = print, cells: tuple[Cell, ...] = CELLS) -> None:
         self.settings = settings
+        self.cells = cells
         self.store = Store(output)
         self.say = say
         self.started = time.monotonic()
@@ -116,11 +118,11 @@ class Experiment:
                 self.model, self.base, self.tokenizer, self.data, self._training_examples("sft-tag"), self.settings
             )
             seconds = 60 * minutes - (time.monotonic() - self.started)
-            plan = make_plan(limits, speed, rows, self.settings, seconds)
+            plan = make_plan(limits, speed, rows, self.settings, seconds, self.cells)
             self.say(
                 f"measured {speed.step_seconds:.3f} s a training step, {speed.token_seconds:.3f} s a generated token of "
                 f"{self.settings.generation_batch} prompts; planned {_text(plan)}: at most "
-                f"{plan_seconds(plan, speed, rows, self.settings) / 60:.1f} of {seconds / 60:.1f} minutes"
+                f"{plan_seconds(plan, speed, rows, self.settings, self.cells) / 60:.1f} of {seconds / 60:.1f} minutes"
             )
         else:
             self.say(f"no time budget: {_text(plan)}")
@@ -142,7 +144,9 @@ class Experiment:
         return experiment, speed, plan
 
     def _missing(self, plan: Plan) -> list[tuple[int, Cell]]:
-        return [(seed, cell) for seed in range(plan.seeds) for cell in CELLS if not self.store.done(cell.name, seed)]
+        return [
+            (seed, cell) for seed in range(plan.seeds) for cell in self.cells if not self.store.done(cell.name, seed)
+        ]
 
     def _expected_seconds(self, cell: Cell, plan: Plan, speed: Speed) -> float:
         """By the longest finished cell of the same name; before there is one, by the measured speed."""
@@ -163,7 +167,7 @@ class Experiment:
             handed = self.store.load_weights(cell.after, seed)
             if handed is None:
                 self.say(f"seed {seed}, {cell.after}: its weights are gone, trained again")
-                before = next(other for other in CELLS if other.name == cell.after)
+                before = next(other for other in self.cells if other.name == cell.after)
                 self._run_cell(before, seed, plan)
                 handed = self.store.load_weights(cell.after, seed)
                 assert handed is not None
@@ -177,10 +181,10 @@ class Experiment:
         result = train(
             self.model,
             tokenizer,
-            Stage(method, self._training_examples(cell.method), epochs, rate, seed),
+            Stage(method, self._training_examples(cell.method), epochs, rate, seed, context_grad=cell.context_grad),
             settings,
         )
-        if any(other.after == cell.name for other in CELLS):
+        if any(other.after == cell.name for other in self.cells):
             self.store.save_weights(cell.name, seed, weights_of(self.model))
         model = generation_copy(self.model)
         generating = time.monotonic()
@@ -197,6 +201,7 @@ class Experiment:
                 "seed": seed,
                 "method": cell.method,
                 "after": cell.after,
+                "context_grad": cell.context_grad,
                 "plan": plan.as_dict(),
                 "environment": environment(),
                 "skipped_rows": self.data.skipped.get(cell.method, {}),
@@ -213,8 +218,8 @@ class Experiment:
             f"{metrics['score']:.4f} ({result.steps} steps in {result.seconds:.0f} s, {len(records)} items in "
             f"{generation_seconds:.0f} s)"
         )
-        if all(self.store.done(other.name, seed) for other in CELLS if other.after):
-            for other in CELLS:
+        if all(self.store.done(other.name, seed) for other in self.cells if other.after):
+            for other in self.cells:
                 self.store.drop_weights(other.name, seed)
 
     def _diagnose(self, model: Any, tokenizer: Any, cell: Cell) -> dict[str, Any] | None:
@@ -258,6 +263,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5, help="at most so many seeds (default 5)")
     parser.add_argument("--epochs", type=float, default=3.0, help="at most so many epochs (default 3)")
     parser.add_argument("--items", type=int, default=10**9, help="at most so many test items (default all)")
+    parser.add_argument(
+        "--answer-only-gradient",
+        action="store_true",
+        help=f"also train {ANSWER_ONLY.name!r}: Stage 2 with sftkey_context_grad: false",
+    )
     for field in fields(Settings):
         if field.name not in ("model", "dataset", "train_file", "test_file"):
             kind = {"str": str, "int": int, "float": float}[str(field.type).split(" | ")[0]]
@@ -271,7 +281,10 @@ def main(argv: list[str] | None = None) -> None:
     """Run an experiment from the command line."""
     options = arguments(argv)
     settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
-    Experiment(settings, options.output).run(Plan(options.seeds, options.epochs, options.items), options.minutes)
+    cells = (*CELLS, ANSWER_ONLY) if options.answer_only_gradient else CELLS
+    Experiment(settings, options.output, cells=cells).run(
+        Plan(options.seeds, options.epochs, options.items), options.minutes
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 from sftkey.evaluation.verdicts import scores
 from sftkey.report.statistics import PairedTest, compare, holm, mean_interval
 
-from experiments.cells import CELLS, SCHEMA
+from experiments.cells import ANSWER_ONLY, CELLS, SCHEMA
 
 METRICS = ("acc", "fmt", "score")
 COMPARISONS = (
@@ -19,8 +19,11 @@ COMPARISONS = (
     ("SFT-Tag", "SFTKey-Tag"),
     ("SFT-Tag", "SFT-Tag continued"),
     ("SFT-Tag continued", "SFTKey-Tag"),
+    ("SFT-Tag", ANSWER_ONLY.name),
+    ("SFT-Tag continued", ANSWER_ONLY.name),
+    ("SFTKey-Tag", ANSWER_ONLY.name),
 )
-"""The second against the first. The last one is what Stage 2's loss adds to mere further training."""
+"""The second against the first, where both were trained. The sixth is what Stage 2's loss adds to mere further training."""
 
 Cells = Mapping[str, Mapping[int, dict[str, Any]]]
 
@@ -38,7 +41,7 @@ def summarise(experiment: Mapping[str, Any], cells: Sequence[dict[str, Any]]) ->
     by_name: dict[str, dict[int, dict[str, Any]]] = {}
     for cell in cells:
         by_name.setdefault(cell["cell"], {})[cell["seed"]] = cell
-    strategies = {cell.name: _strategy(by_name[cell.name]) for cell in CELLS if cell.name in by_name}
+    strategies = {cell.name: _strategy(by_name[cell.name]) for cell in (*CELLS, ANSWER_ONLY) if cell.name in by_name}
     tests = []
     for first, second in COMPARISONS:
         shared = sorted(set(by_name.get(first, {})) & set(by_name.get(second, {})))

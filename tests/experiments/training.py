@@ -31,6 +31,7 @@ class Stage:
         seed: Of the order of the rows (and of dropout, where the model has any).
         max_steps: Stop after so many optimizer steps instead of `epochs`; the schedule ends there as well.
         logging_steps: Steps between two points of the loss curve.
+        context_grad: False for the answer-only gradient.
     """
 
     method: Method
@@ -40,6 +41,7 @@ class Stage:
     seed: int
     max_steps: int = -1
     logging_steps: int = 10
+    context_grad: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ def train(model: Any, tokenizer: Any, stage: Stage, settings: Settings) -> Train
             ),
             processing_class=tokenizer,
         )
-        trainer.configure_segment_loss(stage.method)
+        trainer.configure_segment_loss(stage.method, context_grad=stage.context_grad)
         for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"]:
             trainer.remove_callback(type(callback))
         clock = _Clock()
