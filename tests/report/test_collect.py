@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,48 @@ def test_a_bad_file_is_named_and_the_rest_is_kept(outputs: Outputs, name: str, c
     assert skipped.skipped is not None
     assert reason in skipped.skipped
     assert "SFT-Tag" in {run.label() for run in runs_of(collection)}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["sftkey_stage.json", "results_2026-01-02T00-00-00.json"])
+def test_pipes_and_devices_are_not_waited_for(outputs: Outputs, name: str) -> None:
+    outputs.stage("good", "sft-tag")
+    for folder in ("pipe", "device"):
+        (outputs.root / folder).mkdir()
+    os.mkfifo(outputs.root / "pipe" / name)
+    (outputs.root / "device" / name).symlink_to("/dev/zero")
+    collection = collect([outputs.root])
+    assert {(file.path.parent.name, file.skipped) for file in collection.ledger.skipped} == {
+        ("pipe", "not a regular file"),
+        ("device", "not a regular file"),
+    }
+    assert "SFT-Tag" in {run.label() for run in runs_of(collection)}
+
+
+def test_samples_that_are_a_pipe_are_skipped(outputs: Outputs) -> None:
+    outputs.stage("stage1", "sft-tag")
+    results = outputs.evaluate("outputs/stage1", "sftkey_gsm8k", GOOD)
+    samples = next(results.parent.glob("samples_*"))
+    samples.unlink()
+    os.mkfifo(samples)
+    collection = collect([outputs.root])
+    assert [(file.path, file.skipped) for file in collection.ledger.skipped] == [(samples, "not a regular file")]
+    assert runs_of(collection)[0].evaluations["gsm8k"].items is None
+
+
+def test_a_folder_that_cannot_be_entered_is_named(outputs: Outputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs.stage("good", "sft-tag")
+    locked = outputs.stage("locked", "key-tag")
+    exists = Path.exists
+
+    def refuse(path: Path, **options: Any) -> bool:
+        if path.parent == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return exists(path, **options)
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert list(runs_in(outputs.root)) == ["SFT-Tag"]
+    assert f"{locked} can't be read: Permission denied." in notes_in(outputs.root)
 
 
 def test_files_are_bounded(outputs: Outputs, monkeypatch: pytest.MonkeyPatch) -> None:

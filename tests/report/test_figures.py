@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from output_roots import Outputs
 from sftkey.report.collect import collect
-from sftkey.report.figures import _draw_run, _model_differences, figures_of
+from sftkey.report.figures import _draw_run, _model_differences, _scale, figures_of
 from sftkey.report.matrix import matrix_of
 from sftkey.report.runs import Run, runs_of
 from sftkey.report.stages import Stage
@@ -80,6 +80,37 @@ def test_boxes_hold_the_differences_per_data_set(outputs: Outputs) -> None:
     points = _model_differences(matrix, "Qwen3-8B-Base", "Key-Tag")
     assert [value for value, _, _ in points] == pytest.approx([0.5, -0.25])
     assert all(low <= value <= high for value, low, high in points)
+
+
+def test_boxes_hold_every_run_against_its_own_first_stage(outputs: Outputs) -> None:
+    for seed, right in ((1, 4), (2, 1)):
+        outputs.stage(f"{seed}/stage1", "sft-tag", seed=seed)
+        outputs.stage(f"{seed}/key", "key-tag", seed=seed)
+        outputs.evaluate(f"outputs/{seed}/stage1", "sftkey_gsm8k", [(1.0, 1.0)] * 2 + [(0.0, 1.0)] * 2)
+        items = [(1.0, 0.0)] * right + [(0.0, 0.0)] * (4 - right)
+        outputs.evaluate(f"outputs/{seed}/key", "sftkey_gsm8k", items)
+    matrix = matrix_of(runs_of(collect([outputs.root])))
+    points = _model_differences(matrix, "Qwen3-8B-Base", "Key-Tag")
+    assert [value for value, _, _ in points] == pytest.approx([0.5, -0.25])
+
+
+@pytest.mark.parametrize(("last", "scale"), [(0.5, "linear"), (0.01, "log"), (0.0, "linear")])
+def test_a_loss_axis_is_logarithmic_where_losses_span_much(outputs: Outputs, last: float, scale: str) -> None:
+    outputs.stage("stage1", "sft-tag", losses=(2.0, 1.0, last))
+    axes = Figure().add_subplot()
+    run = run_called(outputs, "SFT-Tag")
+    _draw_run(axes, run, "loss_answer")
+    _scale(axes, [run], "loss_answer")
+    assert axes.get_yscale() == scale
+    assert ("log scale" in axes.get_ylabel()) == (scale == "log")
+
+
+def test_the_legend_names_the_evaluation_split(chain: Outputs) -> None:
+    panels = {panel.name: panel for panel in figures_of(runs_of(collect([chain.root])), matrix_of([]))}
+    answer = next(panel for name, panel in panels.items() if name.startswith("loss_answer"))
+    thinking = next(panel for name, panel in panels.items() if name.startswith("loss_thinking"))
+    assert ">evaluation split<" in answer.svg
+    assert ">evaluation split<" not in thinking.svg  # nothing of it was logged there
 
 
 def test_every_figure_is_png_and_svg_and_names_stay_text(outputs: Outputs) -> None:

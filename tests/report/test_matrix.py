@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from output_roots import Outputs
 from sftkey.report.collect import collect
 from sftkey.report.matrix import Matrix, Row, matrix_of
 from sftkey.report.paper import AVERAGE, PUBLISHED
 from sftkey.report.runs import runs_of
-from sftkey.report.summary import comparison_table, score_tables
+from sftkey.report.statistics import mean_interval
+from sftkey.report.summary import comparison_table, failure_table, score_tables
 from sftkey.report.tables import TableCell
 
 # acc and fmt of ten items
@@ -180,3 +182,42 @@ def test_seeds_are_compared_with_their_own_baseline(outputs: Outputs) -> None:
         assert baseline.label == f"SFT, seed {seed}"
     pairs = {(one.first, one.second) for one in matrix.comparisons}
     assert pairs == {("SFT, seed 1", "SFT-Tag, seed 1"), ("SFT, seed 2", "SFT-Tag, seed 2")}
+
+
+def test_a_strategy_run_once_is_compared_with_every_run_of_another(outputs: Outputs) -> None:
+    for rate in (1, 2):
+        outputs.stage(f"{rate}/tag", "sft-tag", learning_rate=rate)
+        outputs.evaluate(f"outputs/{rate}/tag", "sftkey_gsm8k", TAG)
+    outputs.stage("stage2", "key-tag", after="1/tag")
+    outputs.evaluate("outputs/stage2", "sftkey_gsm8k", SFT)
+    pairs = {(one.first, one.second) for one in matrix_in(outputs).comparisons}
+    assert pairs == {("SFT-Tag, learning_rate 1", "SFTKey-Tag"), ("SFT-Tag, learning_rate 2", "SFTKey-Tag")}
+
+
+def test_a_limit_is_said_beside_the_figure(two: Outputs) -> None:
+    matrix = matrix_in(two)
+    cell = row_of(matrix, "SFT").cells["acc"]["gsm8k"]
+    assert (cell.items, cell.of, cell.caveats) == (10, 1319, ())
+    (table,) = [table for table in score_tables(matrix) if table.name == "acc"]
+    assert table.footnotes[0] == "evaluated on 10 of 1,319 items"
+    assert table_cell(matrix, "acc", "SFT", "GSM8K").footnotes == (1,)
+    assert table.frame["of items"].tolist() == [1319, 1319]
+    assert [row.label for row in matrix.rows if row.cells["acc"]["gsm8k"].best] == ["SFT-Tag"]  # the same for both
+    two.stage("sft2", "sft", data="openbookqa")
+    two.evaluate("outputs/sft2", "sftkey_openbookqa_plain", SFT)
+    average = row_of(matrix_in(two), "SFT").cells["acc"][AVERAGE]
+    assert (average.items, average.of) == (20, 2 * 1319)
+
+
+def test_format_failures_by_hand(two: Outputs) -> None:
+    table = failure_table(matrix_in(two))
+    assert table.columns == ("Model", "Method", "Data set", "answer cut off")
+    sft, tag = table.rows
+    assert (sft[3].text, sft[3].details) == ("\u2013", ())
+    # 6 of 10 outputs of SFT-Tag; the interval is that of a mean of 6 ones and 4 zeros.
+    interval = mean_interval(np.array([1.0] * 6 + [0.0] * 4))
+    assert (tag[3].text, tag[3].details) == ("0.6000", (("interval", f"[{interval.low:.3f}, {interval.high:.3f}]"),))
+    (record,) = table.frame.to_dict("records")
+    assert (record["method"], record["reason"], record["share"], record["items"]) == (
+        "SFT-Tag", "answer cut off", 0.6, 10
+    )  # fmt: skip

@@ -55,14 +55,23 @@ def collect(roots: Sequence[Path]) -> Collection:
         _add_stage(collection, directory)
     _link_stages(collection)
     for path in results:
-        for evaluation in read_evaluations(path, collection.ledger):
+        try:
+            evaluations = read_evaluations(path, collection.ledger)
+        except OSError as error:  # a folder that may be listed but not entered
+            collection.ledger.skip(path, "results", f"can't be read: {error.strerror or error}")
+            continue
+        for evaluation in evaluations:
             stage = _stage_of(evaluation, collection)
             collection.evaluations.setdefault(stage, []).append(evaluation)
     return collection
 
 
 def _add_stage(collection: Collection, directory: Path) -> None:
-    stage = read_stage(directory, collection.ledger)
+    try:
+        stage = read_stage(directory, collection.ledger)
+    except OSError as error:
+        collection.ledger.note(f"{directory} can't be read: {error.strerror or error}.")
+        return
     if stage is not None:
         collection.stages[directory] = stage
 

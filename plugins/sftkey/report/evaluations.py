@@ -55,6 +55,7 @@ class Evaluation:
         settings: What two evaluations must share for their figures to be comparable, by name.
         reported: Score, Acc and Fmt as lm-eval aggregated them.
         count: How many items lm-eval evaluated, where it says so.
+        available: How many items the task has, where lm-eval says so; more than `count` with ``--limit``.
         items: One row per item, columns `ITEM_COLUMNS`; ``None`` where there are no samples that agree with `reported`.
     """
 
@@ -67,6 +68,7 @@ class Evaluation:
     settings: Mapping[str, str]
     reported: Mapping[str, float]
     count: int | None
+    available: int | None
     items: pd.DataFrame | None
 
 
@@ -131,7 +133,7 @@ def _evaluation(
     data_set = task.removeprefix(TASK_PREFIX).removesuffix(PLAIN_SUFFIX) or task
     config = _mapping(content.get("config"))
     samples = _mapping(_mapping(content.get("n-samples")).get(task))
-    count = number(samples.get("effective"))
+    count, available = number(samples.get("effective")), number(samples.get("original"))
     items = _read_items(path, task, ledger)
     if items is not None:
         difference = max(abs(float(items[metric].mean()) - reported[metric]) for metric in METRICS)
@@ -151,6 +153,7 @@ def _evaluation(
         settings=_settings(task, content, config, items),
         reported=reported,
         count=int(count) if count is not None else (len(items) if items is not None else None),
+        available=int(available) if available is not None else None,
         items=items,
     )
 

@@ -18,7 +18,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from sftkey.report.matrix import Cell, Matrix, Row, data_set_title
 from sftkey.report.paper import AVERAGE
@@ -68,7 +68,12 @@ CURVE_TITLES = {
     "loss_format": "Format loss (tags and end of turn)",
     "acc_answer": "Answer-token accuracy",
 }
+_EVALUATION: dict[str, Any] = {
+    "linestyle": ":", "linewidth": 1, "marker": "o", "markersize": 3.5, "markerfacecolor": "none"
+}  # fmt: skip
 _MAX_POINTS = 400
+_LOG_SPAN = 20
+"""Largest loss by smallest loss from which on a loss axis is logarithmic."""
 WIDTH, HEIGHT = 3.8, 3.1
 
 
@@ -136,10 +141,32 @@ def _curves(runs: Sequence[Run]) -> Iterator[Panel]:
             axes.set_xlabel("examples seen")
             axes.set_xlim(left=0)
             axes.set_ylabel("share of answer tokens" if metric == "acc_answer" else "nats per token")
+            if metric != "acc_answer":
+                _scale(axes, group_runs, metric)
+            _name_evaluation_split(axes, group_runs, metric)
             _legend(axes)
             yield _finish(
                 figure, f"{metric}_{_slug(model)}_{_slug(names)}", "curves", model, f"{title}: {model}, {names}"
             )
+
+
+def _scale(axes: Axes, runs: Sequence[Run], metric: str) -> None:
+    """A logarithmic axis where losses span so much that the methods' last differences would be a flat line."""
+    logs = [run.stages[-1].log for run in runs]
+    values = np.concatenate([log.loc[log["metric"] == metric, "value"].to_numpy(float) for log in logs])
+    if values.min() > 0 and values.max() / values.min() > _LOG_SPAN:
+        axes.set_yscale("log")
+        axes.set_ylabel("nats per token (log scale)")
+        steps = (1.0, 2.0, 5.0) if values.max() / values.min() < 200 else (1.0,)
+        axes.yaxis.set_major_locator(LogLocator(subs=steps))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _name_evaluation_split(axes: Axes, runs: Sequence[Run], metric: str) -> None:
+    logs = [run.stages[-1].log for run in runs]
+    if any(((log["metric"] == metric) & (log["split"] == "eval")).any() for log in logs):
+        axes.plot([], [], color=MUTED[0], label="evaluation split", **_EVALUATION)
 
 
 def _draw_run(axes: Axes, run: Run, metric: str) -> None:
@@ -165,12 +192,8 @@ def _draw_run(axes: Axes, run: Run, metric: str) -> None:
             start + held_out["examples"].to_numpy(float),
             held_out["value"].to_numpy(float),
             color=color,
-            linestyle=":",
-            linewidth=1,
-            marker="o",
-            markersize=3.5,
-            markerfacecolor="none",
             label=None if len(train) else _label(label),
+            **_EVALUATION,
         )
 
 
@@ -225,25 +248,29 @@ def _differences(matrix: Matrix) -> Iterator[Panel]:
         )
         for position, points in enumerate(found.values(), 1):
             _scatter(axes, position, points)
-        axes.set_xticks(range(1, len(names) + 1), names, rotation=20, ha="right")
+        crowded = len(names) > 2 or max(map(len, names)) > 16
+        axes.set_xticks(
+            range(1, len(names) + 1), names, rotation=20 if crowded else 0, ha="right" if crowded else "center"
+        )
         axes.grid(False, axis="x")
-        axes.set_ylabel("difference, with 95% interval")
+        axes.set_ylabel("difference of Acc, 95% interval")
         yield _finish(
             figure, f"differences_{_slug(strategy)}", "differences", "", f"{title}, by data set, with 95% intervals"
         )
 
 
 def _model_differences(matrix: Matrix, model: str, strategy: str) -> list[tuple[float, float, float]]:
-    """Difference, lower and upper end for each data set, on the items that both answered."""
-    rows = [row for row in matrix.rows_of(model) if row.label == row.strategy]
-    second = next((row for row in rows if row.strategy == strategy), None)
-    first = next((row for row in rows if row.strategy == "SFT-Tag"), None)
-    if first is None or second is None:
-        return []
-    comparisons = [matrix.comparison(first, second, name, "acc") for name in matrix.data_sets]
-    return [
-        (one.test.difference, one.test.interval.low, one.test.interval.high) for one in comparisons if one is not None
-    ]
+    """Difference, lower and upper end for each data set and variant, on the items that both answered."""
+    rows = [row for row in matrix.rows_of(model) if not row.transfer]
+    points = []
+    for second in (row for row in rows if row.strategy == strategy):
+        candidates = [row for row in rows if row.strategy == "SFT-Tag"]
+        same = [row for row in candidates if row.suffix == second.suffix] or candidates
+        if len(same) != 1:
+            continue
+        found = [matrix.comparison(same[0], second, name, "acc") for name in matrix.data_sets]
+        points += [(one.test.difference, one.test.interval.low, one.test.interval.high) for one in found if one]
+    return points
 
 
 def _scatter(axes: Axes, position: int, points: Sequence[tuple[float, float, float]]) -> None:
@@ -272,8 +299,8 @@ def _accuracy_and_format(matrix: Matrix) -> Iterator[Panel]:
                 _draw_point(axes, row, name)
             for row in rows:
                 _draw_arrow(axes, row, rows, name)
-            axes.set_xlabel("Fmt")
-            axes.set_ylabel("Acc")
+            axes.set_xlabel("Fmt (share of outputs in format)")
+            axes.set_ylabel("Acc (share of items right)")
             axes.margins(0.12)
             _legend(axes)
             yield _finish(

@@ -33,6 +33,7 @@ class Cell:
         value: The metric, between 0 and 1.
         interval: Its 95% interval; ``None`` where no items were logged.
         items: How many items it is over, where known.
+        of: How many items the task has, where that is known to be more than `items`.
         paper: The paper's figure for the same model, strategy and data set.
         caveats: Why it can't simply be compared with the others of its column; full clauses.
         best: Whether it is the highest of its model and column, of those without caveats.
@@ -41,6 +42,7 @@ class Cell:
     value: float
     interval: Interval | None
     items: int | None
+    of: int | None = None
     paper: float | None = None
     caveats: tuple[str, ...] = ()
     best: bool = False
@@ -245,6 +247,7 @@ def _cell(row: Row, data_set: str, metric: str, caveats: Mapping[tuple[str, str,
         value=evaluation.reported[metric],
         interval=mean_interval(values_of(items, metric)) if items is not None else None,
         items=evaluation.count,
+        of=evaluation.available if (evaluation.available or 0) > (evaluation.count or 0) > 0 else None,
         paper=_published(row, data_set, metric),
         caveats=caveats[(row.model, row.label, data_set)],
     )
@@ -259,6 +262,9 @@ def _average(row: Row, cells: Mapping[str, Cell], metric: str) -> Cell:
         value=float(np.mean([cell.value for cell in cells.values()])),
         interval=average_interval(groups) if len(groups) == len(cells) else None,
         items=sum(cell.items for cell in cells.values() if cell.items) or None,
+        of=sum(cell.of or cell.items or 0 for cell in cells.values())
+        if any(cell.of for cell in cells.values())
+        else None,
         paper=_published(row, AVERAGE, metric) if set(cells) == set(DATA_SETS) else None,
         caveats=tuple(dict.fromkeys(caveats)),
     )
@@ -303,9 +309,16 @@ def _comparisons(rows: list[Row], data_sets: Iterable[str]) -> list[Comparison]:
 
 
 def _belong_together(first: Row, second: Row, rows: Iterable[Row]) -> bool:
-    """Same variant (the seeds of one strategy aren't compared with each other's of another), or one is the only SFT."""
+    """Same variant (a seed of one strategy isn't compared with another seed of another), or one has no variants.
+
+    A strategy that was run once is compared with every run of the others: with several Stage 1 and one Stage 2, say.
+    """
+    if first.suffix == second.suffix:
+        return True
+    if first.strategy != second.strategy and first.transfer == second.transfer and not (first.suffix and second.suffix):
+        return True
     baselines = [row for row in rows if row.strategy == BASELINE]
-    return first.suffix == second.suffix or (len(baselines) == 1 and baselines[0] in (first, second))
+    return len(baselines) == 1 and baselines[0] in (first, second)
 
 
 def _adjusted(comparisons: Iterable[Comparison | None]) -> list[Comparison]:

@@ -13,12 +13,13 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from sftkey import __version__
+from sftkey.methods import STRATEGIES
 from sftkey.report.changes import KINDS, Change, for_page
 from sftkey.report.collect import Collection
 from sftkey.report.figures import Panel, style_variables
-from sftkey.report.matrix import Matrix, data_set_title
+from sftkey.report.matrix import Matrix, Row, data_set_title
 from sftkey.report.paper import AVERAGE
-from sftkey.report.runs import BASE, Run
+from sftkey.report.runs import BASE, Run, strategy_of
 from sftkey.report.statistics import RESAMPLES
 from sftkey.report.summary import METRIC_TITLES, below_root
 from sftkey.report.tables import Table, figure, signed
@@ -27,15 +28,15 @@ _GROUPS = (
     (
         "curves",
         "Loss per segment",
-        "Training loss of each segment over the examples seen; a second stage begins where its first one ended "
-        "(dotted); points are the evaluation split. The log holds means over steps, not items, so these curves have no "
-        "intervals. Compare Figure 3 of the paper.",
+        "Loss of each segment, as trained (lines) and on the evaluation split (points), over the examples seen; a "
+        "second stage begins where its first one ended (dotted). A loss axis is logarithmic where the losses span much. "
+        "The log holds means over steps, not items, so these curves have no intervals. Compare Figure 3 of the paper.",
     ),
     (
         "differences",
         "Accuracy differences",
-        "Each point a data set with its 95% interval, each box a model, the last box the models' averages. Compare "
-        "Figure 2 of the paper.",
+        "Each point a data set (and run) with its 95% interval, each box a model; with several models the last box is "
+        "over their averages. Compare Figure 2 of the paper.",
     ),
     (
         "accuracy and format",
@@ -139,6 +140,14 @@ def _json_for_html(value: Any) -> str:
     return text
 
 
+def _first_stage(matrix: Matrix, row: Row) -> Row | None:
+    """The row of the strategy that is a two-stage strategy's first stage."""
+    stages = STRATEGIES[row.strategy].stages if row.strategy in STRATEGIES else ()
+    first = strategy_of([stages[0].name]) if len(stages) > 1 else None
+    found = [one for one in matrix.rows_of(row.model) if one.suffix == row.suffix and not one.transfer]
+    return next((one for one in found if one.strategy == first), None)
+
+
 def _cards(matrix: Matrix) -> list[dict[str, Any]]:
     """For each model the method with the highest Score, of those that can be compared."""
     cards = []
@@ -157,11 +166,12 @@ def _cards(matrix: Matrix) -> list[dict[str, Any]]:
         lines = []
         if cell.interval is not None:
             lines.append(f"95% interval {cell.interval.low:.3f} to {cell.interval.high:.3f}")
-        baseline = matrix.baseline(row)
-        comparison = matrix.comparison(baseline, row, name, "score") if baseline else None
-        if comparison is not None:
-            verdict = "" if comparison.significant else ", not significant"
-            lines.append(f"{signed(comparison.test.difference)} to SFT{verdict}")
+        baseline, before = matrix.baseline(row), _first_stage(matrix, row)
+        for other in (baseline, before if before is not baseline else None):
+            comparison = matrix.comparison(other, row, name, "score") if other else None
+            if other is not None and comparison is not None:
+                verdict = "significant" if comparison.significant else "not significant"
+                lines.append(f"{signed(comparison.test.difference)} to {other.label}, {verdict}")
         what = "average Score" if name == AVERAGE else f"Score on {data_set_title(name)}"
         cards.append({"model": model, "value": figure(cell.value), "method": row.label, "what": what, "lines": lines})
     return cards

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -70,10 +71,18 @@ class Ledger:
 
 def _describe(path: Path, kind: str, skipped: str | None) -> SourceFile:
     try:
-        stat = path.stat()
+        status = path.stat()
     except OSError:
         return SourceFile(path, kind, 0, datetime.fromtimestamp(0, UTC), skipped)
-    return SourceFile(path, kind, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC), skipped)
+    return SourceFile(path, kind, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC), skipped)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a regular file: a pipe would be waited for, a device has no end."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableFile("not a regular file")
+    return status.st_size
 
 
 def parse_json(text: str) -> Any:
@@ -106,10 +115,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object.
 
     Raises:
-        UnreadableFile: It can't be opened, is larger than `MAX_JSON_BYTES`, or isn't one JSON object in UTF-8.
+        UnreadableFile: It isn't a regular file, can't be opened, is larger than `MAX_JSON_BYTES`, or isn't one JSON
+            object in UTF-8.
     """
     try:
-        size = path.stat().st_size
+        size = _size(path)
         if size > MAX_JSON_BYTES:
             raise UnreadableFile(f"{size:,} bytes, more than the {MAX_JSON_BYTES:,} that are read")
         text = path.read_text(encoding="utf-8")
@@ -130,9 +140,10 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | Unreadab
         The line's number, counted from 1, and its object, or why it can't be used.
 
     Raises:
-        UnreadableFile: The file can't be opened or has more than `MAX_LINES` lines.
+        UnreadableFile: The file isn't a regular one, can't be opened or has more than `MAX_LINES` lines.
     """
     try:
+        _size(path)
         with path.open("rb") as file:
             number = 0
             while line := file.readline(MAX_LINE_BYTES):

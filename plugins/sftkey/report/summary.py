@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,8 @@ from sftkey.report.evaluations import METRICS
 from sftkey.report.matrix import Cell, Comparison, Matrix, Row, data_set_title
 from sftkey.report.paper import AVERAGE, disagreements
 from sftkey.report.runs import BASELINE, Run
+from sftkey.report.stages import Stage
+from sftkey.report.statistics import mean_interval
 from sftkey.report.tables import Table, TableCell, figure, p_value, signed, text_row
 
 METRIC_TITLES: Mapping[str, str] = {"score": "Score", "acc": "Acc", "fmt": "Fmt"}
@@ -82,9 +85,12 @@ def _score_cell(matrix: Matrix, table: Table, row: Row, name: str, metric: str) 
         details.append(("interval", f"[{cell.interval.low:.3f}, {cell.interval.high:.3f}]"))
     comparison = _to_sft(matrix, row, name, metric)
     caveats = list(cell.caveats)
+    if cell.of is not None:
+        caveats.append(f"evaluated on {cell.items:,} of {cell.of:,} items")
     if comparison is not None:
         details.append(_difference(comparison))
-        caveats = caveats or [f"difference to SFT: {caveat}" for caveat in comparison.caveats]
+        if not cell.caveats:
+            caveats += [f"difference to SFT: {caveat}" for caveat in comparison.caveats]
     elif row.strategy != BASELINE and (plain := _plain_difference(matrix, row, name, metric)) is not None:
         details.append(("delta", f"{signed(plain)} to SFT, not tested"))
     if cell.paper is not None:
@@ -126,6 +132,7 @@ def _score_record(matrix: Matrix, row: Row, name: str, metric: str) -> dict[str,
         "value": cell.value,
         **_ends(cell),
         "items": cell.items,
+        "of items": cell.of or cell.items,
         "best": cell.best,
         "difference to SFT": comparison.test.difference if comparison else None,
         "difference low": comparison.test.interval.low if comparison else None,
@@ -153,11 +160,12 @@ def comparison_table(matrix: Matrix) -> Table:
         title="Paired tests",
         caption=(
             "Every pair of methods of a model on the items that both answered. Difference: second minus first, with "
-            "its 95% paired-bootstrap interval. p: McNemar's exact test for Acc and Fmt, sign-flip permutation test "
+            "its 95% paired-bootstrap interval; only first, only second: items that only that one got right (or in "
+            "format). p: McNemar's exact test for Acc and Fmt, sign-flip permutation test "
             "for Score and for averages; adjusted p: after Holm, over the pairs of the same model, data set and metric."
         ),
         columns=(
-            "Model", "Data set", "Metric", "First", "Second", "Items", "Only first right", "Only second right",
+            "Model", "Data set", "Metric", "First", "Second", "Items", "Only first", "Only second",
             "Difference", "p", "Adjusted p", "Verdict",
         ),
     )  # fmt: skip
@@ -216,31 +224,55 @@ def _comparison_record(one: Comparison) -> dict[str, object]:
 
 def failure_table(matrix: Matrix) -> Table:
     """Why outputs are not in the expected format: share of items by kind of failure."""
-    kinds: dict[str, None] = {}
-    rows: list[tuple[Row, str, dict[str, float]]] = []
+    rows: list[tuple[Row, str, dict[str, pd.Series]]] = []
     for row in matrix.rows:
         for name in matrix.data_sets:
             evaluation = row.evaluations.get(name)
             if evaluation is None or evaluation.items is None:
                 continue
-            counts = evaluation.items.loc[evaluation.items["failure"] != "", "failure"].value_counts()
-            shares = {str(kind): int(count) / len(evaluation.items) for kind, count in counts.items()}
-            kinds |= dict.fromkeys(shares)
-            rows.append((row, name, shares))
+            failures = evaluation.items["failure"]
+            kinds = failures[failures != ""].value_counts().index
+            rows.append((row, name, {str(kind): failures == kind for kind in kinds}))
+    columns = tuple(dict.fromkeys(kind for _, _, found in rows for kind in found))
     table = Table(
         name="format_failures",
         title="Format failures",
-        caption="Share of items by the reason why the output is not in the expected format.",
-        columns=("Model", "Method", "Data set", *kinds),
+        caption=(
+            "Share of items by the reason why the output is not in the expected format, with its 95% interval; "
+            f"{NOTHING} where no output failed for that reason."
+        ),
+        columns=("Model", "Method", "Data set", *columns),
     )
     records: list[dict[str, object]] = []
-    for row, name, shares in rows:
-        if not table.rows or records[-1]["model"] != row.model:
+    model = None
+    for row, name, found in rows:
+        if row.model != model:
             table.groups.add(len(table.rows))
-        figures = [TableCell(figure(shares[kind]) if kind in shares else NOTHING, numeric=True) for kind in kinds]
-        table.rows.append([*text_row([row.model, row.label, data_set_title(name)]), *figures])
-        records.append({"model": row.model, "method": row.label, "data set": data_set_title(name), **shares})
-    table.frame = pd.DataFrame(records)
+            model = row.model
+        cells = []
+        for kind in columns:
+            if kind not in found:
+                cells.append(TableCell(NOTHING, numeric=True))
+                continue
+            values = found[kind].to_numpy(float)
+            share, interval = float(values.mean()), mean_interval(values)
+            ends = ("interval", f"[{interval.low:.3f}, {interval.high:.3f}]")
+            cells.append(TableCell(figure(share), details=(ends,), numeric=True))
+            records.append(
+                {
+                    "model": row.model,
+                    "method": row.label,
+                    "data set": data_set_title(name),
+                    "reason": kind,
+                    "share": share,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "items": len(values),
+                }
+            )
+        table.rows.append([*text_row([row.model, row.label, data_set_title(name)]), *cells])
+    names = ["model", "method", "data set", "reason", "share", "low", "high", "items"]
+    table.frame = pd.DataFrame(records, columns=names)
     return table
 
 
@@ -286,7 +318,10 @@ def run_table(runs: Iterable[Run], roots: Sequence[Path]) -> Table:
     table = Table(
         name="runs",
         title="Runs",
-        caption="Every stage that was found. Only finished stages are in the tables of figures.",
+        caption=(
+            "Every stage that was found. Only finished stages are in the tables of figures. Loss: mean over the whole "
+            "training, in nats per token that the method trains; not comparable between methods."
+        ),
         columns=("Model", "Method", "State", "Trained on", "Steps", "Epochs", "Loss", "Time", "Evaluated on", "Folder"),
     )
     records = []
@@ -312,7 +347,7 @@ def run_table(runs: Iterable[Run], roots: Sequence[Path]) -> Table:
         table.rows.append(
             [
                 *text_row([run.model, run.label()]),
-                TableCell(str(record["state"]), bold=stage is not None and not stage.finished),
+                TableCell(_state(stage), bold=stage is not None and not stage.finished),
                 TableCell(str(record["trained on"])),
                 TableCell(NOTHING if stage is None or stage.steps is None else f"{stage.steps:,}", numeric=True),
                 TableCell(NOTHING if stage is None or stage.epochs is None else f"{stage.epochs:.3g}", numeric=True),
@@ -328,6 +363,18 @@ def run_table(runs: Iterable[Run], roots: Sequence[Path]) -> Table:
         )
     table.frame = pd.DataFrame(records)
     return table
+
+
+def _state(stage: Stage | None) -> str:
+    if stage is None:
+        return "not trained"
+    if not stage.finished:
+        return "unfinished"
+    try:
+        at = datetime.fromisoformat(stage.finished_at or "")
+    except ValueError:
+        return f"finished {stage.finished_at}"
+    return f"finished {at:%Y-%m-%d %H:%M} {at.tzname() or ''}".rstrip()
 
 
 def below_root(text: str, roots: Iterable[Path]) -> str:
