@@ -15,12 +15,21 @@ from hypothesis import strategies as st
 from sftkey.axolotl.checks import check_recipe
 from sftkey.datasets.registry import DATASETS, dataset
 from sftkey.errors import RecipeError
+from sftkey.matrix import MODELS
 from sftkey.recipe_catalogue import shipped_recipe, shipped_recipes
 from sftkey.recipe_writing import SEQUENCE_LENGTHS, TITLES, model_slug, write_recipe
 
 
 def known() -> set[str]:
-    return {"learning_rate", "num_epochs", "save_strategy", "sftkey_tags", "lora_target_modules", "notes"}
+    return {
+        "learning_rate",
+        "num_epochs",
+        "save_strategy",
+        "sftkey_tags",
+        "lora_target_modules",
+        "load_in_4bit",
+        "notes",
+    }
 
 
 def write(name: str, *overrides: str, **options: Any) -> Any:
@@ -148,6 +157,34 @@ def test_more_than_fits_is_noted() -> None:
     assert "more than 40 GB; lower micro_batch_size" in note
     (note,) = write("qwen3_8b_stage1").notes
     assert note == "memory: at most about 27 GiB on each of 8 GPUs (an estimate)"
+
+
+def test_what_does_not_fit_is_not_said_to_fit() -> None:
+    """OpenR1-Math's rows are too long for an adapter on one 24 GB GPU, unless the model is loaded in 4 bits."""
+    written = write("qwen3_8b_lora_stage2", dataset_name="openr1_math")
+    note = written.notes[-1]
+    assert re.search(r"about 27 GiB on one GPU .*: more than 24 GB; lower sequence_len, or set adapter=qlora", note)
+    for stage in written.chain:
+        assert "# Memory: about 27 GiB per GPU by the estimate, more than these have.\n" in stage.text
+        assert "fit 24 GB" not in stage.text
+    changes = re.search(r"set (adapter=\S+ load_in_4bit=\S+) \(about (\d+) GiB\)", note)
+    assert changes is not None
+    smaller = write("qwen3_8b_lora_stage2", *changes[1].split(), dataset_name="openr1_math")
+    assert smaller.notes[-1] == f"memory: at most about {changes[2]} GiB on one GPU (an estimate)"
+    assert "# Memory:" not in smaller.text
+    assert "in micro-batches that fit 24 GB" in smaller.text
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("data", DATASETS)
+def test_every_cell_of_the_papers_table_fits_its_gpus(model: str, data: str) -> None:
+    for stage in ("sft", "stage2", "key", "sftkey_plain"):
+        written = write(f"{model}_{stage}", dataset_name=data)
+        assert any(
+            re.fullmatch(r"memory: at most about \d+ GiB on each of 8 GPUs \(an estimate\)", note)
+            for note in written.notes
+        )
+        assert "# Memory:" not in written.text
 
 
 @pytest.mark.parametrize(

@@ -156,8 +156,12 @@ def write_recipe(
         _keep_comment_after(document, "deepspeed", _commented(settings))
     for key, value in changes:
         _override(document, key, value, known_keys)
-    notes += _memory_note(recipe, document, model_id)
-    text = _header(recipe, names, file_name or "<this file>", command, before) + _body(document)
+    memory = _memory(recipe, document, model_id)
+    notes += memory.notes
+    body = _body(document)
+    if memory.too_large is not None:
+        body = body.replace(f" in micro-batches that fit {recipe.gpu_gigabytes} GB.", " in micro-batches.", 1)
+    text = _header(recipe, names, file_name or "<this file>", command, before, memory.too_large) + body
     config = yaml.safe_load(text)
     if config != _plain(document):
         raise AssertionError(f"{recipe.name} did not survive being written; its text would be read as {config}")
@@ -370,24 +374,47 @@ def _quoted(value: Any) -> Any:
     return value
 
 
-def _memory_note(recipe: ShippedRecipe, document: Any, model_id: str | None) -> list[str]:
+@dataclass(frozen=True)
+class _Memory:
+    """What a written recipe needs on each GPU that it is written for, as far as that is known.
+
+    Attributes:
+        notes: For the user.
+        too_large: The peak in GiB where that is more than the GPU has; the recipe's own comments say otherwise then.
+    """
+
+    notes: tuple[str, ...] = ()
+    too_large: float | None = None
+
+
+def _memory(recipe: ShippedRecipe, document: Any, model_id: str | None) -> _Memory:
     shape = _architecture(model_id) if model_id else recipe.architecture
     if recipe.gpus is None or recipe.gpu_gigabytes is None:
-        return []
+        return _Memory()
     if shape is None:
-        return [f"memory: the shape of {model_id} isn't known here, so nothing says whether it fits"]
-    settings = deepspeed_settings(_plain(document.get("deepspeed")), recipe.path.parent)
+        return _Memory((f"memory: the shape of {model_id} isn't known here, so nothing says whether it fits",))
     try:
-        stage = int(settings["zero_optimization"]["stage"]) if settings else 0
-        estimate = estimate_memory(shape, _plain(document), gpus=recipe.gpus, zero_stage=stage)
+        peak = _peak(recipe, document, shape)
     except (KeyError, TypeError, ValueError) as error:
-        return [f"memory: no estimate ({error})"]
-    peak, has = estimate.peak / GIB, recipe.gpu_gigabytes * 10**9 / GIB
+        return _Memory((f"memory: no estimate ({error})",))
     place = f"each of {recipe.gpus} GPUs" if recipe.gpus > 1 else "one GPU"
     note = f"memory: at most about {peak:.0f} GiB on {place} (an estimate)"
-    return [
-        note if peak <= has else f"{note}: more than {recipe.gpu_gigabytes} GB; lower micro_batch_size or sequence_len"
-    ]
+    has = recipe.gpu_gigabytes * 10**9 / GIB
+    if peak <= has:
+        return _Memory((note,))
+    means = ["lower micro_batch_size"] if int(document.get("micro_batch_size") or 1) > 1 else []
+    means.append("lower sequence_len")
+    if document.get("adapter") and not document.get("load_in_4bit"):
+        four_bits = _peak(recipe, {**document, "adapter": "qlora", "load_in_4bit": True}, shape)
+        if four_bits <= has:
+            means.append(f"set adapter=qlora load_in_4bit=true (about {four_bits:.0f} GiB)")
+    return _Memory((f"{note}: more than {recipe.gpu_gigabytes} GB; {', or '.join(means)}",), peak)
+
+
+def _peak(recipe: ShippedRecipe, document: Any, shape: Architecture) -> float:
+    settings = deepspeed_settings(_plain(document.get("deepspeed")), recipe.path.parent)
+    stage = int(settings["zero_optimization"]["stage"]) if settings else 0
+    return estimate_memory(shape, _plain(document), gpus=recipe.gpus or 1, zero_stage=stage).peak / GIB
 
 
 def _architecture(model_id: str) -> Architecture | None:
@@ -402,11 +429,20 @@ def _architecture(model_id: str) -> Architecture | None:
         return None
 
 
-def _header(recipe: ShippedRecipe, names: _Names, file_name: str, command: str, before: WrittenRecipe | None) -> str:
+def _header(
+    recipe: ShippedRecipe,
+    names: _Names,
+    file_name: str,
+    command: str,
+    before: WrittenRecipe | None,
+    too_large: float | None,
+) -> str:
     """The comment at the top, true for the recipe as written."""
     lines = recipe.text.split("base_model:", 1)[0].splitlines()
     what = [line for line in lines if not re.match(r"# (Run with|Hardware|      or): ", line) and line.startswith("#")]
     rest = [line for line in lines if line.startswith("# Hardware: ")]
+    if too_large is not None:
+        rest.append(f"# Memory: about {too_large:.0f} GiB per GPU by the estimate, more than these have.")
     text = "\n".join(what)
     if not names.fixed:
         old = recipe.model.rpartition("/")[2]
