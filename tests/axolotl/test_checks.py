@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,8 +99,58 @@ def test_a_good_recipe_passes() -> None:
         ({"sftkey_segment_weights": {"answers": 1}}, "maps thinking, format and answer"),
         ({"sftkey_segment_weights": {"answer": -1}}, "weights are numbers >= 0"),
         ({"sftkey_segment_weights": {"answer": 0, "format": 0}}, "leaves nothing to train"),
+        ({"sftkey_context_grad": "no"}, "sftkey_context_grad: 'no' is not true or false"),
     ],
 )
 def test_an_impossible_recipe_says_what_to_change(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         check_recipe({**RECIPE, **changes})
+
+
+ANSWER_ONLY = {**RECIPE, "sftkey_context_grad": False}
+
+
+def test_recipes_with_the_answer_only_gradient(tmp_path: Path) -> None:
+    check_recipe(ANSWER_ONLY)
+    check_recipe({**ANSWER_ONLY, "sftkey_method": "key"})
+    check_recipe({**ANSWER_ONLY, "sftkey_segment_weights": {"thinking": 0, "answer": 2}})
+    check_recipe({**ANSWER_ONLY, "adapter": "lora", "attn_implementation": "flash_attention_2"})
+    check_recipe({**ANSWER_ONLY, "gradient_checkpointing": True, "sample_packing": False})
+    check_recipe({**ANSWER_ONLY, "fsdp_version": 2, "fsdp_config": {"offload_params": False}})
+    (tmp_path / "zero2.json").write_text('{"zero_optimization": {"stage": 2}}')
+    check_recipe({**ANSWER_ONLY, "deepspeed": "zero2.json", "axolotl_config_path": str(tmp_path / "recipe.yml")})
+    # The exact gradient goes with all of it.
+    check_recipe({**RECIPE, "sftkey_method": "sft-tag", "sample_packing": True, "sftkey_context_grad": True})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sftkey_method": "sft-tag"}, "sft-tag does not go with .*trains the thinking.*set it to key-tag or key"),
+        ({"sftkey_segment_weights": {"thinking": 0.2}}, "sftkey_segment_weights: thinking: 0.2 .*set it to 0"),
+        ({"sftkey_segment_schedule": {"thinking": 1}}, "sftkey_segment_schedule: thinking: 1 .*set it to 0"),
+        ({"sample_packing": True}, "sample_packing .*each row has a context of its own; remove it"),
+        ({"neftune_noise_alpha": 5}, "neftune_noise_alpha .*remove it"),
+        ({"flex_attention": True}, "flex_attention .*remove it"),
+        ({"attn_implementation": "flex_attention"}, "set it to sdpa, eager or flash_attention_2"),
+        ({"tensor_parallel_size": 2}, "tensor_parallel_size: 2 .*remove it"),
+        ({"adapter": "llama-adapter"}, "adapter: llama-adapter .*set it to lora or qlora"),
+        ({"fsdp_config": {"offload_params": True}}, "FSDP of version 1 .*set fsdp_version: 2"),
+        (
+            {"fsdp_version": 2, "fsdp_config": {"activation_checkpointing": True}},
+            "activation_checkpointing .*remove it",
+        ),
+        ({"deepspeed": {"zero_optimization": {"stage": 3}}}, "DeepSpeed ZeRO-3 .*use ZeRO-1 or 2"),
+        ({"deepspeed": "no/such/zero3_bf16.json"}, "DeepSpeed ZeRO-3"),
+    ],
+)
+def test_what_does_not_go_with_the_answer_only_gradient(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        check_recipe({**ANSWER_ONLY, **changes})
+
+
+def test_the_zero_stage_is_read_from_the_file(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text('{"zero_optimization": {"stage": 3}}')
+    recipe = {**ANSWER_ONLY, "deepspeed": "plan.json", "axolotl_config_path": str(tmp_path / "recipe.yml")}
+    with pytest.raises(RecipeError, match="ZeRO-3"):
+        check_recipe(recipe)

@@ -47,6 +47,12 @@ class SFTKeyArgs(BaseModel):
         "Compute the output layer and the loss at labelled positions only: same loss and gradients, less time and "
         "memory. false takes the standard path.",
     )
+    sftkey_context_grad: bool | None = _described(
+        True,
+        "Experimental: false runs prompt and thinking once without gradient and trains on what follows them against "
+        "their keys and values as constants. The loss stays the same and the gradient does not: another method, at a "
+        "lower price. For the methods key-tag and key.",
+    )
     sftkey_segment_weights: dict[Literal["thinking", "format", "answer"], float] | None = _described(
         None,
         "Weight of each segment's tokens in the loss, normalised by the sum of weights; by default 1 for what the method "

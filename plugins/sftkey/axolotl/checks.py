@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import reprlib
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from sftkey.axolotl.args import KEYS, PREFIX
 from sftkey.datasets.registry import DATASETS, OWN_DATA
 from sftkey.errors import RecipeError
 from sftkey.methods import METHODS
-from sftkey.segments import SEGMENT_GROUPS
+from sftkey.segments import AFTER_THINKING, SEGMENT_GROUPS
 from sftkey.templates import END_OF_TURN, PLAIN, START_OF_TURN, TAGGED, TEMPLATES, chat_template
 
 Recipe = Mapping[str, Any]
@@ -298,6 +299,76 @@ def _segment_weights(cfg: Recipe) -> None:
             )
 
 
+_ATTENTION_WITH_CACHE = ("eager", "sdpa", "flash_attention")
+_ADAPTERS_WITH_CACHE = ("lora", "qlora")
+
+
+def _context_grad(cfg: Recipe) -> None:
+    wanted = cfg.get("sftkey_context_grad")
+    if wanted is None or wanted is True:
+        return
+    if wanted is not False:
+        raise RecipeError(f"sftkey_context_grad: {wanted!r} is not true or false")
+
+    def refuse(what: str, how: str) -> RecipeError:
+        return RecipeError(f"{what} does not go with sftkey_context_grad: false ({how}), or remove sftkey_context_grad")
+
+    method = METHODS[cfg["sftkey_method"]]
+    if not method.trained <= AFTER_THINKING:
+        after = " or ".join(name for name, other in METHODS.items() if other.trained <= AFTER_THINKING)
+        raise refuse(
+            f"sftkey_method: {method.name}", f"it trains the thinking, which would get no gradient; set it to {after}"
+        )
+    for key in ("sftkey_segment_weights", "sftkey_segment_schedule"):
+        if (cfg.get(key) or {}).get("thinking"):
+            raise refuse(f"{key}: thinking: {cfg[key]['thinking']}", "the thinking gets no gradient; set it to 0")
+    for key, why in (
+        ("sample_packing", "each row has a context of its own"),
+        ("neftune_noise_alpha", "its noise depends on the length of what is run, and a row is run in two parts"),
+        ("xformers_attention", "it was not made to attend to a cache in training"),
+        ("flex_attention", "it was not made to attend to a cache in training"),
+        ("sage_attention", "it was not made to attend to a cache in training"),
+        ("s2_attention", "it was not made to attend to a cache in training"),
+    ):
+        if cfg.get(key):
+            raise refuse(key, f"{why}; remove it")
+    for key in ("sequence_parallel_degree", "tensor_parallel_size"):
+        if (cfg.get(key) or 1) > 1:
+            raise refuse(f"{key}: {cfg[key]}", "it was not made for a second pass; remove it")
+    attention = cfg.get("attn_implementation")
+    if attention is not None and not str(attention).startswith(_ATTENTION_WITH_CACHE):
+        raise refuse(f"attn_implementation: {attention}", "set it to sdpa, eager or flash_attention_2")
+    adapter = cfg.get("adapter")
+    if adapter is not None and adapter not in _ADAPTERS_WITH_CACHE:
+        raise refuse(f"adapter: {adapter}", "set it to lora or qlora")
+    if cfg.get("fsdp") or cfg.get("fsdp_config"):
+        options = cfg.get("fsdp_config") or {}
+        options = options if isinstance(options, Mapping) else {}
+        if str(cfg.get("fsdp_version") or options.get("fsdp_version") or options.get("version")) != "2":
+            raise refuse("FSDP of version 1", "it must see every pass of the model; set fsdp_version: 2")
+        if options.get("activation_checkpointing") or options.get("fsdp_activation_checkpointing"):
+            raise refuse(
+                "fsdp_config: activation_checkpointing", "a layer that is run again would need its cache; remove it"
+            )
+    if _zero_stage(cfg) == 3:
+        raise refuse("DeepSpeed ZeRO-3", "its engine must see every pass of the model; use ZeRO-1 or 2")
+
+
+def _zero_stage(cfg: Recipe) -> int | None:
+    """The ZeRO stage of a recipe's DeepSpeed file; None where there is none, or no file that says it."""
+    config = cfg.get("deepspeed")
+    if isinstance(config, str):
+        beside = Path(str(cfg.get("axolotl_config_path") or "")).parent / config
+        path = Path(config) if Path(config).is_file() else beside
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            # Axolotl, which reads the file next, says what is wrong with it.
+            return 3 if "zero3" in str(config) else None
+    stage = config.get("zero_optimization", {}).get("stage") if isinstance(config, Mapping) else None
+    return stage if isinstance(stage, int) else None
+
+
 _CHECKS: tuple[Callable[[Recipe], None], ...] = (
     _requires,  # first: a newer version's keys are unknown here
     _keys,
@@ -311,4 +382,5 @@ _CHECKS: tuple[Callable[[Recipe], None], ...] = (
     _warmup,
     _tags,
     _segment_weights,
+    _context_grad,
 )

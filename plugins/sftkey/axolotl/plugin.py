@@ -195,7 +195,13 @@ class SFTKeyPlugin(BasePlugin):
             sparse_logits=cfg.sftkey_sparse_logits is not False,
             weights=weights,
             end_weights=end_weights,
+            context_grad=cfg.sftkey_context_grad is not False,
         )
+        if cfg.sftkey_context_grad is False:
+            _log_once(
+                "sftkey_context_grad: false: the gradient leaves out what the context's keys and values owe to the weights"
+                + ("; gradient checkpointing is off in training steps" if cfg.gradient_checkpointing else "")
+            )
         _stop_at_end_of_turn(trainer)
         if cfg.sftkey_warmup_epochs is not None:
             # Axolotl makes steps of warmup_ratio by cutting off, turns 1 step into 2, and takes max_steps for all epochs.
