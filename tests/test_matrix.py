@@ -8,7 +8,7 @@ import pytest
 from sftkey.chain import plan_chain
 from sftkey.datasets.registry import DATASETS
 from sftkey.errors import RecipeError
-from sftkey.matrix import METHODS, MODELS, plan_cells, recipes_by_model, save_recipes
+from sftkey.matrix import METHODS, MODELS, notes_of, plan_cells, recipes_by_model, save_recipes
 from sftkey.methods import STRATEGIES
 
 
@@ -68,3 +68,14 @@ def test_only_recipes_that_can_be_moved() -> None:
     assert "demo" not in catalogue
     for model in MODELS:
         assert set(catalogue[model]) == set(STRATEGIES)
+
+
+def test_notes_are_said_once_and_memory_only_where_it_is_short() -> None:
+    notes = notes_of(plan_cells(MODELS, tuple(DATASETS), METHODS))
+    assert [note.split(" ")[0] for note in notes] == ["OpenR1-Math-220k", "CoT-Collection", "CoT-Collection"]
+    assert "num_epochs=1" in notes[2]
+    larger = notes_of(plan_cells(["qwen3_8b"], ["gsm8k"], ["SFTKey-Tag"], overrides=["micro_batch_size=64"]))
+    assert [note.partition(":")[0] for note in larger] == ["qwen3_8b_stage1.yml", "qwen3_8b_stage2.yml"]
+    assert all("more than 40 GB" in note for note in larger)
+    (unknown,) = notes_of(plan_cells(["qwen3_8b=my/Tiny"], ["gsm8k"], ["SFT"]))
+    assert "the shape of my/Tiny isn't known here" in unknown

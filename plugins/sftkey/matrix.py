@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from sftkey.axolotl.marker import write_text_atomically
 from sftkey.datasets.registry import DATASETS
 from sftkey.errors import RecipeError
 from sftkey.methods import STRATEGIES
@@ -101,6 +102,18 @@ def plan_cells(
     return cells
 
 
+def notes_of(cells: Sequence[Cell]) -> list[str]:
+    """What to know about the data of the cells, each once, and which recipes don't fit the GPUs that they are written for."""
+    found: dict[str, None] = {}
+    for recipe in (recipe for cell in cells for recipe in cell.recipes):
+        for note in recipe.notes:
+            if note != recipe.memory_note:
+                found[note] = None
+            elif not recipe.fits:
+                found[f"{recipe.file_name}: {note}"] = None
+    return list(found)
+
+
 def recipes_by_model() -> dict[str, dict[str, ShippedRecipe]]:
     """The shipped recipes by model name and strategy; only of models whose recipes can be moved to other data."""
     found: dict[str, dict[str, ShippedRecipe]] = {}
@@ -152,7 +165,8 @@ def save_recipes(cells: Sequence[Cell], folder: Path, *, force: bool = False) ->
         )
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in files.items():
-        path.write_text(text, encoding="utf-8")
+        # Whole or not at all: half a recipe of a killed run would be taken for one that somebody changed.
+        write_text_atomically(path, text)
     return list(files)
 
 

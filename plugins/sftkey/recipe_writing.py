@@ -73,6 +73,8 @@ class WrittenRecipe:
         notes: Remarks for the user.
         before: The stage that it starts from.
         command: The command that writes this recipe.
+        memory_note: The one of the notes that is about memory; ``None`` where nothing is known.
+        fits: Whether it fits the GPUs that it is written for; ``False`` too where that isn't known.
     """
 
     file_name: str
@@ -81,6 +83,8 @@ class WrittenRecipe:
     notes: tuple[str, ...]
     before: WrittenRecipe | None
     command: str
+    memory_note: str | None = None
+    fits: bool = False
 
     @property
     def chain(self) -> tuple[WrittenRecipe, ...]:
@@ -157,7 +161,7 @@ def write_recipe(
     for key, value in changes:
         _override(document, key, value, known_keys)
     memory = _memory(recipe, document, model_id)
-    notes += memory.notes
+    notes += [memory.note] if memory.note else []
     body = _body(document)
     if memory.too_large is not None:
         body = body.replace(f" in micro-batches that fit {recipe.gpu_gigabytes} GB.", " in micro-batches.", 1)
@@ -165,7 +169,7 @@ def write_recipe(
     config = yaml.safe_load(text)
     if config != _plain(document):
         raise AssertionError(f"{recipe.name} did not survive being written; its text would be read as {config}")
-    return WrittenRecipe(own_name, text, config, tuple(notes), before, command)
+    return WrittenRecipe(own_name, text, config, tuple(notes), before, command, memory.note, memory.fits)
 
 
 def model_slug(model_id: str) -> str:
@@ -379,11 +383,13 @@ class _Memory:
     """What a written recipe needs on each GPU that it is written for, as far as that is known.
 
     Attributes:
-        notes: For the user.
+        note: For the user; ``None`` for a recipe that is written for no GPU.
+        fits: Whether it is known to fit.
         too_large: The peak in GiB where that is more than the GPU has; the recipe's own comments say otherwise then.
     """
 
-    notes: tuple[str, ...] = ()
+    note: str | None = None
+    fits: bool = False
     too_large: float | None = None
 
 
@@ -392,23 +398,23 @@ def _memory(recipe: ShippedRecipe, document: Any, model_id: str | None) -> _Memo
     if recipe.gpus is None or recipe.gpu_gigabytes is None:
         return _Memory()
     if shape is None:
-        return _Memory((f"memory: the shape of {model_id} isn't known here, so nothing says whether it fits",))
+        return _Memory(f"memory: the shape of {model_id} isn't known here, so nothing says whether it fits")
     try:
         peak = _peak(recipe, document, shape)
     except (KeyError, TypeError, ValueError) as error:
-        return _Memory((f"memory: no estimate ({error})",))
+        return _Memory(f"memory: no estimate ({error})")
     place = f"each of {recipe.gpus} GPUs" if recipe.gpus > 1 else "one GPU"
     note = f"memory: at most about {peak:.0f} GiB on {place} (an estimate)"
     has = recipe.gpu_gigabytes * 10**9 / GIB
     if peak <= has:
-        return _Memory((note,))
+        return _Memory(note, fits=True)
     means = ["lower micro_batch_size"] if int(document.get("micro_batch_size") or 1) > 1 else []
     means.append("lower sequence_len")
     if document.get("adapter") and not document.get("load_in_4bit"):
         four_bits = _peak(recipe, {**document, "adapter": "qlora", "load_in_4bit": True}, shape)
         if four_bits <= has:
             means.append(f"set adapter=qlora load_in_4bit=true (about {four_bits:.0f} GiB)")
-    return _Memory((f"{note}: more than {recipe.gpu_gigabytes} GB; {', or '.join(means)}",), peak)
+    return _Memory(f"{note}: more than {recipe.gpu_gigabytes} GB; {', or '.join(means)}", too_large=peak)
 
 
 def _peak(recipe: ShippedRecipe, document: Any, shape: Architecture) -> float:

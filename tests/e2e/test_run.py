@@ -9,7 +9,7 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,26 +97,35 @@ def kill_and_wait(process: subprocess.Popen[bytes], whole_tree: bool) -> None:
     assert not alive, [child.cmdline() for child in alive]
 
 
-def at_any_time(workplace: Path, generator: random.Random) -> Iterator[None]:
-    """Mostly while starting up."""
-    deadline = time.monotonic() + generator.uniform(0.5, 20)
+Moment = Callable[[Path, random.Random, float], Iterator[None]]
+
+
+def at_any_time(workplace: Path, generator: random.Random, seconds: float) -> Iterator[None]:
+    """Anywhere in the first third of what an undisturbed run takes: mostly while starting up."""
+    deadline = time.monotonic() + generator.uniform(0.02, 0.33) * seconds
     while time.monotonic() < deadline:
         yield
 
 
-def after_a_checkpoint(workplace: Path, generator: random.Random) -> Iterator[None]:
+def while_preparing(workplace: Path, generator: random.Random, seconds: float) -> Iterator[None]:
+    """While prepared data is being saved: its folder is there."""
+    yield from until_new(workplace, "prepared/*/*/")
+    time.sleep(generator.uniform(0, 0.02))
+
+
+def after_a_checkpoint(workplace: Path, generator: random.Random, seconds: float) -> Iterator[None]:
     """Between two checkpoints, or while a later one is being saved."""
     yield from until_new(workplace, "out/*/checkpoint-*/trainer_state.json")
     time.sleep(generator.uniform(0, 1.5))
 
 
-def while_saving(workplace: Path, generator: random.Random) -> Iterator[None]:
+def while_saving(workplace: Path, generator: random.Random, seconds: float) -> Iterator[None]:
     """While a checkpoint is being saved: its folder is there."""
     yield from until_new(workplace, "out/*/checkpoint-*")
     time.sleep(generator.uniform(0, 0.1))
 
 
-def before_the_marker(workplace: Path, generator: random.Random) -> Iterator[None]:
+def before_the_marker(workplace: Path, generator: random.Random, seconds: float) -> Iterator[None]:
     """While the final weights are being saved, or just before the marker says that the stage is finished."""
     yield from until_new(workplace, "out/*/model.safetensors")
     time.sleep(generator.uniform(0, 0.3))
@@ -128,48 +137,73 @@ def until_new(workplace: Path, pattern: str) -> Iterator[None]:
         yield
 
 
-MOMENTS = (at_any_time, after_a_checkpoint, while_saving, before_the_marker)
+MOMENTS: tuple[Moment, ...] = (at_any_time, while_preparing, after_a_checkpoint, while_saving, before_the_marker)
+
+
+def wipe(workplace: Path) -> None:
+    for name in ("out", "prepared"):
+        shutil.rmtree(workplace / name, ignore_errors=True)
+
+
+class Undisturbed:
+    """What a run leaves behind that nobody kills, and what each killed one is held to."""
+
+    def __init__(self, workplace: Path) -> None:
+        began, log = time.monotonic(), workplace / "undisturbed.log"
+        assert start(workplace, log).wait() == 0, log.read_text()[-4000:]
+        self.seconds = time.monotonic() - began
+        self.weights, self.markers = outputs(workplace), markers(workplace)
+        self.workplace = workplace
+
+    def check(self, finished: dict[str, Any], said: str) -> None:
+        """The run has ended: same weights, same number of steps, each logged once, no finished stage trained again."""
+        now = markers(self.workplace)
+        assert now.keys() == self.markers.keys(), said
+        for name, marker in finished.items():
+            assert now[name] == marker, said
+        actual = outputs(self.workplace)
+        for name, weights in self.weights.items():
+            assert weights.keys() == actual[name].keys()
+            for key, value in weights.items():
+                assert torch.equal(value, actual[name][key]), (said, name, key)
+        for name, marker in now.items():
+            assert marker["training"]["steps"] == self.markers[name]["training"]["steps"]
+            assert marker["data"] == self.markers[name]["data"]
+            history = json.loads((self.workplace / "out" / name / "trainer_state.json").read_text())["log_history"]
+            steps = [entry["step"] for entry in history if "loss_answer" in entry]
+            assert steps == sorted(set(steps)), said
 
 
 def test_killed_at_random_moments(workplace: Path) -> None:
-    log = workplace / "undisturbed.log"
-    assert start(workplace, log).wait() == 0, log.read_text()[-4000:]
-    expected, expected_markers = outputs(workplace), markers(workplace)
-    shutil.rmtree(workplace / "out")
-
+    undisturbed = Undisturbed(workplace)
+    wipe(workplace)
     seed = int(os.environ.get("SFTKEY_KILL_SEED", random.randrange(10**6)))
     generator = random.Random(seed)
     log = workplace / "killed.log"
     finished: dict[str, Any] = {}
-    kills = []
+    kills: list[str] = []
     for moment in generator.sample(MOMENTS, len(MOMENTS)):
+        said = f"SFTKEY_KILL_SEED={seed}: killed {kills}"
         process = start(workplace, log)
-        for _ in moment(workplace, generator):
+        for _ in moment(workplace, generator, undisturbed.seconds):
             if process.poll() is not None:
                 break
             time.sleep(0.002)
         if process.poll() is not None:
-            assert process.returncode == 0, log.read_text()[-4000:]
-            break
+            # The moment had passed already, or never came. The next one gets a run from the beginning.
+            assert process.returncode == 0, (said, log.read_text()[-4000:])
+            undisturbed.check(finished, said)
+            kills.append("(ended)")
+            finished.clear()
+            wipe(workplace)
+            continue
         kill_and_wait(process, whole_tree=generator.random() < 0.5)
         kills.append(moment.__name__)
         for name, marker in markers(workplace).items():
             assert finished.setdefault(name, marker) == marker, "a finished stage was trained again"
     said = f"SFTKEY_KILL_SEED={seed}: killed {kills}"
     print(said)
-    assert len(kills) >= 3, said
-    assert start(workplace, log).wait() == 0, log.read_text()[-4000:]
-
-    for name, marker in finished.items():
-        assert markers(workplace)[name] == marker, said
-    actual = outputs(workplace)
-    for name, weights in expected.items():
-        assert weights.keys() == actual[name].keys()
-        for key, value in weights.items():
-            assert torch.equal(value, actual[name][key]), (said, name, key)
-    for name, marker in markers(workplace).items():
-        assert marker["training"]["steps"] == expected_markers[name]["training"]["steps"]
-        history = json.loads((workplace / "out" / name / "trainer_state.json").read_text())["log_history"]
-        steps = [entry["step"] for entry in history if "loss_answer" in entry]
-        assert steps == sorted(set(steps)), said
+    assert len(kills) - kills.count("(ended)") >= 3, said
+    assert start(workplace, log).wait() == 0, (said, log.read_text()[-4000:])
+    undisturbed.check(finished, said)
     assert "going on from" in log.read_text(), said

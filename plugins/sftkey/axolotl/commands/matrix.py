@@ -78,7 +78,7 @@ def matrix_command(
     What follows -- goes to the launcher: --launcher torchrun -- --nproc_per_node 8.
     """
     from sftkey.datasets.registry import DATASETS
-    from sftkey.matrix import LOGS_FOLDER, METHODS, MODELS, RECIPES_FOLDER, plan_cells, save_recipes
+    from sftkey.matrix import LOGS_FOLDER, METHODS, MODELS, RECIPES_FOLDER, notes_of, plan_cells, save_recipes
     from sftkey.running import Launch
 
     settings = evaluation_settings(options)
@@ -91,6 +91,8 @@ def matrix_command(
         output_root=output_root,
         overrides=overrides,
     )
+    for note in notes_of(cells):
+        click.echo(f"note: {note}", err=True)
     launch = Launch(launcher, launcher_arguments(ctx))
     folder = Path(output_root) / RECIPES_FOLDER
     if dry_run:
