@@ -155,7 +155,9 @@ def _describe(planned: Sequence[PlannedCell], launch: Launch, settings: Evaluati
                 commands[shlex.join(launch.train_command(stage.recipe, stage.arguments))] = None
             if settings is not None and not (stage.finished and is_evaluated(stage, settings)):
                 commands[shlex.join(evaluation_command(stage, settings))] = None
-    return "\n".join([format_table(rows), "", f"{len(commands)} commands to run:", *commands])
+    return "\n".join(
+        [format_table(rows), "", f"{len(commands)} command{'s' if len(commands) != 1 else ''} to run:", *commands]
+    )
 
 
 def _write_slurm(

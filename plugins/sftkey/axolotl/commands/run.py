@@ -161,7 +161,7 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 def run_command(
     ctx: click.Context, /, recipe: str, launcher: str | None, last_only: bool, dry_run: bool, **options: Any
 ) -> None:
-    r"""Train RECIPE and the stages that it builds on, and evaluate them.
+    """Train RECIPE and the stages that it builds on, and evaluate them.
 
     \b
     axolotl sftkey run RECIPE [AXOLOTL OPTIONS] [--eval ...] [-- LAUNCHER ARGUMENTS]
@@ -176,7 +176,7 @@ def run_command(
     with other settings is never trained over: that is an error.
 
     What follows -- goes to the launcher: --launcher torchrun -- --nproc_per_node 8.
-    """
+    """  # noqa: D301  # \b is click's sign for lines that aren't to be wrapped.
     from axolotl.cli.main import train
 
     from sftkey.chain import plan_chain
