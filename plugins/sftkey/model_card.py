@@ -45,6 +45,7 @@ _SHOWN_SETTINGS = (
     "sftkey_tags",
     "sftkey_segment_weights",
     "sftkey_segment_schedule",
+    "sftkey_context_grad",
     "seed",
 )
 

@@ -28,6 +28,9 @@ DATA_SETS: Mapping[str, str] = {
 
 ORDER = (BASE, *STRATEGIES)
 
+ANSWER_ONLY = ", answer-only gradient"
+"""Behind a strategy with a stage of ``sftkey_context_grad: false``: another method, with no figures in the paper."""
+
 _STAGE_NAMES = {"sft": "SFT", "sft-tag": "SFT-Tag", "key-tag": "Key-Tag", "key": "Key"}
 _NOT_A_VARIANT = (
     "output_dir", "base_model", "lora_model_dir", "tokenizer_config", "sftkey_after", "datasets",
@@ -117,6 +120,10 @@ def strategy_of(methods: Iterable[str | None]) -> str:
     return " then ".join("unknown method" if name is None else _STAGE_NAMES.get(name, name) for name in methods)
 
 
+def _answer_only(stage: Stage) -> bool:
+    return stage.config.get("sftkey_context_grad") is False
+
+
 def _with_model_names(runs: list[Run]) -> list[Run]:
     """Shorten the models' names as far as they stay different."""
     by_short: dict[str, set[str]] = defaultdict(set)
@@ -137,7 +144,7 @@ def _run(stage: Stage, collection: Collection) -> Run:
     evaluations = collection.evaluations.get(stage.directory, [])
     run = Run(
         model=first.base_model or "unknown model",
-        strategy=strategy_of(methods),
+        strategy=strategy_of(methods) + (ANSWER_ONLY if any(map(_answer_only, chain)) else ""),
         stages=chain,
         trained_on=tuple(sorted({name for part in chain for name in part.data})),
         variant="",
