@@ -259,6 +259,23 @@ def test_rows_that_cannot_be_used(stage1_recipe: dict[str, Any], tmp_path: Path)
     assert len(renamed.train_dataset) == 1
 
 
+def test_a_row_of_exactly_sequence_len_is_whole(stage1_recipe: dict[str, Any], tmp_path: Path) -> None:
+    import json
+
+    data = tmp_path / "rows.jsonl"
+    rows = [{"question": "q", "thinking": "so " * count, "answer": "a"} for count in range(1, 7)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stage1_recipe["datasets"] = [{"path": str(data), "type": "sftkey.datasets.columns"}]
+    lengths = [len(row["input_ids"]) for row in build(stage1_recipe, tmp_path).train_dataset]
+    longest = max(lengths)
+    assert lengths.count(longest) == 1
+    for sequence_len, count in ((longest, 6), (longest - 1, 5)):
+        trainer = build({**stage1_recipe, "sequence_len": sequence_len}, tmp_path)
+        assert len(trainer.train_dataset) == count
+        end_of_turn = trainer.processing_class.eos_token_id
+        assert all(row["labels"][-1] == end_of_turn for row in trainer.train_dataset)
+
+
 def test_data_of_ours_without_the_plugin(stage1_recipe: dict[str, Any], tmp_path: Path) -> None:
     from sftkey.errors import RecipeError
 

@@ -127,7 +127,8 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
             )
         if skipped:
             kept = pc.indices_nonzero(pc.equal(reasons.combine_chunks(), ""))
-            tokenized = tokenized.select(kept.to_numpy())
+            # Signed, because datasets can't slice a contiguous stretch by unsigned indices.
+            tokenized = tokenized.select(kept.to_numpy().astype("int64"))
         return tokenized.remove_columns([_SKIPPED])
 
     def _tokenize_batch(self, batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
