@@ -137,7 +137,7 @@ def test_weights_that_could_not_be_saved_leave_no_marker(tmp_path: Path, error: 
     plugin._lock.acquire()
 
     def save_and_unload() -> None:
-        # As Axolotl 0.21 does it.
+        # As Axolotl does it since 0.20.
         try:
             raise error
         finally:
