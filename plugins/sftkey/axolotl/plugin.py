@@ -222,8 +222,8 @@ class SFTKeyPlugin(BasePlugin):
     def post_train_unload(self, cfg: Any) -> None:
         """Write the trainer's log and, last, the completion marker.
 
-        Axolotl 0.19 calls this after a good end only, 0.20 and 0.21 also while an exception (a full disk, Ctrl-C while weights
-        are being saved) ends the run: then the stage hasn't finished.
+        Axolotl 0.19 calls this after a good end only, 0.20 and 0.21 also while an exception (a full disk, Ctrl-C) ends it
+        with the weights unsaved: then the stage hasn't finished.
         """
         if sys.exception() is not None:
             self._state = None
