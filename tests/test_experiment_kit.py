@@ -153,6 +153,9 @@ def test_the_answer_only_gradient_is_another_stage_2_from_the_same_weights(
     needed = ["--model", "m", "--dataset", "columns", "--train", "a", "--test", "b", "--output", "o"]
     assert not arguments(needed).answer_only_gradient
     assert arguments([*needed, "--answer-only-gradient"]).answer_only_gradient
+    assert arguments([*needed, "--leave-out", "SFT", "Key-Tag"]).leave_out == ["SFT", "Key-Tag"]
+    with pytest.raises(SystemExit):
+        arguments([*needed, "--leave-out", "SFT-Tag"])  # others start from its weights
 
 
 def test_only_the_answer_is_trained_in_stage_2(settings: Settings) -> None:

@@ -268,6 +268,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help=f"also train {ANSWER_ONLY.name!r}: Stage 2 with sftkey_context_grad: false",
     )
+    parser.add_argument(
+        "--leave-out",
+        nargs="+",
+        default=[],
+        choices=[cell.name for cell in CELLS if cell.name not in {other.after for other in CELLS}],
+        help="strategies that are not trained",
+    )
     for field in fields(Settings):
         if field.name not in ("model", "dataset", "train_file", "test_file"):
             kind = {"str": str, "int": int, "float": float}[str(field.type).split(" | ")[0]]
@@ -281,7 +288,8 @@ def main(argv: list[str] | None = None) -> None:
     """Run an experiment from the command line."""
     options = arguments(argv)
     settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
-    cells = (*CELLS, ANSWER_ONLY) if options.answer_only_gradient else CELLS
+    wanted = (*CELLS, ANSWER_ONLY) if options.answer_only_gradient else CELLS
+    cells = tuple(cell for cell in wanted if cell.name not in options.leave_out)
     Experiment(settings, options.output, cells=cells).run(
         Plan(options.seeds, options.epochs, options.items), options.minutes
     )
