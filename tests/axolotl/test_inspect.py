@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from commands import run, succeeded
 from sftkey.templates import system_prompt
 
 CONFIG = {
@@ -180,6 +181,19 @@ def test_rows_are_shown_with_trained_tokens_marked(workplace: Path) -> None:
     coloured = inspect(recipe, "--rows", "2", "--color").stdout
     green = re.findall(r"\x1b\[1;32m([^\x1b]*)\x1b\[0m", coloured)
     assert "".join(green) == "<Answer>5</Answer><|im_end|><Answer>a tag</Answer><|im_end|>"
+
+
+@pytest.mark.parametrize(("options", "coloured"), [(["--color"], True), ([], False)])
+def test_colours_reach_a_pager_when_asked_for(workplace: Path, options: list[str], coloured: bool) -> None:
+    """Through the real command: Axolotl has colorama take the colours out of what isn't a terminal."""
+    data = write_rows(workplace / "rows.jsonl", AWKWARD_ROWS[:1])
+    entry = {"path": data, "ds_type": "json", "split": "train", "type": "sftkey.datasets.columns"}
+    recipe = write_recipe(workplace, sftkey_method="key-tag", datasets=[entry])
+    output = succeeded(run("axolotl", "sftkey", "inspect", recipe, *options, cwd=workplace)).stdout
+    assert ("\x1b[1;32m<Answer>\x1b[0m\x1b[1;32m5\x1b[0m" in output) == coloured
+    assert ("T | <Answer>" in output) != coloured
+    # In the order in which it was written, whichever way it went.
+    assert output.index("== datasets") < output.index("row 0,") < output.index("<Answer>") < output.index("\nused ")
 
 
 def test_a_second_stage_is_inspected_before_the_first_has_run(workplace: Path) -> None:

@@ -59,12 +59,19 @@ def inspect_command(recipe: Path, rows: int, color: bool | None) -> None:
         for index, example in shown:
             render = render_colour if color else render_plain
             click.echo(f"\nrow {index}, {len(example.input_ids):,} tokens")
-            click.echo(render(example, decode), color=color)
+            click.echo(render(example, decode), file=_stdout(color), color=color)
         click.echo(f"\n{table(statistics)}")
         if not statistics.kept:
             empty.append(label)
     if empty:
         raise RecipeError(f"no row can be used of {'; '.join(empty)}: training would stop there")
+
+
+def _stdout(color: bool) -> Any:
+    """Where to write: for colours past colorama, which Axolotl starts and which takes them out of a pipe to a pager."""
+    from colorama import initialise
+
+    return initialise.orig_stdout if color and sys.stdout is initialise.wrapped_stdout else sys.stdout
 
 
 def recipe_to_inspect(path: Path) -> tuple[Any, list[str]]:
