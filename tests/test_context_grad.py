@@ -297,6 +297,36 @@ def test_dropout_is_drawn_for_the_context_too():
     assert not any(layer.keys.requires_grad for layer in rest["past_key_values"].layers)
 
 
+def test_a_compiled_model():
+    model = build(attn_implementation="sdpa")
+    compiled = torch.compile(model, backend="eager")
+    for seed in range(3):
+        rows = batch(ROWS, seed=seed)
+        expected = gradients(model, causal_loss(model, *rows, context_grad=False).loss)
+        found = causal_loss(compiled, *rows, context_grad=False)
+        assert_same(gradients(model, found.loss), expected)
+
+
+def test_a_fused_loss_takes_what_remains():
+    model = build(attn_implementation="sdpa").train()
+    plain = type(model).forward
+    seen = []
+
+    def forward(self, input_ids=None, labels=None, num_items_in_batch=None, logits_to_keep=0, **kwargs):
+        if labels is not None:
+            seen.append(tuple(labels.shape))
+            kwargs |= {"labels": labels, "num_items_in_batch": num_items_in_batch}
+        return plain(self, input_ids=input_ids, logits_to_keep=logits_to_keep, **kwargs)
+
+    rows = batch(ROWS)
+    expected = causal_loss(model, *rows, context_grad=False)
+    forward.__module__ = "liger_kernel.transformers.model.qwen3"
+    model.__class__ = type("Patched", (type(model),), {"forward": forward})
+    found = causal_loss(model, *rows, context_grad=False)
+    assert seen == [(4, 6)]
+    torch.testing.assert_close(found.loss, expected.loss, rtol=1e-5, atol=1e-6)
+
+
 def test_the_closed_cache_can_be_used_again():
     cache = ContextCache()
     states = torch.ones(1, 1, 3, 2)
@@ -432,6 +462,18 @@ def test_the_trainer_trains_by_it_and_evaluates_exactly(tmp_path, monkeypatch):
     assert [kwargs["context_grad"] for kwargs in seen] == [True]
     # The thinking is measured in evaluation, which only the whole sequence can do.
     assert metrics["eval_tokens_thinking"] > 0
+
+
+def test_mixed_precision_of_the_trainer(tmp_path):
+    exact, answer_only = (trained(tmp_path, context_grad=context_grad, bf16=True) for context_grad in (True, False))
+    losses = [[e["loss"] for e in trainer.state.log_history if "loss" in e] for trainer in (exact, answer_only)]
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=0.01)
+    assert losses[1][2] < losses[1][0]
+    # Accelerate has wrapped `forward`; that it can leave logits out is still seen.
+    rows = []
+    answer_only.model.lm_head.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[1]))
+    causal_loss(answer_only.model, *batch(ROWS), context_grad=False)
+    assert rows[0] == 1
 
 
 def test_accumulated_micro_batches_are_one_batch(tmp_path):
