@@ -316,3 +316,15 @@ def test_push(outputs: Path, monkeypatch: pytest.MonkeyPatch, public: bool) -> N
     assert not any(name.endswith(".safetensors") for name in uploaded["files"])
     assert "https://huggingface.co/me/qwen3" in result.output
     assert not (outputs / "stage2/share").exists()
+
+
+def test_a_push_that_cannot_be_is_a_message(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for repo, message in (("me/qwen3", "offline mode is enabled"), ("me/my/qwen3", "Repo id must be in the form")):
+        result = share(str(outputs / "stage2"), "--push-to-hub", repo)
+        assert result.exit_code == 1
+        assert f"Error: not uploaded to {repo}: " in result.output
+        assert message in result.output
+        assert "hf auth login" in result.output

@@ -411,10 +411,20 @@ def push_bundle(folder: Path, repo: str, *, private: bool) -> str:
 
     Returns:
         The address of the repository.
+
+    Raises:
+        RecipeError: The Hub can't be reached, or refuses: no login, no right to write there, a name that can't be.
     """
+    import httpx
     from huggingface_hub import HfApi
 
     api = HfApi()
-    address = api.create_repo(repo, private=private, exist_ok=True, repo_type="model")
-    api.upload_folder(folder_path=str(folder), repo_id=repo, repo_type="model", commit_message="Share with sftkey")
+    try:
+        address = api.create_repo(repo, private=private, exist_ok=True, repo_type="model")
+        api.upload_folder(folder_path=str(folder), repo_id=repo, repo_type="model", commit_message="Share with sftkey")
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        raise RecipeError(
+            f"not uploaded to {repo}: {error}\nLog in with `hf auth login`, with a token that may write there; then give "
+            "the same command again"
+        ) from error
     return str(address)
