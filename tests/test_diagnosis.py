@@ -24,6 +24,7 @@ from sftkey.diagnosis import (
     own_thinking,
     report,
 )
+from sftkey.diagnosis_terms import MEANINGS
 from sftkey.example import Example
 from sftkey.generation import Completion
 from sftkey.methods import METHODS
@@ -152,7 +153,7 @@ def test_verdicts() -> None:
     assert verdict({right: 100, because: 100}, 1.0) == (Verdict.NONE, 0.0)
     assert verdict({right: 200}, 1.0) == (Verdict.NONE, 0.0)
     # Ten rows without a finding exclude nothing.
-    assert verdict({right: 10}, 1.0) == (Verdict.TOO_FEW_ROWS, 0.0)
+    assert verdict({right: 10}, 1.0) == (Verdict.CANT_TELL, 0.0)
     assert verdict({right: 497, mendable: 3}, 0.994) == (Verdict.NONE, 0.006)
     # Where the thinking is rarely right, a wrong answer after it is rarely the answer's fault alone: 8 of 197 thinkings.
     assert verdict({right: 8, because: 189, unclear: 3}, 0.985) == (Verdict.NONE, 3 / 200 * 8 / 197)
@@ -160,6 +161,27 @@ def test_verdicts() -> None:
     assert verdict({right: 150, because: 10, unclear: 40}, 0.8) == (Verdict.HEADROOM, 0.2 * 150 / 160)
     # Never right, also with the reference thinking: nothing is known of the thinking.
     assert verdict({unclear: 200}, 0.0) == (Verdict.HEADROOM, 1.0)
+
+
+def test_what_was_never_written_is_no_finding() -> None:
+    right, because, missing = Outcome.RIGHT, Outcome.BECAUSE_OF_THINKING, Outcome.NO_THINKING
+    mended = judge_headroom([right] * 100 + [because] * 60 + [missing] * 40, 1.0, None)
+    assert mended["verdict"] is Verdict.NONE
+    assert mended["reason"].endswith(
+        "60 are wrong because of the thinking and 40 without one, and Stage 2 doesn't train the thinking"
+    )
+    # A model that hasn't learned the format, or never stops.
+    silent = judge_headroom([right] * 60 + [missing] * 140, 1.0, None)
+    assert silent["verdict"] is Verdict.CANT_TELL
+    assert "140 of 200 outputs have no complete thinking" in silent["reason"]
+    # A token limit below the references: the missing ones may be right with a higher one.
+    cut = judge_headroom([right] * 160 + [missing] * 40, 1.0, None, over_limit=0.2)
+    assert cut["verdict"] is Verdict.CANT_TELL
+    assert cut["reason"].startswith("20.0% of the reference responses are longer than the token limit")
+    # Neither hides what is found all the same, or that the answers are learned.
+    found = judge_headroom([Outcome.AFTER_CORRECT_THINKING] * 60 + [missing] * 140, 1.0, None, over_limit=0.5)
+    assert found["verdict"] is Verdict.HEADROOM
+    assert judge_headroom([missing] * 200, 1.0, AnswerLoss(0.001, 1.0, 10, 10))["verdict"] is Verdict.NONE
 
 
 def test_answer_loss_from_full_logits(model: Any, tokenize: ExampleTokenizer) -> None:
@@ -251,8 +273,15 @@ def test_reference_thinking_takes_the_place_of_the_models_own(
     assert found.given_own == answer_loss(model, tokenize(own), 16)
     assert found.given_reference == answer_loss(model, tokenize(EXAMPLES), 16)
     assert found.on_training_rows == answer_loss(model, tokenize(EXAMPLES[:2]), 16)
+    assert found.over_limit == 0
+    assert found.shares_of_wrong == {
+        Outcome.AFTER_CORRECT_THINKING.value: pytest.approx(1 / 3),
+        Outcome.BECAUSE_OF_THINKING.value: pytest.approx(1 / 3),
+        Outcome.UNCLEAR.value: 0,
+        Outcome.NO_THINKING.value: pytest.approx(1 / 3),
+    }
     assert found.headroom == pytest.approx(1 / 3)
-    assert found.verdict is Verdict.TOO_FEW_ROWS
+    assert found.verdict is Verdict.CANT_TELL
     text = report(found)
     assert "wrong because of the thinking" in text
     assert text.splitlines()[-1].startswith("Headroom for Stage 2: can't tell, 33.3 points of Acc")
@@ -265,6 +294,9 @@ def test_diagnose_for_real(model: Any, tokenize: ExampleTokenizer) -> None:
     assert found.rows == sum(found.outcomes.values()) == 3
     assert found.accuracy == 0
     assert found.on_training_rows is None
+    # Every reference response has more than 8 tokens.
+    assert found.over_limit == 1
+    assert set(found.as_dict()) == set(MEANINGS)
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     assert model.training
     with pytest.raises(ValueError, match="held-out examples"):

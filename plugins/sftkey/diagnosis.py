@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import Any
 
 import torch
 
 from sftkey import tags
+from sftkey.diagnosis_terms import LEARNED_LOSS, NEGLIGIBLE_POINTS, Outcome, Verdict
 from sftkey.evaluation.text import normalise
 from sftkey.example import Example
 from sftkey.generation import Completion, complete
@@ -25,32 +25,8 @@ from sftkey.report.statistics import Interval, mean_interval
 from sftkey.segments import SEGMENT_GROUPS, Segment
 from sftkey.tokenization import IGNORE_INDEX, ExampleTokenizer, TokenizedExample, control_token_pattern
 
-NEGLIGIBLE_POINTS = 2.0
-"""Headroom of which even the upper end of the 95% interval is below this is none."""
-
-LEARNED_LOSS = 0.02
-"""Mean answer loss on training rows, in nats per token, below which Stage 2 has nothing left to learn from them."""
-
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
-
-
-class Outcome(StrEnum):
-    """What became of one held-out row."""
-
-    RIGHT = "right"
-    AFTER_CORRECT_THINKING = "wrong after correct thinking"
-    BECAUSE_OF_THINKING = "wrong because of the thinking"
-    UNCLEAR = "wrong, and wrong with the reference thinking, too"
-    NO_THINKING = "wrong without a thinking"
-
-
-class Verdict(StrEnum):
-    """Whether Stage 2 can pay."""
-
-    HEADROOM = "headroom"
-    NONE = "none"
-    TOO_FEW_ROWS = "can't tell"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +50,7 @@ class AnswerLoss:
 class Diagnosis:
     """What was found on ``rows`` held-out rows.
 
-    Attributes:
-        rows: How many rows.
-        accuracy: Share of right outcomes (Acc) with the model's own thinking.
-        accuracy_given_reference: The same with the reference thinking in its place.
-        format_rate: Share of outputs in the expected format (Fmt).
-        unfinished: Share of outputs that the token limit cut off.
-        given_reference: Loss of the reference answers after the reference thinking.
-        given_own: The same after the model's own thinking, where it has one; ``None`` where no output has.
-        on_training_rows: As `given_reference`, on rows that Stage 1 was trained on; ``None`` without such rows.
-        copied: Share of rows whose reference answer is the end of the reference thinking.
-        in_last_sentence: Share of rows whose reference answer stands in the last sentence of the reference thinking.
-        own_copied: Share of well-formed outputs whose answer is the end of their own thinking.
-        outcomes: How many rows had which `Outcome`.
-        gradient_shares: For each group of segments the norm of its part of Stage 1's gradient over the sum of the three
-            norms; empty where it was not asked for.
-        headroom: Share of rows that Stage 2 mends if it mends all that it can: those wrong after correct thinking, and of
-            the unclear ones as many as the thinking is right elsewhere.
-        headroom_interval: Its 95% interval, items resampled.
-        verdict: What follows.
-        reason: Why, in one sentence.
+    `sftkey.diagnosis_terms.MEANINGS` defines every field; shares and the headroom are from 0 to 1, losses in nats.
     """
 
     rows: int
@@ -101,6 +58,7 @@ class Diagnosis:
     accuracy_given_reference: float
     format_rate: float
     unfinished: float
+    over_limit: float
     given_reference: AnswerLoss
     given_own: AnswerLoss | None
     on_training_rows: AnswerLoss | None
@@ -114,9 +72,16 @@ class Diagnosis:
     verdict: Verdict
     reason: str
 
+    @property
+    def shares_of_wrong(self) -> dict[str, float]:
+        """The wrong outcomes as shares of all wrong ones; empty where none is wrong."""
+        wrong = self.rows - self.outcomes[Outcome.RIGHT]
+        kinds = [kind for kind in Outcome if kind is not Outcome.RIGHT] if wrong else []
+        return {kind.value: self.outcomes[kind] / wrong for kind in kinds}
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
+        """Plain JSON types; the keys are those of `MEANINGS`."""
+        return {**asdict(self), "shares_of_wrong": self.shares_of_wrong}
 
 
 def diagnose(
@@ -200,13 +165,17 @@ def _diagnose(
     well_formed = [found for found in parsed if found.well_formed]
     given_reference = answer_loss(model, tokenized, batch_size)
     on_training_rows = answer_loss(model, tokenize(training_examples), batch_size) if training_examples else None
-    verdict = judge_headroom(outcomes, _share(right_given_reference), on_training_rows)
+    over_limit = _share(
+        [len(found.input_ids) - len(before(found, Segment.THINKING_OPEN)) > max_new_tokens for found in tokenized]
+    )
+    verdict = judge_headroom(outcomes, _share(right_given_reference), on_training_rows, over_limit)
     return Diagnosis(
         rows=len(examples),
         accuracy=_share(right),
         accuracy_given_reference=_share(right_given_reference),
         format_rate=_share([found.well_formed for found in parsed]),
         unfinished=_share([not completion.finished for completion in own]),
+        over_limit=over_limit,
         given_reference=given_reference,
         given_own=answer_loss(model, tokenize(with_own), batch_size) if with_own else None,
         on_training_rows=on_training_rows,
@@ -283,7 +252,10 @@ def _sentences(text: str) -> list[str]:
 
 
 def judge_headroom(
-    outcomes: Sequence[Outcome], accuracy_given_reference: float, on_training_rows: AnswerLoss | None
+    outcomes: Sequence[Outcome],
+    accuracy_given_reference: float,
+    on_training_rows: AnswerLoss | None,
+    over_limit: float = 0.0,
 ) -> dict[str, Any]:
     """The verdict and the numbers behind it: the fields ``headroom`` to ``reason`` of `Diagnosis`.
 
@@ -295,6 +267,7 @@ def judge_headroom(
         outcomes: What became of each row; at least one.
         accuracy_given_reference: Acc with the reference thinking.
         on_training_rows: Loss of the answers that Stage 2 would be trained on, where known.
+        over_limit: Share of rows whose reference response is longer than the token limit of the outputs.
     """
     import numpy as np
 
@@ -304,31 +277,47 @@ def judge_headroom(
     values = np.array([worth.get(found, 0.0) for found in outcomes])
     headroom, interval = float(values.mean()), mean_interval(values)
     wrong = sum(found is not Outcome.RIGHT for found in outcomes)
-    mendable, unclear = (outcomes.count(kind) for kind in (Outcome.AFTER_CORRECT_THINKING, Outcome.UNCLEAR))
-    share = f"of {wrong} wrong outcomes {mendable} are wrong after correct thinking"
-    if unclear:
-        share += f" and {unclear} would be wrong with the reference thinking, too"
+    count = {kind: outcomes.count(kind) for kind in Outcome}
+    share = f"of {wrong} wrong outcomes {count[Outcome.AFTER_CORRECT_THINKING]} are wrong after correct thinking"
+    if count[Outcome.UNCLEAR]:
+        share += f" and {count[Outcome.UNCLEAR]} would be wrong with the reference thinking, too"
     if on_training_rows is not None and on_training_rows.loss < LEARNED_LOSS:
         verdict = Verdict.NONE
         reason = (
             f"the answers of the training rows are learned already (loss {on_training_rows.loss:.4f} nats per token, "
             f"{on_training_rows.accuracy:.1%} of tokens right): Stage 2 would find no gradient in them"
         )
-    elif 100 * interval.high < NEGLIGIBLE_POINTS:
-        verdict = Verdict.NONE
-        reason = f"{share}; the rest is wrong because of the thinking, which Stage 2 doesn't train"
-        if not wrong:
-            reason = "no outcome is wrong"
     elif interval.low > 0 and 100 * headroom >= NEGLIGIBLE_POINTS:
         verdict, reason = Verdict.HEADROOM, share
+    # What was never written can't be judged: it must not pass for a finding.
+    elif 2 * count[Outcome.NO_THINKING] >= len(outcomes):
+        verdict = Verdict.CANT_TELL
+        reason = (
+            f"{count[Outcome.NO_THINKING]} of {len(outcomes)} outputs have no complete thinking to judge an answer by: train "
+            "Stage 1 until it writes the format, or allow longer outputs"
+        )
+    elif 100 * over_limit >= NEGLIGIBLE_POINTS:
+        verdict = Verdict.CANT_TELL
+        reason = f"{over_limit:.1%} of the reference responses are longer than the token limit: allow longer outputs"
+    elif 100 * interval.high < NEGLIGIBLE_POINTS:
+        verdict, reason = Verdict.NONE, f"{share}; {_rest(count)}" if wrong else "no outcome is wrong"
     else:
-        verdict, reason = Verdict.TOO_FEW_ROWS, f"{share}; too few to tell, diagnose more rows"
+        verdict, reason = Verdict.CANT_TELL, f"{share}; too few to tell, diagnose more rows"
     return {
         "headroom": headroom,
         "headroom_interval": interval,
         "verdict": verdict,
         "reason": reason,
     }
+
+
+def _rest(count: dict[Outcome, int]) -> str:
+    if not count[Outcome.NO_THINKING]:
+        return "the rest is wrong because of the thinking, which Stage 2 doesn't train"
+    return (
+        f"{count[Outcome.BECAUSE_OF_THINKING]} are wrong because of the thinking and {count[Outcome.NO_THINKING]} without "
+        "one, and Stage 2 doesn't train the thinking"
+    )
 
 
 def answer_loss(model: Any, examples: Sequence[TokenizedExample], batch_size: int) -> AnswerLoss:
@@ -417,7 +406,12 @@ def report(diagnosis: Diagnosis) -> str:
             "Acc",
             f"{d.accuracy:.1%}; with the reference thinking in the place of its own {d.accuracy_given_reference:.1%}",
         ),
-        ("Fmt", f"{d.format_rate:.1%}" + (f"; {d.unfinished:.1%} cut off" if d.unfinished else "")),
+        (
+            "Fmt",
+            f"{d.format_rate:.1%}"
+            + (f"; {d.unfinished:.1%} cut off by the token limit" if d.unfinished else "")
+            + (f"; {d.over_limit:.1%} of the references are longer than it" if d.over_limit else ""),
+        ),
         ("answers given the reference thinking", losses(d.given_reference)),
         ("answers given the model's own thinking", losses(d.given_own)),
         ("answers of training rows", losses(d.on_training_rows)),
@@ -428,8 +422,7 @@ def report(diagnosis: Diagnosis) -> str:
         ),
         ("wrong outcomes", f"{wrong:,}" + (", of which:" if wrong else "")),
     ]
-    kinds = [kind for kind in Outcome if kind is not Outcome.RIGHT] if wrong else []
-    lines += [(f"  {kind.value}", f"{d.outcomes[kind]:,} ({d.outcomes[kind] / wrong:.0%})") for kind in kinds]
+    lines += [(f"  {kind}", f"{d.outcomes[kind]:,} ({share:.0%})") for kind, share in d.shares_of_wrong.items()]
     if d.gradient_shares:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in d.gradient_shares.items())
         lines.append(("norm of Stage 1's gradient by segment", shares))
@@ -444,7 +437,7 @@ def verdict_text(diagnosis: Diagnosis) -> str:
         return f"Headroom for Stage 2: none. In short: {d.reason}. Stop after Stage 1."
     low, high = 100 * d.headroom_interval.low, 100 * d.headroom_interval.high
     points = f"{100 * d.headroom:.1f} points of Acc (95% {low:.1f} to {high:.1f})"
-    if d.verdict is Verdict.TOO_FEW_ROWS:
+    if d.verdict is Verdict.CANT_TELL:
         return f"Headroom for Stage 2: can't tell, {points}. In short: {d.reason}."
     return (
         f"Headroom for Stage 2: at most {points}. In short: {d.reason}. How much of it Stage 2 gains, and whether Stage 1 "

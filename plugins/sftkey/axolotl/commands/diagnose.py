@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from sftkey.diagnosis_terms import MEANINGS
 from sftkey.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -19,7 +20,29 @@ if TYPE_CHECKING:
     from sftkey.rows import RowTokenizer
 
 
-@click.command("diagnose")
+class _Rows(NamedTuple):
+    """A sample of rows.
+
+    Attributes:
+        source: Where they come from, for people.
+        tokenize: The tokenization of their data set.
+        usable: Each row with its example.
+    """
+
+    source: str
+    tokenize: RowTokenizer
+    usable: list[tuple[dict[str, Any], Example]]
+
+
+class _WithMeanings(click.Command):
+    """Help that ends with what the numbers mean."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("What the numbers mean, by their names in the JSON"):
+            formatter.write_dl(list(MEANINGS.items()))
+
+
+@click.command("diagnose", cls=_WithMeanings)
 @click.argument("stage1_output", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--rows", default=200, show_default=True, type=click.IntRange(min=1), help="How many held-out rows.")
 @click.option(
@@ -43,7 +66,10 @@ if TYPE_CHECKING:
 )
 @click.option("--gradient/--no-gradient", default=True, help="Without, half of the memory is enough.")
 @click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the numbers there, too."
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the numbers there, too, with their definitions.",
 )
 def diagnose_command(
     stage1_output: Path,
@@ -61,36 +87,54 @@ def diagnose_command(
     and with the reference thinking in its place: where it is wrong with both, the answer is to blame, which Stage 2
     trains; where it is wrong with its own only, the thinking is, which Stage 2 doesn't train. Rules only, no judge.
     """
-    from sftkey.diagnosis import diagnose, report
+    from sftkey.diagnosis import diagnose, report, verdict_text
     from sftkey.evaluation.answers import AnswerKind
     from sftkey.evaluation.benchmarks import assess
     from sftkey.evaluation.own_data import benchmark_of
     from sftkey.evaluation.verdicts import RuleVerdict
 
     cfg, tokenizer = _stage(stage1_output)
-    tokenize, held_out = _held_out(cfg, tokenizer, data, rows)
+    held_out = _held_out(cfg, tokenizer, data, rows)
     try:
-        on = benchmark_of(tokenize.dataset, AnswerKind(answers) if answers else None)
+        on = benchmark_of(held_out.tokenize.dataset, AnswerKind(answers) if answers else None)
     except ValueError as error:
         raise RecipeError(f"--answers: {error}") from error
+    if json_file is not None:
+        # Now, not after minutes of work.
+        json_file.parent.mkdir(parents=True, exist_ok=True)
 
     def is_right(index: int, output: str) -> bool:
-        return assess(output, held_out[index][0], on, plain=False).rule_verdict is RuleVerdict.SAME
+        return assess(output, held_out.usable[index][0], on, plain=False).rule_verdict is RuleVerdict.SAME
 
-    _, trained = _training_rows(cfg, tokenizer, rows)
+    try:
+        trained = _training_rows(cfg, tokenizer, rows)
+    except RecipeError as error:
+        # A checkpoint may be away from the data that it was trained on.
+        click.echo(f"note: whether the training rows' answers are learned already isn't looked at: {error}", err=True)
+        trained = None
+    click.echo(f"{stage1_output}: {held_out.source}")
     diagnosis = diagnose(
         _load_model(stage1_output),
-        tokenize.tokenizer,
-        [example for _, example in held_out],
+        held_out.tokenize.tokenizer,
+        [example for _, example in held_out.usable],
         is_right,
-        training_examples=[example for _, example in trained],
+        training_examples=[example for _, example in trained.usable] if trained else (),
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
         gradient_rows=64 if gradient else 0,
     )
     click.echo(report(diagnosis))
     if json_file is not None:
-        json_file.write_text(json.dumps(diagnosis.as_dict(), indent=1) + "\n", encoding="utf-8")
+        content = {
+            "checkpoint": str(stage1_output),
+            "held_out": held_out.source,
+            "training_rows": trained and trained.source,
+            "max_new_tokens": max_new_tokens,
+            **diagnosis.as_dict(),
+            "summary": verdict_text(diagnosis),
+            "definitions": dict(MEANINGS),
+        }
+        json_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _stage(output_dir: Path) -> tuple[Any, Any]:
@@ -103,7 +147,6 @@ def _stage(output_dir: Path) -> tuple[Any, Any]:
     from axolotl.utils.schemas.config import AxolotlInputConfig
     from transformers import AutoTokenizer
 
-    from sftkey.axolotl.checks import check_recipe
     from sftkey.axolotl.marker import MARKER_FILE, read_marker
     from sftkey.axolotl.preparation import prepare_recipe
 
@@ -119,7 +162,7 @@ def _stage(output_dir: Path) -> tuple[Any, Any]:
         )
     cfg = DictDefault(marker["recipe"]["config"])
     cfg.axolotl_config_path = str(output_dir / marker["recipe"]["name"])
-    check_recipe(cfg)
+    # It was checked when the stage was trained; its data may be elsewhere by now.
     prepare_recipe(cfg)
     cfg = DictDefault(cfg.to_dict())
     if cfg.sequence_len is None:
@@ -130,10 +173,8 @@ def _stage(output_dir: Path) -> tuple[Any, Any]:
     return cfg, tokenizer
 
 
-def _held_out(
-    cfg: Any, tokenizer: Any, data: Path | None, rows: int
-) -> tuple[RowTokenizer, list[tuple[dict[str, Any], Example]]]:
-    """Held-out rows as `_usable` gives them, with the tokenization of their data set.
+def _held_out(cfg: Any, tokenizer: Any, data: Path | None, rows: int) -> _Rows:
+    """Held-out rows as `_usable` gives them.
 
     Raises:
         RecipeError: There are none.
@@ -159,7 +200,7 @@ def _held_out(
     return _usable(published, published.split, cfg, tokenizer, rows, evaluation=True)
 
 
-def _training_rows(cfg: Any, tokenizer: Any, rows: int) -> tuple[RowTokenizer, list[tuple[dict[str, Any], Example]]]:
+def _training_rows(cfg: Any, tokenizer: Any, rows: int) -> _Rows:
     """Rows of the recipe's first data set as `_usable` gives them."""
     from axolotl.utils.data.shared import datasets_with_name_generator
 
@@ -167,21 +208,30 @@ def _training_rows(cfg: Any, tokenizer: Any, rows: int) -> tuple[RowTokenizer, l
     return _usable(entry, "train", cfg, tokenizer, rows, evaluation=False)
 
 
-def _usable(
-    entry: Any, split: str, cfg: Any, tokenizer: Any, rows: int, *, evaluation: bool
-) -> tuple[RowTokenizer, list[tuple[dict[str, Any], Example]]]:
+def _usable(entry: Any, split: str, cfg: Any, tokenizer: Any, rows: int, *, evaluation: bool) -> _Rows:
     """A random sample (the same at every call) of the rows of an entry that can be tokenised.
 
     Raises:
         RecipeError: There are none, or they can't be read.
     """
+    from datasets.exceptions import DatasetsError
+
     from sftkey.axolotl.commands.inspect import load_rows, row_tokenizer
     from sftkey.example import SkippedRow
 
     tokenize = row_tokenizer(entry, cfg, tokenizer)
     tokenize.evaluation = evaluation
-    with _quiet():
-        dataset = load_rows(entry, split, cfg, tokenizer).shuffle(seed=0)
+    try:
+        with _quiet():
+            dataset = load_rows(entry, split, cfg, tokenizer).shuffle(seed=0)
+    except RecipeError:
+        raise
+    except StopIteration:
+        # What datasets makes of an empty file.
+        raise RecipeError(f"{entry.path}: it holds no rows") from None
+    except (OSError, ValueError, DatasetsError) as error:
+        cause = error.__cause__ or error
+        raise RecipeError(f"{entry.path}: its rows can't be read ({type(cause).__name__}: {cause})") from error
     usable: list[tuple[dict[str, Any], Example]] = []
     skipped: Counter[str] = Counter()
     for row in dataset:
@@ -195,10 +245,16 @@ def _usable(
             raise RecipeError(f"{entry.path}: {error.args[0]}") from error
     reasons = ", ".join(f"{reason}: {count}" for reason, count in skipped.items())
     if not usable:
-        raise RecipeError(f"{entry.path}: none of its {len(dataset)} rows can be used ({reasons})")
+        raise RecipeError(
+            f"{entry.path}: none of its {len(dataset)} rows can be used ({reasons}); a row needs a question, a reference "
+            "thinking and an answer"
+            if skipped
+            else f"{entry.path}: it holds no rows"
+        )
     if skipped:
         click.echo(f"{entry.path}: left out {reasons}", err=True)
-    return tokenize, usable
+    names = [str(part) for part in (entry.path, entry.name, entry.split) if part]
+    return _Rows(f"{len(usable):,} of {len(dataset):,} rows of {' '.join(names)}", tokenize, usable)
 
 
 @contextmanager
@@ -212,14 +268,21 @@ def _quiet() -> Iterator[None]:
 
 
 def _load_model(folder: Path) -> Any:
-    """The checkpoint on the GPU in bf16, or on the CPU in fp32."""
+    """The checkpoint on the GPU in bf16, or on the CPU in fp32.
+
+    Raises:
+        RecipeError: There are no weights.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     on_gpu = torch.cuda.is_available()
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.bfloat16 if on_gpu else torch.float32, attn_implementation="sdpa"
-    )
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.bfloat16 if on_gpu else torch.float32, attn_implementation="sdpa"
+        )
+    except OSError as error:
+        raise RecipeError(f"{folder}: its weights can't be loaded ({error})") from error
     for parameter in model.parameters():
         # The weights of an adapter's checkpoint are loaded frozen.
         parameter.requires_grad_(parameter.is_floating_point())

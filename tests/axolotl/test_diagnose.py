@@ -1,0 +1,134 @@
+"""``axolotl sftkey diagnose`` on stages that can't be diagnosed, and on a model that has learned nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from sftkey.axolotl.cli import sftkey
+from sftkey.axolotl.marker import MARKER_FILE, SCHEMA, write_atomically
+from sftkey.diagnosis import Diagnosis
+from sftkey.diagnosis_terms import MEANINGS
+
+
+@pytest.fixture
+def stage1(stage1_recipe: dict[str, Any], tiny_root: Path, tmp_path: Path) -> Path:
+    """An output directory as a finished Stage 1 leaves it, whose weights are the untrained ones."""
+    folder = tmp_path / "stage1"
+    shutil.copytree(tiny_root / "model", folder)
+    recipe = {key: value for key, value in stage1_recipe.items() if key != "dataset_prepared_path"}
+    mark(folder, method="sft-tag", recipe={"name": "stage1.yml", "config": recipe})
+    return folder
+
+
+def mark(folder: Path, **changed: Any) -> None:
+    known = json.loads((folder / MARKER_FILE).read_text()) if (folder / MARKER_FILE).exists() else {"schema": SCHEMA}
+    write_atomically(folder / MARKER_FILE, {**known, **changed})
+
+
+def rows_file(path: Path, *rows: dict[str, Any]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def diagnose(*arguments: str | Path) -> Result:
+    # 24 tokens hold the reference responses of the tiny rows.
+    return CliRunner().invoke(sftkey, ["diagnose", *map(str, arguments), "--max-new-tokens", "32", "--batch-size", "8"])
+
+
+def test_a_model_that_never_stops_gets_no_verdict(stage1: Path, tiny_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "new" / "diagnosis.json"
+    result = diagnose(stage1, "--data", tiny_root / "data" / "test.jsonl", "--rows", "12", "--json", file)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"{stage1}: 12 of 16 rows of {tiny_root / 'data' / 'test.jsonl'} train"
+    assert lines[-1].startswith("Headroom for Stage 2: can't tell")
+    assert "12 of 12 outputs have no complete thinking" in lines[-1]
+    found = json.loads(file.read_text())
+    assert (found["rows"], found["unfinished"], found["over_limit"], found["format_rate"]) == (12, 1, 0, 0)
+    assert found["given_own"] is None
+    assert found["outcomes"]["wrong without a thinking"] == 12
+    assert found["shares_of_wrong"]["wrong without a thinking"] == 1
+    assert found["on_training_rows"]["rows"] == 12
+    assert found["verdict"] == "can't tell"
+    assert found["summary"] == lines[-1]
+    # Every number has a definition, there and in the help.
+    assert found["definitions"] == dict(MEANINGS)
+    assert set(MEANINGS) == {field.name for field in fields(Diagnosis)} | {"shares_of_wrong"}
+    assert set(found) - set(MEANINGS) == {
+        "checkpoint",
+        "held_out",
+        "training_rows",
+        "max_new_tokens",
+        "summary",
+        "definitions",
+    }
+    shown = "".join(CliRunner().invoke(sftkey, ["diagnose", "--help"]).stdout.split())
+    for name, meaning in MEANINGS.items():
+        assert "".join(f"{name}{meaning}".split()) in shown
+
+
+def test_what_is_no_finished_sft_tag_stage(stage1: Path) -> None:
+    mark(stage1, method="key-tag")
+    result = diagnose(stage1)
+    assert result.exit_code == 1
+    assert f"{stage1} was made by key-tag; a diagnosis is about what Stage 2 can gain after sft-tag" in result.stderr
+    mark(stage1, schema=99)
+    assert "has a schema this version of sftkey doesn't know" in diagnose(stage1).stderr
+    (stage1 / MARKER_FILE).write_text("{")
+    assert f"{stage1 / MARKER_FILE} is not valid JSON" in diagnose(stage1).stderr
+    (stage1 / MARKER_FILE).unlink()
+    result = diagnose(stage1)
+    assert result.exit_code == 1
+    assert f"{stage1} is no finished stage: it holds no {MARKER_FILE}; train it first" in result.stderr
+    assert diagnose(stage1 / "missing").exit_code == 2
+
+
+def test_rows_that_cannot_be_diagnosed(stage1: Path, tiny_root: Path, tmp_path: Path) -> None:
+    result = diagnose(stage1)
+    assert result.exit_code == 1
+    assert "it isn't known which rows are held out: give some with --data FILE" in result.stderr
+    good = {"question": "Which?", "thinking": "This.", "answer": "red"}
+    path = tmp_path / "rows.jsonl"
+    rows_file(path, {**good, "thinking": ""}, {**good, "thinking": "  "}, {**good, "answer": "<Answer>"})
+    result = diagnose(stage1, "--data", path)
+    assert result.exit_code == 1
+    assert (
+        f"{path}: none of its 3 rows can be used (empty thinking: 2, tag in the text: 1)" in result.stderr
+        or f"{path}: none of its 3 rows can be used (tag in the text: 1, empty thinking: 2)" in result.stderr
+    )
+    rows_file(path, {"question": "Which?", "answer": "red"})
+    assert (
+        f"{path}: no column 'thinking' in the data; it has: answer, question" in diagnose(stage1, "--data", path).stderr
+    )
+    path.write_text("")
+    result = diagnose(stage1, "--data", path)
+    assert result.exit_code == 1
+    assert f"Error: {path}: it holds no rows" in result.stderr
+    path.write_text('{"question": ')
+    result = diagnose(stage1, "--data", path)
+    assert result.exit_code == 1
+    assert f"Error: {path}: its rows can't be read" in result.stderr
+
+
+def test_without_training_rows_or_weights(stage1: Path, tiny_root: Path) -> None:
+    recipe = json.loads((stage1 / MARKER_FILE).read_text())["recipe"]
+    recipe["config"]["datasets"][0]["path"] = str(stage1 / "moved.jsonl")
+    mark(stage1, recipe=recipe)
+    held_out = ("--data", tiny_root / "data" / "test.jsonl", "--rows", "4")
+    result = diagnose(stage1, *held_out, "--no-gradient")
+    assert result.exit_code == 0, result.output
+    assert "note: whether the training rows' answers are learned already isn't looked at" in result.stderr
+    assert "moved.jsonl" in result.stderr
+    assert "answers of training rows" in result.stdout
+    assert "not measured" in result.stdout
+    assert "gradient" not in result.stdout
+    (stage1 / "model.safetensors").unlink()
+    result = diagnose(stage1, *held_out)
+    assert result.exit_code == 1
+    assert f"Error: {stage1}: its weights can't be loaded" in result.stderr
