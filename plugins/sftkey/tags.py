@@ -20,6 +20,10 @@ TAGS = (THINKING_OPEN, THINKING_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 """The four tags, in the order in which a well-formed response has them."""
 
 _ANY_TAG = re.compile("|".join(re.escape(tag) for tag in TAGS))
+# The token limit may cut the tag itself; from two characters on, for "<" alone may be part of an answer.
+_CUT_OFF_CLOSE = re.compile(
+    "(?:" + "|".join(re.escape(ANSWER_CLOSE[:length]) for length in range(2, len(ANSWER_CLOSE))) + r")\Z"
+)
 
 
 class FormatFailure(StrEnum):
@@ -176,6 +180,8 @@ def find_answer_block(text: str) -> AnswerBlock | None:
     for match in reversed(list(_ANY_TAG.finditer(text))):
         if match.group() == ANSWER_OPEN:
             content = text[match.end() : end]
+            if not closed:
+                content = _CUT_OFF_CLOSE.sub("", content)
             if content.strip():
                 return AnswerBlock(content, closed)
         end, closed = match.start(), match.group() == ANSWER_CLOSE

@@ -370,7 +370,9 @@ def test_the_prompt_is_the_training_prompt(workplace, repository, shared_dir, ro
     from sftkey.tokenization import ExampleTokenizer
 
     tokenizer = random_model(workplace / "model", shared_dir)
+    # The tasks are zero-shot whatever is asked for: examples before the question were in no training prompt.
     arguments = ("--tasks=sftkey_gsm8k", "--apply_chat_template", "--limit=5", "--log_samples", "--output_path=out")
+    arguments += ("--num_fewshot=2",)
     lm_eval(workplace, repository, *HF, *arguments)
     logged = next((workplace / "out").rglob("samples_*.jsonl")).read_text(encoding="utf-8").splitlines()
     trained = ExampleTokenizer(tokenizer, METHODS["sft-tag"], GSM8K.untagged)(

@@ -35,6 +35,8 @@ def find(output: str, kind: AnswerKind) -> tuple[str | None, str]:
         ("<Answer>4</Answer>", "4", "answer block"),
         ("blah <Answer>4</Answer> and so on, 17", "4", "answer block"),
         ("<Thinking>a</Thinking><Answer>4", "4", "unclosed answer block"),
+        ("<Thinking>a</Thinking><Answer>4</", "4", "unclosed answer block"),
+        ("<Thinking>a</Thinking><Answer>4</Answer", "4", "unclosed answer block"),
         ("<Answer>3</Answer> wait <Answer>4</Answer>", "4", "answer block"),
         ("", None, "nothing found"),
         (" \n", None, "nothing found"),
@@ -51,6 +53,13 @@ def test_tags_come_first(kind, output, answer, rule):
     [
         ("She has 3 + 4 = 7.\n#### 7", "7", "####"),
         ("#### 6\n#### 7 eggs\nOr 8?", "7 eggs", "####"),
+        ("#### 6 #### 7", "7", "####"),
+        ("#### 7 ####", "7", "####"),
+        ("##### 7", "7", "####"),
+        ("3 + 4\n#### seven", "seven", "####"),
+        ("#### Step 2: add them\n3 + 4 = 7\nThe answer is 7.", "7", "the answer is"),
+        ("#### 2. Add them\nThat makes 7 in all", "7", "last number"),
+        ("#### 6\n#### **Check**\n9 - 2 = 7", "6", "####"),
         (r"so \boxed{7}", "7", r"\boxed"),
         ("The answer is $7. She had 12 before.", "$7", "the answer is"),
         ("The final answer is: 7", "7", "the answer is"),
@@ -61,6 +70,13 @@ def test_tags_come_first(kind, output, answer, rule):
         ("It is -7", "-7", "last number"),
         ("about 50%", "50%", "last number"),
         ("roughly 3/4", "3/4", "last number"),
+        (r"roughly \frac{3}{4}", r"\frac{3}{4}", "last number"),
+        ("2½ cups", "2½", "last number"),
+        ("about 1e3", "1e3", "last number"),
+        ("about 10^5", "10^5", "last number"),
+        ("about 5 million", "5 million", "last number"),
+        ("about 50 percent", "50 percent", "last number"),
+        ("**Answer:** 7", "7", "the answer is"),
         ("In GPT4 there is none, x2 neither", None, "nothing found"),
         ("I don't know.", None, "nothing found"),
         ("<Thinking>3 + 4 = 7", "7", "last number"),
@@ -103,6 +119,11 @@ def test_maths(output, answer, rule):
         ("I would take (B), no, (A) since it is wet", "A", "option letter"),
         ("Fog is found in a marsh most of all", "a marsh", "option text"),
         ("Fog is found in a marsh, not a desert", None, "nothing found"),
+        ("So the correct choice is A.", "A.", "the answer is"),
+        ("It must be A", "A", "option letter"),
+        ("A is the right one", "A", "option letter"),
+        ("a. a marsh", "a. a marsh", "option line"),
+        ("It takes vitamin E", None, "nothing found"),
         ("Fog needs water", None, "nothing found"),
         ("<Thinking>Fog needs water</Thinking>A", "A", "option line"),
         ("<Answer>A. a marsh</Answer>", "A. a marsh", "answer block"),
@@ -110,6 +131,20 @@ def test_maths(output, answer, rule):
 )
 def test_options(output, answer, rule):
     assert find(output, OPTION) == (answer, rule)
+
+
+@pytest.mark.parametrize(
+    ("output", "answer"),
+    [
+        ("Tides come from the sun and the moon.", "the sun and the moon"),
+        ("It is warmed by the sun", "the sun"),
+        ("It is the sun, rather than the sun and the moon", None),
+        ("I choose a big, red star!", "a big, red star"),
+    ],
+)
+def test_an_option_whose_text_is_in_another_ones(output, answer):
+    options = {"A": "the sun", "B": "the sun and the moon", "C": "a big, red star"}
+    assert extract(output, OPTION, FORMS[OPTION], options).text == answer
 
 
 @pytest.mark.parametrize(

@@ -330,6 +330,21 @@ def test_a_lasting_fault_is_unresolved_and_never_no(settings, caplog, fault: Fau
     assert healed == JudgeVerdict(False, "judge", "no"), "an unresolved item must not be cached"
 
 
+def test_retry_after_is_waited_for(settings) -> None:
+    asked: list[float] = []
+
+    def limited_once(prompt: str, attempt: int) -> Fault | None:
+        asked.append(time.monotonic())
+        return Fault.RATE_LIMITED if attempt == 0 else None
+
+    # The client's own first pause is at most half a second.
+    with LoopbackServer(equality_judge, faults=limited_once, retry_after=2.0) as server:
+        (verdict,) = judge(items(1), settings(server))
+    assert verdict.source == "judge"
+    assert len(asked) == 2
+    assert asked[1] - asked[0] >= 2.0
+
+
 def test_an_unreachable_server_is_unresolved(settings) -> None:
     with LoopbackServer(equality_judge) as server:
         pass

@@ -35,7 +35,8 @@ def test_spellings_of_a_thousand(text):
         (r"\frac{1}{3}", Fraction(1, 3)), (r"\dfrac13", Fraction(1, 3)), (r"-\frac{1}{3}", Fraction(-1, 3)),
         ("2 1/2", Fraction(5, 2)), ("3.25", Fraction(13, 4)), ("12,345,678", 12345678), ("1,00,000", 100000),
         ("2.5 million", 2500000), ("3 dozen", 36), ("0", 0), ("-0", 0), ("007", 7), ("1e-3", Fraction(1, 1000)),
-        ("\u0661\u0662", 12),
+        ("\u0661\u0662", 12), ("½", Fraction(1, 2)), ("2½ cups", Fraction(5, 2)), ("5\u204410", Fraction(1, 2)),
+        ("18! That is all", 18),
     ],
 )  # fmt: skip
 def test_values(text, value):
@@ -50,7 +51,9 @@ def test_values(text, value):
         "", "x", "eighteen", "5 or 6", "5, 6", "5:30", "3:2", "10-15", "10 to 15", "between 3 and 5", "not 18",
         "at least 18", "no more than 18", "isn't 18", "<18", "1,0000", "1,00", "1/0", "2^3", "9**9**9", "2/x", "x^2",
         r"\sqrt{2}", "2 + 3", "(1, 2)", "A5", "18 (or 19)", "1.2.3", "18/19/2020", "±5", r"5 \pm 1", "2\u221a3",
-        "1 000",
+        "1 000", "12²", "10⁻³", "5! ways", "18 dollars and fifty cents", "16 and a half", "3 dollars and one quarter",
+        "5 hundred thousand", "2 thousand five hundred", "half of 36", "twice 9", "three times 6", "minus 5", "negative $5",
+        "100 divided by 5", "3 squared", "5 below zero", "$2M", "$2k", "€3 bn",
     ],
 )  # fmt: skip
 def test_texts_that_state_no_one_number(text):
@@ -131,7 +134,7 @@ def test_the_longest_number_is_read():
         ("50%", "0.5", True), ("50%", "50", True), ("50%", "1/2", True), ("50%", "50 percent", True),
         ("0.5%", "50%", False),
         ("50%", "5", False), ("50", "0.5", False), (r"50\%", "0.50", True), ("100%", "1", True), ("3", "3.0", True),
-        ("3", "-3", False),
+        ("3", "-3", False), ("５０％", "0.5", True), ("1%", "100", False),
     ],
 )  # fmt: skip
 def test_equality_and_the_rule_for_percentages(first, second, same):
@@ -151,6 +154,11 @@ def test_equality_and_the_rule_for_percentages(first, second, same):
         ("3", "10/3", False),
         ("3.34", "10/3", False),
         ("3.33", "3.34", False),
+        ("33%", "1/3", True),
+        ("33.3%", "1/3", True),
+        ("33.3%", "33.33", True),
+        ("34%", "1/3", False),
+        ("5%", "50", False),
     ],
 )
 def test_rounded(first, second, is_rounded):
@@ -159,3 +167,23 @@ def test_rounded(first, second, is_rounded):
     assert other is not None
     assert quantities.rounded(one, other) is is_rounded
     assert quantities.rounded(other, one) is is_rounded
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "maybe"),
+    [
+        ("$0.50", "50", True),
+        ("$18", "1800", True),
+        ("£5", "500", True),
+        ("$18", "180", False),
+        ("18", "1800", False),
+        ("18 apples", "1800", False),
+        ("$18", "1800 dollars", False),
+    ],
+)
+def test_dollars_that_may_be_cents(first, second, maybe):
+    one, other = parse(first), parse(second)
+    assert one is not None
+    assert other is not None
+    assert quantities.may_be_cents(one, other) is maybe
+    assert quantities.may_be_cents(other, one) is maybe

@@ -48,15 +48,32 @@ NOTHING = Extraction(None, "nothing found")
 
 _Convention = tuple[str, Callable[[str], str | None]]
 
-_HASHES = re.compile(r"####[ \t]*(\S[^\n]*)")
-_ANSWER_IS = re.compile(r"\banswer(?:[ \t]+is\b|[ \t]*[:=])(?![ \t]+not\b)[ \t]*[:=]?\s*(\S[^\n]*)", re.IGNORECASE)
+_HASHES = re.compile(r"####[# \t]*([^\s#][^\n]*)")
+# "#### Step 3: add them up" and "#### 3. Compute the total" are headings of an untagged output, not its answer.
+_HEADING = re.compile(r"(?:\d+[.)]\s+)?[*_]*[^\W\d_]{2,}")
+_ANSWER_IS = re.compile(
+    r"\banswer(?:[ \t]+is\b|[ \t]*[:=]\**)(?![ \t]+not\b)[ \t]*(?:[:=]\**)?\s*(\S[^\n]*)", re.IGNORECASE
+)
+_OPTION_IS = re.compile(
+    r"\b(?:answer|choice|option)(?:[ \t]+is\b|[ \t]*[:=])(?![ \t]+not\b)[ \t]*[:=]?\s*(\S[^\n]*)", re.IGNORECASE
+)
 _SENTENCE_END = re.compile(r"\.(?=\s|$)")
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _NUMBER = re.compile(
-    r"(?<![\w.])[-\u2212]?[$€£]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:\s?/\s?\d+(?![\d.]))?(?:\s?\\?%)?"
+    r"""(?<![\w.])[-\u2212]?[$€£]?
+    (?: \\[dt]?frac\{\d+\}\{\d+\}
+      | (?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?
+        (?: [eE][-+]?\d+(?!\w) | \^\{?-?\d+\}? | [⁰¹²³⁴-⁹]+ | \s?[¼-¾⅐-⅞] | \s?/\s?\d+(?![\d.]) )?
+      | [¼-¾⅐-⅞]
+    )
+    (?: \s?\\?% | [ ](?:percent|hundred|thousand|million|billion|trillion|dozen)\b )?""",
+    re.VERBOSE | re.IGNORECASE,
 )
 _LETTER = re.compile(r"\(([A-Za-z])\)")
+_LAST_WORD = re.compile(r"(?<![\w'’])([A-Z])[\s.)*_]*$")
+_IS_RIGHT = re.compile(r"^\W*([A-Z])\s+is\s+(?:the\s+)?(?:correct|right|best)\b")
 _DIGIT = re.compile(r"\d")
+_PUNCTUATION = re.compile(r"[.,;:!?]+(?!\d)")
 
 
 def extract(
@@ -165,7 +182,16 @@ def _after_marker(text: str, marker: str) -> str | None:
 
 
 def _after_hashes(text: str) -> str | None:
-    return _last(_HASHES, text, 1)
+    """What follows the last ``####``. A heading doesn't count, unless it is the last line, as in GSM8K's own form."""
+    found: str | None = None
+    last_line = text.rstrip().rfind("\n") + 1
+    for match in _HASHES.finditer(text):
+        line = match.group(1)
+        if not _HEADING.match(line) or match.start() >= last_line:
+            found = line
+    if found is None:
+        return None
+    return next(filter(None, map(str.strip, reversed(found.split("####")))), None)
 
 
 def _after_answer_is(text: str) -> str | None:
@@ -187,7 +213,7 @@ def _last_line(text: str) -> str | None:
 
 
 def _option_after_answer_is(text: str, options: Mapping[str, str]) -> str | None:
-    line = _last(_ANSWER_IS, text, 1)
+    line = _last(_OPTION_IS, text, 1)
     if line is None:
         return None
     sentence = _SENTENCE_END.split(line, maxsplit=1)[0]
@@ -205,10 +231,24 @@ def _names_an_option(text: str, options: Mapping[str, str]) -> bool:
 
 def _last_letter(text: str, options: Mapping[str, str]) -> str | None:
     letters = [match.group(1) for match in _LETTER.finditer(text) if match.group(1).upper() in options]
-    return letters[-1] if letters else None
+    if letters:
+        return letters[-1]
+    line = (_last_line(text) or "")[-MAX_ANSWER:]
+    lone = _IS_RIGHT.search(line) or _LAST_WORD.search(line)
+    return lone.group(1) if lone is not None and lone.group(1) in options else None
 
 
 def _only_option_in_last_line(text: str, options: Mapping[str, str]) -> str | None:
-    line = f" {normalise((_last_line(text) or '')[-MAX_ANSWER:])} "
-    named = [option for option in options.values() if f" {normalise(option)} " in re.sub(r"[.,;:!?]", "", line)]
+    line = _spaced((_last_line(text) or "")[-MAX_ANSWER:])
+    named = []
+    # "the sun and the moon" names that option alone, although "the sun" is another one.
+    for option in sorted(options.values(), key=len, reverse=True):
+        wanted = _spaced(option)
+        if wanted.strip() and wanted in line:
+            named.append(option)
+            line = line.replace(wanted, " \0 ")
     return named[0] if len(named) == 1 else None
+
+
+def _spaced(text: str) -> str:
+    return f" {' '.join(_PUNCTUATION.sub(' ', normalise(text)).split())} "

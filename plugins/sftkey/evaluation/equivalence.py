@@ -6,6 +6,7 @@ Only what can't be told goes to the judge. "Different" is said where it is certa
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -82,6 +83,8 @@ def _number(prediction: str, reference: str, *, strict: bool = False) -> Compari
         return Comparison(RuleVerdict.CANT_TELL, "equal numbers with different units")
     if found.unit != wanted.unit and (quantities.may_convert(found) or quantities.may_convert(wanted)):
         return Comparison(RuleVerdict.CANT_TELL, "different numbers whose units may convert")
+    if quantities.may_be_cents(found, wanted):
+        return Comparison(RuleVerdict.CANT_TELL, "different numbers, which may be dollars and cents")
     if quantities.rounded(found, wanted):
         return Comparison(RuleVerdict.CANT_TELL, "equal after rounding")
     return Comparison(RuleVerdict.DIFFERENT, "different numbers")
@@ -103,6 +106,10 @@ _WRAPPED = re.compile(
 )
 _LETTER = re.compile(r"^\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\s*\(?\s*([A-H])\s*\)?\s*[.)]?\s*\}?\s*$")
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mbox|operatorname)\s*\{([^{}]*)\}")
+_DEGREE = re.compile(r"°|\\circ\b")
+_BOLD = re.compile(r"^\*\*([^*]*)\*\*$")
+_SUPERSCRIPTS = re.compile(r"[⁺⁻]?[⁰¹²³⁴-⁹]+")
+_VULGAR_FRACTION = re.compile(r"[¼-¾⅐-⅞]")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _WORD = re.compile(r"[^\W\d_]{2,}|(?<=\d)(?:\s|~)+[mglshk]$")
 _WORDS_IN_FORMULAS = frozenset("sin cos tan cot sec csc log ln exp gcd lcm max min mod or and if pi sqrt".split())
@@ -123,6 +130,7 @@ def _maths(prediction: str, reference: str, normalised: tuple[str, str]) -> Comp
     if plain.verdict is not RuleVerdict.CANT_TELL:
         return plain
     words = _words(prediction), _words(reference)
+    convertible = any(words) or bool(_DEGREE.search(prediction)) != bool(_DEGREE.search(reference))
     if any(words):
         # A formula parser reads words as products of letters and drops units, so words are compared as such.
         if normalised[0] == normalised[1]:
@@ -136,6 +144,9 @@ def _maths(prediction: str, reference: str, normalised: tuple[str, str]) -> Comp
             return Comparison(RuleVerdict.CANT_TELL, "words in a formula")
         prediction, reference = (_without_words(side) for side in (prediction, reference))
     verdict, detail = FORMULAS.compare(prediction, reference)
+    if verdict is RuleVerdict.DIFFERENT and convertible:
+        # The parser drops a degree sign, as the units are dropped above.
+        return Comparison(RuleVerdict.CANT_TELL, "different values whose units may convert")
     return Comparison(verdict, detail)
 
 
@@ -144,10 +155,19 @@ def _unwrapped(formula: str) -> str:
     boxed = last_boxed(formula)
     if boxed is not None:
         formula = boxed.strip()
+    formula = _BOLD.sub(r"\1", formula).strip()
+    # The formula parser reads 12² as 12 and drops ½.
+    formula = _SUPERSCRIPTS.sub(lambda match: f"^{{{unicodedata.normalize('NFKC', match.group())}}}", formula)
+    formula = _VULGAR_FRACTION.sub(_as_fraction, formula)
     match = _WRAPPED.match(formula)
     if match is not None:
         formula = next(group for group in match.groups() if group is not None)
     return formula.strip().rstrip(".").strip()
+
+
+def _as_fraction(sign: re.Match[str]) -> str:
+    numerator, _, denominator = unicodedata.normalize("NFKC", sign.group()).partition("\u2044")
+    return rf" \frac{{{numerator}}}{{{denominator}}}"
 
 
 def _words(formula: str) -> list[str]:

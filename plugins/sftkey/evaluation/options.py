@@ -15,6 +15,7 @@ _LEAD = re.compile(
 _LABELLED = re.compile(
     r"^\s*(?:(?:option|choice)\s+)?(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Z])\s*[.):,\-–]|([A-Z])\s+)(.*)$", re.S
 )
+_LOWER_CASE = re.compile(r"^\s*([a-z])\s*[.):]\s*(.*)$", re.S)
 _LONE = re.compile(r"^\s*(?:(?:option|choice)\s+)?[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:,]?\s*$", re.I)
 
 
@@ -36,6 +37,9 @@ def named(answer: str, options: Mapping[str, str]) -> frozenset[str] | None:
         letter = lone.group(1).upper()
         return frozenset({letter}) if letter in options else _with_text(answer, options)
     by_text = _with_text(answer, options)
+    lower_case = _LOWER_CASE.match(answer)
+    if lower_case and (letter := lower_case.group(1).upper()) in _with_text(lower_case.group(2), options):
+        return frozenset({letter})
     labelled = _LABELLED.match(answer)
     if labelled is None:
         return by_text or None

@@ -8,13 +8,17 @@ The rules, which `compare` applies:
   Between two percentages, and between two plain numbers, there is no such factor.
 - A unit on one side only doesn't matter when the numbers are equal. When they aren't, and one side has a unit that
   converts into others (minutes, cents, cm), the rules can't tell; nor can they if equal numbers have different units.
-- A number that is the other one rounded to its decimals (3.33 for 10/3) can't be told either.
+- Nor can a number of dollars that is a hundred times the other number, or a hundredth: that may be cents.
+- A number that is the other one rounded to its decimals (3.33 for 10/3, 33% for 1/3) can't be told either.
+- What goes on in words, or is only part of a calculation (18 dollars and fifty cents, half of 36, 12², $2M), states
+  no one number.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import unicodedata
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from sftkey.evaluation.limits import OverLimit
@@ -47,6 +51,9 @@ _REPLACEMENTS = (
     (re.compile(r"^\s*(\$+)([^$]*)\1[\s.]*$"), r"\2"),
     (re.compile(r"[\u2212\u2012\u2013\ufe63\uff0d]"), "-"),
     (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\uff05"), "%"),
+    (re.compile(r"\u2044"), "/"),
+    (re.compile(r"(?<=[\d)}])(?=[⁰¹²³⁴-⁹⁺⁻])"), "^"),
     (re.compile(r"\\[,;:! ]|[\u00a0\u2009\u202f]"), "\u2009"),
     (re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox|rm|bf)\s*\{([^{}]*)\}"), r" \1 "),
     (re.compile(r"\\[dt]?frac\s*\{\s*([^{}]*?)\s*\}\s*\{\s*([^{}]*?)\s*\}"), r" \1/\2 "),
@@ -57,6 +64,7 @@ _REPLACEMENTS = (
     (re.compile(r"\\left|\\right|\\[()\[\]]|\*\*|`"), " "),
     (re.compile(r"\\([%$#&])"), r"\1"),
 )
+_VULGAR_FRACTION = re.compile(r"[¼-¾⅐-⅞]")
 _CURRENCY = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}|\d{1,3}(?:\u2009\d{3})+|\d+)(?![\d])"
@@ -89,6 +97,21 @@ _HEDGES = re.compile(
     r"|[<>≤≥±~]|\\(?:le|ge|leq|geq|lt|gt|pm|neq?)\b",
     re.IGNORECASE,
 )
+# A number before one of these is the beginning of another one, and so is one after the words below.
+_NUMBER_WORD = (
+    r"(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
+    r"|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|hundreds?|thousands?|millions?|billions?|trillions?|dozens?)\b"
+)
+_GOES_ON = re.compile(
+    rf"^[\s-]*(?:{_NUMBER_WORD}|(?:squared|cubed|factorial|below\s+zero)\b)|^!\s*[a-z]"
+    rf"|\band\s+(?:an?\s+|one[\s-]+)?(?:{_NUMBER_WORD}|(?:half|third|quarter|fourth|fifth|tenth)\b)"
+)
+_IN_A_CALCULATION = re.compile(
+    r"\b(?:(?:half|third|quarter|double|twice|thrice|triple)(?:\s+(?:of|the|as\s+(?:many|much)\s+as))*"
+    r"|times|plus|minus|negative|divided\s+by|multiplied\s+by|root\s+of)\s+[$€£¥₹]?\s*$",
+    re.IGNORECASE,
+)
+_MONEY_SUFFIX = re.compile(r"^\s?(?:k|mm?|mn|bn?|tn?)\b", re.IGNORECASE)
 _OPERATORS = re.compile(r"[+*/^√π|{}()\[\]]|\\[A-Za-z]")
 # Units that a right answer may have in place of the expected ones, with another number.
 _CONVERTIBLE = frozenset(
@@ -96,7 +119,7 @@ _CONVERTIBLE = frozenset(
     cent penny dime nickel quarter dozen score gross pair k
     mm cm dm m km meter metre centimeter centimetre millimeter millimetre kilometer kilometre
     inch in foot feet ft yard yd mile mi mph kmh degree radian rad
-    mg g kg gram kilogram milligram ounce oz pound lb ton tonne
+    mn bn mg g kg gram kilogram milligram ounce oz pound lb ton tonne
     ml l liter litre milliliter millilitre gallon quart pint cup""".split()
 )
 _PLURALS = {"feet": "foot", "inches": "inch", "pennies": "penny", "centuries": "century", "people": "person"}
@@ -115,6 +138,7 @@ def parse(text: str, *, strict: bool = False) -> Quantity | None:
     Raises:
         OverLimit: A number is too long or its exponent too large.
     """
+    text = _VULGAR_FRACTION.sub(lambda match: f" {unicodedata.normalize('NFKC', match.group())} ", text)
     for pattern, replacement in _REPLACEMENTS:
         text = pattern.sub(replacement, text)
     if _LONG_NUMBER.search(text):
@@ -132,6 +156,10 @@ def parse(text: str, *, strict: bool = False) -> Quantity | None:
     if _ANY_DIGIT.search(before) or _ANY_DIGIT.search(after) or _HEDGES.search(before):
         return None
     if re.match(r"\s*(?:or|and|to|-)\b", after, re.IGNORECASE):
+        return None
+    if _GOES_ON.search(after) or _IN_A_CALCULATION.search(before):
+        return None
+    if match.group("currency") and _MONEY_SUFFIX.match(after):
         return None
     unit = _unit(match.group("currency"), before, after)
     if strict:
@@ -222,10 +250,31 @@ def is_unit(word: str) -> bool:
     return _singular(word.casefold()) in _CONVERTIBLE | set(_CURRENCY.values())
 
 
+def may_be_cents(first: Quantity, second: Quantity) -> bool:
+    """Whether one is an amount of money and the other, without a unit, a hundred times as much or a hundredth."""
+    for money, plain in ((first, second), (second, first)):
+        if money.unit and money.unit.split()[0] in _CURRENCY.values() and not plain.unit:
+            return money.value * 100 == plain.value or money.value == plain.value * 100
+    return False
+
+
 def rounded(first: Quantity, second: Quantity) -> bool:
-    """Whether one number is the other one rounded to the decimals it is written with, one at least."""
+    """Whether one number is the other one rounded to the decimals it is written with, one at least.
+
+    Where only one is a percentage, it is taken as it is and as a share, which has two decimals more.
+    """
+    if first.percent != second.percent:
+        return any(rounded(one, other) for one in _without_percent(first) for other in _without_percent(second))
     for coarse, fine in ((first, second), (second, first)):
         finer = fine.decimals is None or (coarse.decimals is not None and fine.decimals > coarse.decimals)
         if coarse.decimals and finer and abs(coarse.value - fine.value) * 2 <= Fraction(1, 10**coarse.decimals):
             return True
     return False
+
+
+def _without_percent(quantity: Quantity) -> tuple[Quantity, ...]:
+    if not quantity.percent:
+        return (quantity,)
+    plain = replace(quantity, percent=False)
+    decimals = None if quantity.decimals is None else quantity.decimals + 2
+    return plain, replace(plain, value=quantity.value / 100, decimals=decimals)
