@@ -159,14 +159,23 @@ def test_recipe_before_does_not_exist(chain: Any) -> None:
         start_from({**chain[2], "sftkey_after": "nowhere.yml"})
 
 
+def test_recipe_before_is_the_recipe_itself(chain: Any) -> None:
+    write_recipe(Path(chain[2]["axolotl_config_path"]), chain[2])
+    with pytest.raises(RecipeError, match=r"sftkey_after: stage2\.yml is this recipe itself"):
+        start_from({**chain[2], "sftkey_after": "stage2.yml"})
+
+
 def test_broken_marker(chain: Any) -> None:
     finish(chain[1])
     path = Path(chain[1]["output_dir"]) / MARKER_FILE
     path.write_text(path.read_text()[:20])
-    with pytest.raises(ValueError, match="not valid JSON"):
+    with pytest.raises(RecipeError, match="not valid JSON"):
+        read_marker(path.parent)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match="not valid JSON"):
         read_marker(path.parent)
     path.write_text(json.dumps({"schema": 99}))
-    with pytest.raises(ValueError, match="upgrade sftkey"):
+    with pytest.raises(RecipeError, match="upgrade sftkey"):
         read_marker(path.parent)
 
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sftkey.errors import RecipeError
+
 MARKER_FILE = "sftkey_stage.json"
 RUN_FILE = "sftkey_run.json"
 """Written when a stage starts: the settings that a resumed run must share."""
@@ -23,7 +25,7 @@ def read_marker(output_dir: str | Path) -> dict[str, Any] | None:
     """The marker of a finished stage, or ``None`` where the stage hasn't finished.
 
     Raises:
-        ValueError: The file isn't a marker, or was written by a newer version.
+        RecipeError: The file isn't a marker, or was written by a newer version.
     """
     return _read(Path(output_dir) / MARKER_FILE)
 
@@ -38,10 +40,10 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); delete it and run the stage again") from error
+    except ValueError as error:  # no text, or no JSON
+        raise RecipeError(f"{path} is not valid JSON ({error}); delete it and run the stage again") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise ValueError(f"{path} has a schema this version of sftkey doesn't know; upgrade sftkey")
+        raise RecipeError(f"{path} has a schema this version of sftkey doesn't know; upgrade sftkey")
     return content
 
 

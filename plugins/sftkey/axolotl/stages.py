@@ -75,6 +75,12 @@ def start_from(cfg: Any) -> dict[str, Any] | None:
     path = recipe_before(cfg)
     if path is None:
         return None
+    own = cfg.get("axolotl_config_path")
+    if own is not None and _same_path(str(path), str(own)):
+        raise RecipeError(
+            f"sftkey_after: {cfg['sftkey_after']} is this recipe itself; name the recipe of the stage that it starts from, "
+            "or remove the key"
+        )
     before = load_recipe(path)
     output_dir = output_before(cfg, before, path)
     marker = _finished(output_dir, path)
