@@ -139,7 +139,7 @@ def update_card(output_dir: Path, marker: Mapping[str, Any] | None = None) -> No
         path = output_dir / CARD_FILE
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         write_text_atomically(path, _with_section(text, stages))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # Results of evaluations are read too, whoever wrote them.
         LOG.warning("%s: no section was written into %s (%s)", output_dir, CARD_FILE, error)
 
 
