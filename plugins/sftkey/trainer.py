@@ -12,6 +12,7 @@ from sftkey.context_grad import unsupported
 from sftkey.errors import RecipeError
 from sftkey.loss import SegmentStatistics, causal_loss
 from sftkey.methods import Method
+from sftkey.segment_weights import weights_at
 from sftkey.segments import RESPONSE, SEGMENT_GROUPS, Segment
 from sftkey.tokenization import IGNORE_INDEX
 
@@ -122,7 +123,7 @@ class SegmentLossTrainer(Trainer):
         if self._start_weights is None or self._end_weights is None:
             return self._start_weights
         progress = self.state.global_step / max(self.state.max_steps - 1, 1)
-        return torch.lerp(self._start_weights, self._end_weights, min(progress, 1.0))
+        return weights_at(self._start_weights, self._end_weights, progress)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
         """The total weight of the labelled tokens of an optimizer step, over micro-batches and processes."""

@@ -25,6 +25,8 @@ def test_a_good_recipe_passes() -> None:
     check_recipe(RECIPE)
     check_recipe({**RECIPE, "tokens": list(tags.TAGS), "sftkey_tags": "tokens", "sftkey_warmup_epochs": 0.5})
     check_recipe({**RECIPE, "adapter": "lora", "sftkey_tags": "text"})
+    check_recipe({**RECIPE, "adapter": "lora", "sftkey_tags": "tokens", "sftkey_after": "stage1.yml"})
+    check_recipe({**RECIPE, "adapter": "lora", "sftkey_tags": "tokens", "peft_trainable_token_indices": [1]})
     check_recipe({**RECIPE, "sftkey_segment_schedule": {"thinking": 0}})
     check_recipe({**RECIPE, "sftkey_requires": ">=0.1"})
     check_recipe({**RECIPE, "datasets": [{"path": "hf://me/rows.jsonl", "type": COLUMNS}]})
@@ -97,7 +99,13 @@ def test_a_good_recipe_passes() -> None:
             "but lm_head would stay frozen",
         ),
         ({"sftkey_segment_weights": {"answers": 1}}, "maps thinking, format and answer"),
-        ({"sftkey_segment_weights": {"answer": -1}}, "weights are numbers >= 0"),
+        ({"sftkey_segment_weights": {"answer": -1}}, "weights are finite numbers >= 0"),
+        ({"sftkey_segment_weights": {"answer": float("nan")}}, "weights are finite numbers >= 0"),
+        (
+            {"sftkey_segment_schedule": {"thinking": float("inf")}},
+            "sftkey_segment_schedule: .* are finite numbers >= 0",
+        ),
+        ({"sftkey_segment_schedule": {"thinking": True}}, "weights are finite numbers >= 0"),
         ({"sftkey_segment_weights": {"answer": 0, "format": 0}}, "leaves nothing to train"),
         ({"sftkey_context_grad": "no"}, "sftkey_context_grad: 'no' is not true or false"),
     ],

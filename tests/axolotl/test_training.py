@@ -315,6 +315,33 @@ def test_segment_weights_and_schedule(stage1_recipe: dict[str, Any], tmp_path: P
     assert seen == [[0, 1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1, 1]]
 
 
+def test_sparse_logits_are_on_by_default_and_can_be_turned_off(stage1_recipe: dict[str, Any], tmp_path: Path) -> None:
+    key = {**stage1_recipe, "sftkey_method": "key-tag"}
+    losses, positions = [], []
+    for recipe in (key, {**key, "sftkey_sparse_logits": False}):
+        trainer = build(recipe, tmp_path)
+        batch = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])
+        targets, everywhere = int((batch["labels"] != -100).sum()), batch["labels"].numel()
+        seen: list[int] = []
+        original = torch.nn.functional.linear
+        size = trainer.model.get_output_embeddings().weight.shape[0]
+
+        def linear(
+            x: Any, weight: Any, bias: Any = None, original: Any = original, seen: Any = seen, size: int = size
+        ) -> Any:
+            if weight.shape[0] == size:
+                seen.append(x.numel() // x.shape[-1])
+            return original(x, weight, bias)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.nn.functional, "linear", linear)
+            losses.append(float(trainer.compute_loss(trainer.model.train(), dict(batch), num_items_in_batch=targets)))
+        positions.append(seen)
+    assert positions == [[targets], [everywhere]]
+    assert targets < everywhere / 3
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def brute_force(model: torch.nn.Module, rows: Any, groups: dict[str, set[int]]) -> dict[str, float]:
     """Mean loss and token count of named groups of segments, and the accuracy on the answer, one row at a time."""
     loss, tokens, correct = dict.fromkeys(groups, 0.0), dict.fromkeys(groups, 0), 0

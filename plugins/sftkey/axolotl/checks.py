@@ -266,7 +266,10 @@ def _tags(cfg: Recipe) -> None:
             f"special_tokens: eos_token: {special['eos_token']!r}, but a trained checkpoint stops at the end of the turn, "
             f"{END_OF_TURN}; remove it"
         )
-    if cfg.get("adapter") and adds_tag_tokens(cfg):
+    # A stage that starts from another got its embeddings trained there; single ones are looked at once there is a model.
+    if cfg.get("adapter") and adds_tag_tokens(cfg) and not cfg.get("sftkey_after"):
+        if cfg.get("peft_trainable_token_indices"):
+            return
         trained = set(cfg.get("lora_modules_to_save") or [])
         missing_modules = [name for name in ("embed_tokens", "lm_head") if name not in trained]
         if missing_modules:
@@ -289,8 +292,10 @@ def _segment_weights(cfg: Recipe) -> None:
             continue
         if not isinstance(weights, Mapping) or not weights or set(weights) - set(SEGMENT_GROUPS):
             raise RecipeError(f"{key}: {weights!r}; it maps thinking, format and answer to weights")
-        if any(not isinstance(value, (int, float)) or value < 0 for value in weights.values()):
-            raise RecipeError(f"{key}: {dict(weights)!r}; weights are numbers >= 0")
+        numbers = [v for v in weights.values() if isinstance(v, int | float) and not isinstance(v, bool)]
+        # Not a number (.nan) is not at least 0 either.
+        if len(numbers) < len(weights) or not all(0 <= number < math.inf for number in numbers):
+            raise RecipeError(f"{key}: {dict(weights)!r}; weights are finite numbers >= 0")
         trained = METHODS[cfg["sftkey_method"]].trained
         # A name that is left out keeps what the method gives it.
         if not any(weights.get(name, bool(group & trained)) for name, group in SEGMENT_GROUPS.items()):
