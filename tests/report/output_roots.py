@@ -92,6 +92,8 @@ class Outputs:
         else:
             write_json(directory / "checkpoint-3" / "trainer_state.json", state)
             settings = {"sftkey_method": method, "base_model": base_model, "datasets": [entry]}
+            if after is not None:
+                settings["sftkey_after"] = f"{Path(after).name}.yml"
             write_json(directory / "sftkey_run.json", {"schema": 1, "settings": settings})
         return directory
 

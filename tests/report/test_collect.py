@@ -142,6 +142,21 @@ def test_unfinished_stages_are_shown_and_not_counted(outputs: Outputs) -> None:
     assert row.missing == {"gsm8k": "training has not finished"}
 
 
+def test_a_running_second_stage_goes_on_where_its_first_one_ended(outputs: Outputs) -> None:
+    first = outputs.stage("stage1", "sft-tag")
+    outputs.stage("stage2", "key-tag", after="stage1", finished=False)
+    found = runs_in(outputs.root)
+    assert list(found) == ["SFT-Tag", "SFTKey-Tag"]
+    running = found["SFTKey-Tag"]
+    assert (running.model, running.finished) == ("Qwen3-8B-Base", False)
+    assert [stage.directory.name for stage in running.stages] == ["stage1", "stage2"]
+    rows = matrix_of(list(found.values())).rows
+    assert [(row.label, row.missing) for row in rows][1] == ("SFTKey-Tag", {"gsm8k": "training has not finished"})
+    shutil.rmtree(first)
+    assert list(runs_in(outputs.root)) == ["unknown method then Key-Tag"]
+    assert "which isn't there" in notes_in(outputs.root)
+
+
 def test_runs_that_differ_in_a_setting_are_told_apart_by_it(outputs: Outputs) -> None:
     for seed in (1, 2):
         outputs.stage(f"seed{seed}/sft", "sft", seed=seed)

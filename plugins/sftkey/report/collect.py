@@ -128,7 +128,7 @@ def _link_stages(collection: Collection) -> None:
             collection.ledger.note(
                 f"{stage.directory} started from {stage.after.output_dir}, which isn't there: its Stage 1 isn't shown."
             )
-        elif collection.stages[found].finished_at != stage.after.finished_at:
+        elif stage.finished and collection.stages[found].finished_at != stage.after.finished_at:
             collection.ledger.note(
                 f"{found} was trained again after {stage.directory} had started from it: what is there now is not the "
                 "Stage 1 of that run, and the two are not compared."

@@ -41,8 +41,8 @@ _Path = Annotated[str, Field(max_length=4096)]
 
 class _After(_Lenient):
     output_dir: _Path
-    method: _Word
-    finished_at: _Word = ""
+    method: _Word | None = None
+    finished_at: _Word | None = None
 
 
 class _Data(_Lenient):
@@ -78,7 +78,8 @@ class Stage:
         finished: Whether it has a completion marker.
         method: ``sft``, ``sft-tag``, ``key-tag``, ``key``; ``None`` where an unfinished stage doesn't say.
         base_model: What it started from, as its recipe names it.
-        after: Output directory, method and time of completion of the stage before; ``None`` for a first stage.
+        after: Output directory of the stage before, and its method and time of completion where they are known;
+            ``None`` for a first stage.
         output_dir: The output directory as the recipe names it.
         data: Short names of the training data, in the recipe's order.
         rows: Training examples per epoch, where known.
@@ -195,11 +196,20 @@ def _unfinished(directory: Path, ledger: Ledger) -> Stage | None:
         finished=False,
         method=_text(settings.get("sftkey_method")),
         base_model=_text(settings.get("base_model")),
+        after=_running_after(settings),
         data=tuple(data_name(_text(entry.get("path")), entry.get("type")) for entry in entries),
         config=settings,
         steps=int(log["step"].max()) if len(log) else None,
         log=log,
     )
+
+
+def _running_after(settings: Mapping[str, Any]) -> _After | None:
+    """The stage that an unfinished one started from: its weights are where the recipe's own model would be."""
+    start = settings.get("lora_model_dir") or settings.get("base_model")
+    if not settings.get("sftkey_after") or not isinstance(start, str):
+        return None
+    return _After(output_dir=start[:4096])
 
 
 def _text(value: Any) -> str | None:
