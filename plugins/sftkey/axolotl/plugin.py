@@ -16,6 +16,7 @@ from typing import Any
 from axolotl.integrations.base import BasePlugin
 from axolotl.utils.logging import get_logger
 
+from sftkey.axolotl.added_tags import refuse_frozen_tags
 from sftkey.axolotl.checks import adds_tag_tokens, check_recipe
 from sftkey.axolotl.hub_data import check_hub_data
 from sftkey.axolotl.marker import (
@@ -170,7 +171,8 @@ class SFTKeyPlugin(BasePlugin):
         """Configure the loss, the end of generation and the warmup.
 
         Raises:
-            RecipeError: Several processes were started that don't train together, or the trainer is another plugin's.
+            RecipeError: Several processes were started that don't train together, the trainer is another plugin's, or the
+                embeddings of added tag tokens are frozen.
         """
         world_size = int(os.environ.get("WORLD_SIZE", 1))
         if trainer.args.world_size != world_size:
@@ -202,6 +204,8 @@ class SFTKeyPlugin(BasePlugin):
                 "sftkey_context_grad: false: the gradient leaves out what the context's keys and values owe to the weights"
                 + ("; gradient checkpointing is off in training steps" if cfg.gradient_checkpointing else "")
             )
+        if self._before is None and adds_tag_tokens(self._recipe):
+            refuse_frozen_tags(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, cfg)
         _stop_at_end_of_turn(trainer)
         if cfg.sftkey_warmup_epochs is not None:
             # Axolotl makes steps of warmup_ratio by cutting off, turns 1 step into 2, and takes max_steps for all epochs.

@@ -1,0 +1,37 @@
+"""Tags that are added tokens start with random embeddings: whether the stage that adds them trains these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sftkey import tags
+from sftkey.errors import RecipeError
+
+
+def refuse_frozen_tags(model: Any, tokenizer: Any, recipe: Mapping[str, Any]) -> None:
+    """Refuse to train a model that would never learn what its tags are.
+
+    Args:
+        model: The model as it is about to be trained.
+        tokenizer: Its tokenizer, which holds the tags as added tokens.
+        recipe: The recipe as Axolotl validated it.
+
+    Raises:
+        RecipeError: The tags' embeddings are frozen.
+    """
+    if not any(parameter.requires_grad for parameter in model.get_input_embeddings().parameters()):
+        key = "unfrozen_parameters" if recipe.get("unfrozen_parameters") else "adapter"
+        raise RecipeError(
+            f"{key}: the embeddings stay frozen, those of the added tag tokens too, which would never be trained. Train the "
+            "embeddings here as well, or use sftkey_tags: text"
+        )
+    indices = recipe.get("peft_trainable_token_indices")
+    if not indices:
+        return
+    if isinstance(indices, Mapping):
+        indices = indices.get("embed_tokens") or []
+    missing = {tag: token for tag in tags.TAGS if (token := tokenizer.convert_tokens_to_ids(tag)) not in indices}
+    if missing:
+        listed = ", ".join(f"{token} ({tag})" for tag, token in missing.items())
+        raise RecipeError(f"peft_trainable_token_indices: lacks {listed}; add them, or use sftkey_tags: text")
