@@ -238,6 +238,12 @@ def test_what_is_found_stands_in_the_output(kind, output):
         "answer \n",
         "-",
         "x",
+        "#### a\n",
+        "answer:*",
+        "\\frac{9}{",
+        "9^",
+        "½",
+        "B is ",
     ],
 )
 def test_a_megabyte_of_anything(kind, unit):

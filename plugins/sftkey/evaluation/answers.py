@@ -48,7 +48,7 @@ NOTHING = Extraction(None, "nothing found")
 
 _Convention = tuple[str, Callable[[str], str | None]]
 
-_HASHES = re.compile(r"####[# \t]*([^\s#][^\n]*)")
+_HASHES = "####"
 # "#### Step 3: add them up" and "#### 3. Compute the total" are headings of an untagged output, not its answer.
 _HEADING = re.compile(r"(?:\d+[.)]\s+)?[*_]*[^\W\d_]{2,}")
 _ANSWER_IS = re.compile(
@@ -183,15 +183,15 @@ def _after_marker(text: str, marker: str) -> str | None:
 
 def _after_hashes(text: str) -> str | None:
     """What follows the last ``####``. A heading doesn't count, unless it is the last line, as in GSM8K's own form."""
-    found: str | None = None
-    last_line = text.rstrip().rfind("\n") + 1
-    for match in _HASHES.finditer(text):
-        line = match.group(1)
-        if not _HEADING.match(line) or match.start() >= last_line:
-            found = line
-    if found is None:
-        return None
-    return next(filter(None, map(str.strip, reversed(found.split("####")))), None)
+    lines = text.rstrip().split("\n")
+    for number in range(len(lines) - 1, -1, -1):
+        if _HASHES not in lines[number]:
+            continue
+        parts = (part.lstrip("# \t").strip() for part in reversed(lines[number].split(_HASHES)[1:]))
+        found = next(filter(None, parts), None)
+        if found is not None and (number == len(lines) - 1 or not _HEADING.match(found)):
+            return found
+    return None
 
 
 def _after_answer_is(text: str) -> str | None:
