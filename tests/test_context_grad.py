@@ -369,6 +369,11 @@ def test_models_that_cannot_be_served(model_type, options, reason):
     assert reason in (unsupported(model) or "")
 
 
+def test_data_parallel_is_refused():
+    with pytest.raises(ValueError, match="start one process for each device"):
+        causal_loss(nn.DataParallel(build()), *batch(ROWS), context_grad=False)
+
+
 def test_prompt_tuning_is_refused():
     model = peft.get_peft_model(build(), peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
     assert "puts trained positions before the context" in (unsupported(model) or "")

@@ -120,8 +120,14 @@ def after_context(
         ``past_key_values``, and an ``attention_mask`` over both.
 
     Raises:
-        ValueError: The inputs are packed or not of shape ``(B, T)``, or the model kept no plain key-value cache.
+        ValueError: The inputs are packed or not of shape ``(B, T)``, the model kept no plain key-value cache, or it runs
+            under `torch.nn.DataParallel`.
     """
+    if isinstance(model, nn.DataParallel):
+        raise ValueError(
+            "the answer-only gradient can't run under torch.nn.DataParallel, which doesn't split the cache over its "
+            "devices; start one process for each device"
+        )
     _check_inputs(inputs, labels)
     trained = labels != IGNORE_INDEX
     if segments is not None and weights is not None:
