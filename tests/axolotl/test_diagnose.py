@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
+from sftkey import tags
 from sftkey.axolotl.cli import sftkey
+from sftkey.axolotl.commands.diagnose import _load_model
 from sftkey.axolotl.marker import MARKER_FILE, SCHEMA, write_atomically
 from sftkey.diagnosis import Diagnosis
 from sftkey.diagnosis_terms import MEANINGS
@@ -132,3 +135,37 @@ def test_without_training_rows_or_weights(stage1: Path, tiny_root: Path) -> None
     result = diagnose(stage1, *held_out)
     assert result.exit_code == 1
     assert f"Error: {stage1}: its weights can't be loaded" in result.stderr
+
+
+@pytest.mark.parametrize("tokens", [False, True], ids=["text", "tokens"])
+def test_an_adapter_is_merged_into_its_base_model(stage1: Path, tiny_root: Path, tokens: bool) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_root / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_root / "model")
+    options: dict[str, Any] = {}
+    if tokens:
+        tokenizer.add_tokens(list(tags.TAGS))
+        base.resize_token_embeddings(len(tokenizer) + 3)
+        options["modules_to_save"] = ["embed_tokens", "lm_head"]
+    torch.manual_seed(0)
+    adapted = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, **options))
+    # What an adapter's stage leaves: the adapter, and the config and tokenizer of the whole model.
+    (stage1 / "model.safetensors").unlink()
+    adapted.save_pretrained(stage1)
+    base.config.save_pretrained(stage1)
+    tokenizer.save_pretrained(stage1)
+    ids = torch.arange(5, len(tokenizer), 7)[None]
+    expected = adapted.eval()(input_ids=ids).logits
+    found = _load_model(stage1, len(tokenizer))
+    torch.testing.assert_close(found(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-5)
+    unadapted = AutoModelForCausalLM.from_pretrained(tiny_root / "model")(input_ids=ids[:, :20]).logits
+    assert not torch.allclose(expected[:, :20, : unadapted.shape[-1]], unadapted, atol=1e-3)
+    assert all(parameter.requires_grad for parameter in found.parameters())
+    result = diagnose(stage1, "--data", tiny_root / "data" / "test.jsonl", "--rows", "3")
+    assert result.exit_code == 0, result.output
+    config = json.loads((stage1 / "adapter_config.json").read_text())
+    (stage1 / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "no/model"}))
+    result = diagnose(stage1, "--data", tiny_root / "data" / "test.jsonl", "--rows", "3")
+    assert f"Error: no/model, the base model of the adapter in {stage1}: its weights can't be loaded" in result.stderr

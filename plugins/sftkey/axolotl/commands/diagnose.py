@@ -114,7 +114,7 @@ def diagnose_command(
         trained = None
     click.echo(f"{stage1_output}: {held_out.source}")
     diagnosis = diagnose(
-        _load_model(stage1_output),
+        _load_model(stage1_output, len(tokenizer)),
         held_out.tokenize.tokenizer,
         [example for _, example in held_out.usable],
         is_right,
@@ -267,8 +267,12 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _load_model(folder: Path) -> Any:
-    """The checkpoint on the GPU in bf16, or on the CPU in fp32.
+def _load_model(folder: Path, tokens: int) -> Any:
+    """The checkpoint on the GPU in bf16, or on the CPU in fp32; an adapter is merged into its base model.
+
+    Args:
+        folder: The stage's output directory.
+        tokens: The size of its tokenizer.
 
     Raises:
         RecipeError: There are no weights.
@@ -277,13 +281,33 @@ def _load_model(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     on_gpu = torch.cuda.is_available()
+    source = folder
     try:
+        if (folder / "adapter_config.json").is_file():
+            from peft import PeftConfig
+
+            source = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.bfloat16 if on_gpu else torch.float32, attn_implementation="sdpa"
+            source, dtype=torch.bfloat16 if on_gpu else torch.float32, attn_implementation="sdpa"
         )
+        if source != folder:
+            model = _with_adapter(model, folder, tokens)
     except OSError as error:
-        raise RecipeError(f"{folder}: its weights can't be loaded ({error})") from error
+        where = folder if source == folder else f"{source}, the base model of the adapter in {folder}"
+        raise RecipeError(f"{where}: its weights can't be loaded ({error})") from error
     for parameter in model.parameters():
-        # The weights of an adapter's checkpoint are loaded frozen.
         parameter.requires_grad_(parameter.is_floating_point())
     return model.to("cuda" if on_gpu else "cpu")
+
+
+def _with_adapter(model: Any, folder: Path, tokens: int) -> Any:
+    from peft import PeftModel
+    from transformers import AutoConfig
+
+    # As it was in training: room for added tag tokens, and as much padding as the stage's config says.
+    config = folder / "config.json"
+    size = max(tokens, AutoConfig.from_pretrained(folder).vocab_size if config.is_file() else 0)
+    if size > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(size, mean_resizing=False)
+    adapted: Any = PeftModel.from_pretrained(model, str(folder))
+    return adapted.merge_and_unload()
