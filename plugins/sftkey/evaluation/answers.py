@@ -1,8 +1,8 @@
 r"""Which part of an output is its answer. Never needs the format: an output without tags still has an answer.
 
 In this order: the Answer block; an Answer block that was never closed; the data set's own conventions (its untagged
-form, ``#### x``, ``\boxed{x}``, "the answer is x", an option's letter or text); the last number, or for free text the
-last line. Every search is linear in the length of the output.
+form, ``#### x``, ``\boxed{x}``, "the answer is x", an option's letter or text); the last number (in maths the last formula,
+where that comes last), or for free text the last line. Every search is linear in the length of the output.
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ _LETTER = re.compile(r"\(([A-Za-z])\)")
 _LAST_WORD = re.compile(r"(?<![\w'’])([A-Z])[\s.)*_]*$")
 _IS_RIGHT = re.compile(r"^\W*([A-Z])\s+is\s+(?:the\s+)?(?:correct|right|best)\b")
 _DIGIT = re.compile(r"\d")
+_FORMULA = re.compile(r"\$\$[^$]+\$\$|\$[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
+_MAX_PARAGRAPH = 2_000
 _PUNCTUATION = re.compile(r"[.,;:!?]+(?!\d)")
 
 
@@ -135,8 +137,10 @@ def _inside_a_block(kind: AnswerKind) -> Sequence[_Convention]:
 
 
 def _conventions(kind: AnswerKind, untagged: UntaggedForm, options: Mapping[str, str]) -> Sequence[_Convention]:
-    if kind in (AnswerKind.NUMBER, AnswerKind.MATHS):
+    if kind is AnswerKind.NUMBER:
         return (*_inside_a_block(kind), ("last number", _last_number))
+    if kind is AnswerKind.MATHS:
+        return (*_inside_a_block(kind), ("last formula", _closing_formula), ("last number", _last_number))
     if kind is AnswerKind.OPTION:
         return (
             ("the answer is", partial(_option_after_answer_is, options=options)),
@@ -206,6 +210,17 @@ def _number_after_answer_is(text: str) -> str | None:
 
 def _last_number(text: str) -> str | None:
     return _last(_NUMBER, text)
+
+
+def _closing_formula(text: str) -> str | None:
+    r"""The last formula of the last paragraph, where no number follows it: of ``$x = \sqrt{2}$`` 2 is no answer."""
+    paragraph = text.rstrip().rpartition("\n\n")[2]
+    if len(paragraph) > _MAX_PARAGRAPH:
+        return None
+    formulas = list(_FORMULA.finditer(paragraph))
+    if not formulas or _DIGIT.search(paragraph, formulas[-1].end()):
+        return None
+    return formulas[-1].group()
 
 
 def _last_line(text: str) -> str | None:
