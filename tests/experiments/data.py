@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections import Counter
@@ -21,7 +22,7 @@ from sftkey.methods import Method
 from sftkey.rows import RowTokenizer
 from sftkey.tokenization import ExampleTokenizer, TokenizedExample, encode
 
-from experiments.settings import Settings
+from experiments.settings import InputError, Settings
 
 Row = Mapping[str, Any]
 
@@ -39,6 +40,7 @@ class Data:
         train: Rows to train on.
         test: Rows that have a question and a reference, in the order of the file.
         left_out: Test rows that have none, by reason.
+        sha256: Of the rows in both files, as far as they are used.
         notes: What a reader of the results has to know about the data.
         skipped: Training rows that can't be used, by method and reason; filled by `training_examples`.
     """
@@ -48,6 +50,7 @@ class Data:
     train: list[Row]
     test: list[Row]
     left_out: Counter[str] = field(default_factory=Counter)
+    sha256: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     skipped: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -56,7 +59,7 @@ def read_rows(path: str | Path) -> list[Row]:
     """The rows of a JSONL file.
 
     Raises:
-        ValueError: A line is not a JSON object; names file and line.
+        InputError: A line is not a JSON object; names file and line.
     """
     rows = []
     with open(path, encoding="utf-8") as file:
@@ -66,9 +69,9 @@ def read_rows(path: str | Path) -> list[Row]:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise ValueError(f"{path}:{number}: not JSON ({error})") from error
+                raise InputError(f"{path}:{number}: not JSON ({error})") from error
             if not isinstance(row, dict):
-                raise ValueError(f"{path}:{number}: a row has to be a JSON object, found {type(row).__name__}")
+                raise InputError(f"{path}:{number}: a row has to be a JSON object, found {type(row).__name__}")
             rows.append(row)
     return rows
 
@@ -77,7 +80,7 @@ def load_data(settings: Settings) -> Data:
     """Read the rows of an experiment.
 
     Raises:
-        ValueError: A file isn't JSONL, or no test row can be asked.
+        InputError: A file isn't JSONL, a column is missing, or no test row can be asked.
     """
     kind = AnswerKind(settings.answers) if settings.answers else None
     dataset = columns.with_columns(None) if settings.dataset == "columns" else registry.dataset(settings.dataset)
@@ -90,17 +93,31 @@ def load_data(settings: Settings) -> Data:
             "carries no information."
         )
     data = Data(dataset, benchmark_of(dataset, kind), train, [], notes=notes)
-    for row in read_rows(settings.test_file):
+    test = read_rows(settings.test_file)
+    data.sha256 = {"train": _sha256(train), "test": _sha256(test)}
+    for row in test:
         try:
             data.benchmark.question(row)
             data.benchmark.reference(row)
         except SkippedRow as skipped:
             data.left_out[skipped.reason] += 1
+        except KeyError as error:
+            raise InputError(f"{settings.test_file}: {error.args[0]}") from error
         else:
             data.test.append(row)
     if not data.test:
-        raise ValueError(f"{settings.test_file}: no row has a question and a reference answer ({dict(data.left_out)})")
+        raise InputError(
+            f"{settings.test_file}: no row has a question and a reference answer; {_reasons(data.left_out)}"
+        )
     return data
+
+
+def _sha256(rows: list[Row]) -> str:
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
+def _reasons(skipped: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason}: {count}" for reason, count in skipped.items()) or "it holds no rows"
 
 
 def _without_fact(row: Row) -> Example:
@@ -118,13 +135,18 @@ def training_examples(data: Data, tokenizer: Any, method: Method, settings: Sett
     """The training rows of a method; what is skipped is counted in ``data.skipped``.
 
     Raises:
-        ValueError: No row is left.
+        InputError: No row is left, or a column is missing.
     """
-    results = RowTokenizer(data.dataset, example_tokenizer(data, tokenizer, method), settings.sequence_len)(data.train)
+    try:
+        results = RowTokenizer(data.dataset, example_tokenizer(data, tokenizer, method), settings.sequence_len)(
+            data.train
+        )
+    except KeyError as error:
+        raise InputError(f"{settings.train_file}: {error.args[0]}") from error
     examples = [result for result in results if not isinstance(result, str)]
     data.skipped[method.name] = dict(Counter(result for result in results if isinstance(result, str)))
     if not examples:
-        raise ValueError(f"{settings.train_file}: no row can be trained on: {data.skipped[method.name]}")
+        raise InputError(f"{settings.train_file}: no row can be trained on; {_reasons(data.skipped[method.name])}")
     return examples
 
 
@@ -135,12 +157,16 @@ def test_prompts(data: Data, tokenizer: Any, method: Method, items: int) -> list
 
 
 def usable_rows(data: Data, tokenizer: Any, method: Method, limit: int, *, test: bool) -> list[tuple[Row, Example]]:
-    """The first `limit` rows of a file that have a thinking and are safe to tokenise: what a diagnosis looks at."""
+    """The first `limit` rows of a file that have a thinking and are safe to tokenise: what a diagnosis looks at.
+
+    Test rows need no thinking to be asked, so those without one, or without the column, are passed over.
+    """
+    passed_over = (SkippedRow, KeyError) if test else (SkippedRow,)
     rows = RowTokenizer(data.dataset, example_tokenizer(data, tokenizer, method), sys.maxsize, evaluation=test)
     usable: list[tuple[Row, Example]] = []
     for row in data.test if test else data.train:
         if len(usable) == limit:
             break
-        with suppress(SkippedRow):
+        with suppress(*passed_over):
             usable.append((row, rows.example(row)))
     return usable

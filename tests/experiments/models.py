@@ -29,11 +29,14 @@ def load_model(settings: Settings) -> tuple[Any, Any]:
     own (SDPA).
 
     Raises:
-        OSError: The folder holds no model.
+        OSError: There is no such folder, or it holds no model.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = Path(settings.model)
+    if not folder.is_dir():
+        # Else the name would be looked up on the Hub.
+        raise FileNotFoundError(f"--model {folder}: there is no such folder; download the model first")
     gguf = sorted(folder.glob("*.gguf"))
     source = {"gguf_file": gguf[0].name} if gguf and not any(folder.glob("*.safetensors")) else {}
     tokenizer = AutoTokenizer.from_pretrained(folder, **source)

@@ -13,10 +13,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(TESTS))
+HERE = Path(__file__).resolve().parent
 if importlib.util.find_spec("sftkey") is None:
-    sys.path.insert(0, str(TESTS.parent / "plugins"))
+    sys.path.insert(0, str(HERE.parent.parent / "plugins"))
+if "experiments" not in sys.modules:
+    # Not by tests/ on the path: where the library datasets isn't installed, the folder tests/datasets would pass for it.
+    spec = importlib.util.spec_from_file_location(
+        "experiments", HERE / "__init__.py", submodule_search_locations=[str(HERE)]
+    )
+    assert spec is not None
+    sys.modules["experiments"] = importlib.util.module_from_spec(spec)
 
 import torch  # noqa: E402
 from sftkey.diagnosis import diagnose, verdict_text  # noqa: E402
@@ -35,7 +41,7 @@ from experiments.data import (  # noqa: E402
 from experiments.models import environment, generation_copy, load_model, weights_of, with_template  # noqa: E402
 from experiments.plan import Plan, Speed, cell_seconds, make_plan, measure, plan_seconds  # noqa: E402
 from experiments.scoring import evaluate  # noqa: E402
-from experiments.settings import Settings  # noqa: E402
+from experiments.settings import InputError, Settings  # noqa: E402
 from experiments.summary import summarise, table  # noqa: E402
 from experiments.training import Stage, train  # noqa: E402
 
@@ -75,7 +81,7 @@ class Experiment:
             The summary.
 
         Raises:
-            ValueError: The folder holds another experiment.
+            InputError: The folder holds another experiment, or no row can be trained on.
         """
         experiment, speed, plan = self._experiment(limits, minutes)
         deadline = None if minutes is None else self.started + 60 * minutes
@@ -102,10 +108,16 @@ class Experiment:
         if known is not None:
             if known["fingerprint"] != self.settings.fingerprint:
                 changed = [k for k, v in self.settings.as_dict().items() if known["settings"].get(k) != v]
-                raise ValueError(
+                raise InputError(
                     f"{self.store.folder} holds an experiment with other settings ({', '.join(changed)}); choose another "
                     "output folder"
                 )
+            for split, file in (("train", "training"), ("test", "test")):
+                if known.get("rows_sha256", self.data.sha256)[split] != self.data.sha256[split]:
+                    raise InputError(
+                        f"{self.store.folder} holds an experiment with other rows in the {file} file; choose another output "
+                        "folder"
+                    )
             plan = Plan(**known["plan"])
             self.say(f"going on with {_text(plan)}; {len(self._missing(plan))} cells are left")
             return known, Speed(**known["speed"]) if known["speed"] else None, plan
@@ -136,6 +148,7 @@ class Experiment:
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "training_rows": rows,
             "training_tokens_per_epoch": sum(len(e.input_ids) for e in self._training_examples("sft-tag")),
+            "rows_sha256": self.data.sha256,
             "test_rows_left_out": dict(self.data.left_out),
             "notes": self.data.notes,
             "seconds": 0.0,
@@ -251,6 +264,16 @@ def _text(plan: Plan) -> str:
     return f"{plan.seeds} seeds, {plan.epochs:g} epochs, {plan.items} test items"
 
 
+def _positive(kind: type[int] | type[float]) -> Any:
+    def parse(text: str) -> float:
+        number = kind(text)
+        if not number > 0:
+            raise argparse.ArgumentTypeError(f"{text} isn't positive")
+        return number
+
+    return parse
+
+
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; every field of `Settings` is an option of the same name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -259,10 +282,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--train", required=True, dest="train_file", help="JSONL rows to train on")
     parser.add_argument("--test", required=True, dest="test_file", help="JSONL rows to generate for")
     parser.add_argument("--output", required=True, type=Path, help="folder of cells and summary; goes on from there")
-    parser.add_argument("--minutes", type=float, help="time budget of this call; without it everything is run")
-    parser.add_argument("--seeds", type=int, default=5, help="at most so many seeds (default 5)")
-    parser.add_argument("--epochs", type=float, default=3.0, help="at most so many epochs (default 3)")
-    parser.add_argument("--items", type=int, default=10**9, help="at most so many test items (default all)")
+    parser.add_argument(
+        "--minutes", type=_positive(float), help="time budget of this call; without it everything is run"
+    )
+    parser.add_argument("--seeds", type=_positive(int), default=5, help="at most so many seeds (default 5)")
+    parser.add_argument("--epochs", type=_positive(float), default=3.0, help="at most so many epochs (default 3)")
+    parser.add_argument("--items", type=_positive(int), default=10**9, help="at most so many test items (default all)")
     parser.add_argument(
         "--answer-only-gradient",
         action="store_true",
@@ -285,8 +310,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run an experiment from the command line."""
-    options = arguments(argv)
+    """Run an experiment from the command line; what a user can mend ends it with a short message."""
+    try:
+        _run(arguments(argv))
+    except (InputError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def _run(options: argparse.Namespace) -> None:
     settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
     wanted = (*CELLS, ANSWER_ONLY) if options.answer_only_gradient else CELLS
     cells = tuple(cell for cell in wanted if cell.name not in options.leave_out)

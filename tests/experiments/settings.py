@@ -8,6 +8,10 @@ import json
 from dataclasses import dataclass
 
 
+class InputError(ValueError):
+    """An argument, a file or a folder that the experiment can't be run with. The message says which and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """One experiment. The defaults are the paper's (section 3), as far as one device allows.
@@ -57,6 +61,12 @@ class Settings:
     max_new_tokens: int = 320
     generation_batch: int = 256
     diagnosis_rows: int = 200
+
+    def __post_init__(self) -> None:
+        if self.micro_batch_size < 1 or self.batch_size % self.micro_batch_size:
+            raise InputError(
+                f"batch size {self.batch_size} isn't a multiple of {self.micro_batch_size}, the micro batch size"
+            )
 
     def as_dict(self) -> dict[str, object]:
         """Plain JSON types."""

@@ -101,9 +101,7 @@ def train(model: Any, tokenizer: Any, stage: Stage, settings: Settings) -> Train
         stage: What is trained.
         settings: The experiment.
     """
-    accumulation, left = divmod(settings.batch_size, settings.micro_batch_size)
-    if left:
-        raise ValueError(f"batch size {settings.batch_size} isn't a multiple of {settings.micro_batch_size}")
+    accumulation = settings.batch_size // settings.micro_batch_size
     on_gpu = device().type == "cuda"
     steps_per_epoch = math.ceil(len(stage.examples) / settings.batch_size)
     # A stage of less than an epoch warms up for half of it.

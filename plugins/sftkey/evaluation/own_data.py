@@ -32,7 +32,8 @@ def benchmark_of(dataset: ReasoningDataset, kind: AnswerKind | None = None) -> B
         raise ValueError("own rows have no options; their answers are number, maths or text")
     own = replace(
         dataset,
-        question=lambda row: dataset.to_example(row).question,
-        reference=lambda row: dataset.to_example(row).answer,
+        # Rows to ask need no thinking.
+        question=dataset.question or (lambda row: dataset.to_example(row).question),
+        reference=dataset.reference or (lambda row: dataset.to_example(row).answer),
     )
     return Benchmark(own, kind or AnswerKind.TEXT, ())
