@@ -36,7 +36,7 @@ def test_spellings_of_a_thousand(text):
         ("2 1/2", Fraction(5, 2)), ("3.25", Fraction(13, 4)), ("12,345,678", 12345678), ("1,00,000", 100000),
         ("2.5 million", 2500000), ("3 dozen", 36), ("0", 0), ("-0", 0), ("007", 7), ("1e-3", Fraction(1, 1000)),
         ("\u0661\u0662", 12), ("½", Fraction(1, 2)), ("2½ cups", Fraction(5, 2)), ("5\u204410", Fraction(1, 2)),
-        ("18! That is all", 18),
+        ("18! That is all", 18), ("She has to pay $18.", 18), ("That adds up to 18", 18),
     ],
 )  # fmt: skip
 def test_values(text, value):
@@ -53,7 +53,8 @@ def test_values(text, value):
         r"\sqrt{2}", "2 + 3", "(1, 2)", "A5", "18 (or 19)", "1.2.3", "18/19/2020", "±5", r"5 \pm 1", "2\u221a3",
         "1 000", "12²", "10⁻³", "5! ways", "18 dollars and fifty cents", "16 and a half", "3 dollars and one quarter",
         "5 hundred thousand", "2 thousand five hundred", "half of 36", "twice 9", "three times 6", "minus 5", "negative $5",
-        "100 divided by 5", "3 squared", "5 below zero", "$2M", "$2k", "€3 bn",
+        "100 divided by 5", "3 squared", "5 below zero", "up to 18",
+        "close to 18", "$2M", "$2k", "€3 bn",
     ],
 )  # fmt: skip
 def test_texts_that_state_no_one_number(text):

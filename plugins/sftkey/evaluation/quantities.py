@@ -93,7 +93,8 @@ _SCALES = {
 }
 # A number after one of these is a bound, an alternative or a denial, not an answer.
 _HEDGES = re.compile(
-    r"\b(?:not|no|never|least|most|over|under|above|below|less|fewer|more|than|between|or|nor|and|from|to)\b|n't"
+    r"\b(?:not|no|never|least|most|over|under|above|below|less|fewer|more|than|between|or|nor|and|from"
+    r"|(?<!add )(?<!adds )(?<!sum )(?<!sums )up to|(?:close|near|next) to)\b|n't"
     r"|[<>≤≥±~]|\\(?:le|ge|leq|geq|lt|gt|pm|neq?)\b",
     re.IGNORECASE,
 )
