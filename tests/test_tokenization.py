@@ -216,3 +216,15 @@ def test_nothing_is_merged_across_segments(qwen3_tokenizer: Any, tag_mode: str) 
 def test_untagged_form_may_have_no_ending() -> None:
     form = UntaggedForm(between="\n#### ")
     assert [piece.text for piece in form.render("t", "")] == ["t", "\n#### ", ""]
+
+
+def test_encode_is_a_plain_call(gsm8k_rows: dict[str, list[dict[str, Any]]], qwen3_tokenizer: Any) -> None:
+    texts = [text for row in gsm8k_rows["test"][:300] for text in row.values()] + [
+        "",
+        " ",
+        "é\u0301<|im_end|>\n",
+        "<Answer>",
+    ]
+    # What an earlier call asked for must not be kept.
+    qwen3_tokenizer(texts[:2], truncation=True, max_length=2, padding="max_length")
+    assert encode(qwen3_tokenizer, texts) == qwen3_tokenizer(texts, add_special_tokens=False)["input_ids"]

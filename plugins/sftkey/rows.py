@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sftkey import tags
 from sftkey.datasets.base import ReasoningDataset
 from sftkey.example import Example, SkippedRow
-from sftkey.tokenization import ExampleTokenizer, TokenizedExample, control_token_pattern
+from sftkey.tokenization import ExampleTokenizer, TokenizedBatch, TokenizedExample, control_token_pattern
 
 HELD_OUT = "held out for evaluation"
 NOT_HELD_OUT = "not held out for evaluation"
@@ -72,3 +73,19 @@ class RowTokenizer:
             too_long = len(tokenized.input_ids) > self.sequence_len
             results[position] = TOO_LONG if too_long else tokenized
         return results
+
+    def batch(self, rows: Sequence[Mapping[str, Any]]) -> tuple[TokenizedBatch, Counter[str]]:
+        """Tokenise a batch into flat arrays: the rows that are kept, in order, and the others counted by reason."""
+        skipped: Counter[str] = Counter()
+        examples: list[Example] = []
+        for row in rows:
+            try:
+                examples.append(self.example(row))
+            except SkippedRow as error:
+                skipped[error.reason] += 1
+        tokenized = self.tokenizer.batch(examples)
+        fits = tokenized.lengths <= self.sequence_len
+        if not fits.all():
+            skipped[TOO_LONG] += int((~fits).sum())
+            tokenized = tokenized.select(fits)
+        return tokenized, skipped

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
+import numpy as np
+import pyarrow as pa
 from axolotl.prompt_tokenizers import DatasetWrappingStrategy
 from axolotl.utils.logging import get_logger
 from datasets import Features, Sequence, Value
+from datasets.fingerprint import Hasher
 
+import sftkey
 from sftkey.axolotl.marker import write_atomically
 from sftkey.datasets.base import ReasoningDataset
 from sftkey.errors import RecipeError, install_short_error_hook
 from sftkey.methods import METHODS
 from sftkey.rows import TOO_LONG, RowTokenizer
 from sftkey.segment_weights import weighted_method
-from sftkey.tokenization import ExampleTokenizer, TokenizedExample, TokenizerError
+from sftkey.tokenization import ExampleTokenizer, TokenizedBatch, TokenizerError
 
 LOG = get_logger(__name__)
 
@@ -30,14 +36,18 @@ ROWS_FILE = "sftkey_rows.json"
 # `hf://datasets/openai/gsm8k@<commit>/main/...`, and in the Hub's cache `.../snapshots/<commit>/...`.
 _COMMIT = re.compile(r"^hf://datasets/[^@]+@([0-9a-f]{40})/|/snapshots/([0-9a-f]{40})/")
 
-_SKIPPED = "skipped"
+ROWS_PER_WORKER = 25_000
+"""From this many rows on for each of them, worker processes pay for their start (a copy of the tokenizer each).
+
+Below, one process with the tokenizer's own threads is faster.
+"""
+
 _FEATURES = Features(
     {
         "input_ids": Sequence(Value("int32")),
         "attention_mask": Sequence(Value("int8")),
         "labels": Sequence(Value("int64")),
         "segments": Sequence(Value("int8")),
-        _SKIPPED: Value("string"),
     }
 )
 
@@ -95,25 +105,28 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
             RecipeError: A column is missing, or no row is left.
         """
         name = _entry_name(self.ds_cfg)
-        try:
-            tokenized = dataset.map(
-                self._tokenize_batch,
-                batched=True,
-                batch_size=1_000,
-                num_proc=process_count if process_count and len(dataset) > 2_000 else None,
-                remove_columns=list(dataset.column_names),
-                features=_FEATURES,
-                keep_in_memory=bool(keep_in_memory),
-                # Axolotl keeps the prepared data; a second cache here would outlive a change of this package's code.
-                load_from_cache_file=False,
-                desc="Tokenizing segments",
-            )
-        except KeyError as error:
-            raise RecipeError(f"datasets: {name}: {error.args[0]}") from error
-        reasons = tokenized.data.column(_SKIPPED)
-        skipped = Counter({str(item["values"]): int(item["counts"]) for item in pc.value_counts(reasons).to_pylist()})
-        used = skipped.pop("", 0)
-        report_rows(name, used, dict(skipped))
+        workers = min(process_count or 1, len(dataset) // ROWS_PER_WORKER)
+        with tempfile.TemporaryDirectory() as counts, tokenizer_threads(workers < 2 and process_count != 1):
+            try:
+                tokenized = dataset.map(
+                    self._tokenize_batch,
+                    fn_kwargs={"counts": counts},
+                    batched=True,
+                    batch_size=1_000,
+                    num_proc=workers if workers > 1 else None,
+                    remove_columns=list(dataset.column_names),
+                    features=_FEATURES,
+                    keep_in_memory=bool(keep_in_memory),
+                    # Axolotl keeps the prepared data; a second cache here would outlive a change of this package's code.
+                    load_from_cache_file=False,
+                    new_fingerprint=self._fingerprint(dataset),
+                    desc="Tokenizing segments",
+                )
+            except KeyError as error:
+                raise RecipeError(f"datasets: {name}: {error.args[0]}") from error
+            skipped = _sum_counts(Path(counts))
+        used = len(tokenized)
+        report_rows(name, used, skipped)
         self._record(used, dict(skipped), hub_commit(dataset))
         if not used:
             raise RecipeError(
@@ -125,24 +138,39 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
                 f"datasets: {name}: {skipped[TOO_LONG]} rows are longer than sequence_len {self.tokenize.sequence_len}, "
                 "and excess_length_strategy is raise"
             )
-        if skipped:
-            kept = pc.indices_nonzero(pc.equal(reasons.combine_chunks(), ""))
-            # Signed, because datasets can't slice a contiguous stretch by unsigned indices.
-            tokenized = tokenized.select(kept.to_numpy().astype("int64"))
-        return tokenized.remove_columns([_SKIPPED])
+        return tokenized
 
-    def _tokenize_batch(self, batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    def _tokenize_batch(self, batch: Mapping[str, list[Any]], counts: str) -> pa.Table:
         columns = list(batch)
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        output: dict[str, list[Any]] = {name: [] for name in _FEATURES}
-        for result in self.tokenize(rows):
-            reason, tokens = (result, TokenizedExample([], [], [])) if isinstance(result, str) else ("", result)
-            output["input_ids"].append(tokens.input_ids)
-            output["attention_mask"].append([1] * len(tokens.input_ids))
-            output["labels"].append(tokens.labels)
-            output["segments"].append(tokens.segments)
-            output[_SKIPPED].append(reason)
-        return output
+        tokenized, skipped = self.tokenize.batch(rows)
+        if skipped:
+            # Through a file, because the batch may be in a worker process; one file for each, so that none waits.
+            with (Path(counts) / f"{os.getpid()}.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(skipped) + "\n")
+        return _arrow_table(tokenized)
+
+    def _fingerprint(self, dataset: Any) -> str:
+        """Names what the tokens depend on, for the caches that datasets derives from the result.
+
+        datasets would pickle the whole strategy instead, which for a tokenizer takes as long as tokenising 4,000 rows.
+        """
+        tokenizer = self.tokenize.tokenizer
+        return Hasher.hash(
+            [
+                dataset._fingerprint,
+                sftkey.__version__,
+                self.tokenize.dataset.name,
+                _entry_key(self.ds_cfg),
+                {**(self.cfg.sftkey_columns or {})},
+                self.evaluation,
+                self.tokenize.sequence_len,
+                tokenizer.method.name,
+                sorted(tokenizer.method.trained),
+                tokenizer.prompt(""),
+                tokenizer.tokenizer.backend_tokenizer.to_str(),
+            ]
+        )
 
     def _record(self, used: int, skipped: dict[str, int], commit: str | None) -> None:
         """Keep the counts with the prepared data, where a later run that finds it prepared can read them."""
@@ -150,6 +178,45 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
         pinned = {"commit": commit} if commit else {}
         counts[_entry_key(self.ds_cfg)] = {"rows_used": used, "rows_skipped": skipped, **pinned}
         write_atomically(rows_path(self.cfg), counts)
+
+
+@contextmanager
+def tokenizer_threads(wanted: bool) -> Iterator[None]:
+    """Let a tokenizer use its threads, which Axolotl's command line turns off for the sake of forked processes.
+
+    The setting is put back afterwards, so that processes forked later find it as Axolotl left it.
+    """
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    if wanted:
+        os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    try:
+        yield
+    finally:
+        if wanted:
+            # Never unset: a process forked after threads were used must not use them.
+            os.environ["TOKENIZERS_PARALLELISM"] = before or "false"
+
+
+def _arrow_table(batch: TokenizedBatch) -> pa.Table:
+    """The flat arrays as columns of lists; nothing is copied."""
+    offsets = pa.array(np.concatenate(([0], np.cumsum(batch.lengths))), type=pa.int32())
+    columns = {
+        "input_ids": batch.input_ids,
+        "attention_mask": np.ones(len(batch.input_ids), dtype=np.int8),
+        "labels": batch.labels,
+        "segments": batch.segments,
+    }
+    arrays = [pa.ListArray.from_arrays(offsets, pa.array(column)) for column in columns.values()]
+    return pa.Table.from_arrays(arrays, schema=_FEATURES.arrow_schema)
+
+
+def _sum_counts(folder: Path) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for path in folder.glob("*.jsonl"):
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                total.update(json.loads(line))
+    return total
 
 
 def rows_path(cfg: Any) -> Path:

@@ -20,7 +20,6 @@ from sftkey.axolotl.hub_data import check_hub_data
 from sftkey.axolotl.marker import read_marker
 from sftkey.axolotl.preparation import prepare_recipe
 from sftkey.axolotl.stages import load_recipe, output_before, recipe_before, start_from
-from sftkey.axolotl.strategy import SegmentedDatasetStrategy
 from sftkey.errors import RecipeError
 from sftkey.inspection import DatasetStatistics, render_colour, render_plain, table, visible
 from sftkey.methods import METHODS
@@ -180,7 +179,10 @@ def _read_rows(
 
 
 def row_tokenizer(entry: Any, cfg: Any, tokenizer: Any) -> RowTokenizer:
+    # Here, because it brings datasets, which --help doesn't need.
     from axolotl.prompt_strategies import load
+
+    from sftkey.axolotl.strategy import SegmentedDatasetStrategy
 
     strategy = load(entry.type, tokenizer, cfg, entry)
     if not isinstance(strategy, SegmentedDatasetStrategy):
