@@ -383,6 +383,17 @@ def test_a_z_loss_over_all_positions_is_part_of_the_loss(caplog):
     assert said == ["BambaForCausalLM has a z-loss: logits are computed at every position"]
 
 
+def test_a_loss_that_is_no_number_is_not_taken_for_a_changed_one(head_rows):
+    model = build("qwen3")
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    inputs, labels, segments = batch(17)
+    assert causal_loss(model, inputs, labels, segments).loss.isnan()
+    # One call: a second attempt in one process alone would leave the others waiting.
+    assert head_rows == [int((labels != -100).sum())]
+    assert _known[model].loss_in_head
+
+
 def test_an_error_of_the_model_itself_is_raised():
     model = build("qwen3")
     inputs, labels, segments = batch(12)

@@ -225,7 +225,7 @@ class _Call:
             return False, f"its output layer was not called with hidden states of shape {(*self.targets.shape, 'H')}"
         logits = _logits(outputs)
         if self.sent is not None:
-            unchanged = logits.shape == self.sent.shape and (not first or torch.equal(logits.detach(), self.sent))
+            unchanged = logits.shape == self.sent.shape and (not first or _same(logits.detach(), self.sent))
             return unchanged, "it changes logits after the output layer"
         expected = (1, max(len(self.targets.rows), 1))
         return logits.shape[:2] == expected, f"it made {tuple(logits.shape)} of the logits of {expected} positions"
@@ -239,6 +239,11 @@ class _Call:
         logits = logits[0, : len(targets.rows)]
         ids, weights, denominator = (t.to(logits.device) for t in (targets.ids, targets.weights, self.denominator))
         return cross_entropy(logits, ids, weights, denominator)
+
+
+def _same(found: torch.Tensor, sent: torch.Tensor) -> bool:
+    # A loss that isn't a number is no change: it may be one process's alone, and all have to find the same.
+    return torch.allclose(found, sent, rtol=0.0, atol=0.0, equal_nan=True)
 
 
 def _is_sharded(head: nn.Module) -> bool:
