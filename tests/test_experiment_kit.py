@@ -82,6 +82,31 @@ def test_runs_summarises_and_goes_on(settings: Settings, tmp_path: Path) -> None
         Experiment(other, tmp_path, said.append).run(limits, minutes=None)
 
 
+def test_a_budget_holds_for_an_experiment_that_was_started_without_one(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(**{**settings.as_dict(), "diagnosis_rows": 0})  # type: ignore[arg-type]
+    limits = Plan(seeds=1, epochs=0.1, items=2)
+    run_cell = Experiment._run_cell
+
+    def killed_later(self: Experiment, cell: Any, seed: int, plan: Plan) -> None:
+        if list((tmp_path / "cells").iterdir()):
+            raise KeyboardInterrupt
+        run_cell(self, cell, seed, plan)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Experiment, "_run_cell", killed_later)
+        with pytest.raises(KeyboardInterrupt):
+            Experiment(settings, tmp_path, lambda line: None).run(limits, minutes=None)
+    assert json.loads((tmp_path / "experiment.json").read_text())["speed"] is None
+    said: list[str] = []
+    Experiment(settings, tmp_path, said.append).run(limits, minutes=1e-6)
+    # The one cell that every call gets done, and no more.
+    assert len(list((tmp_path / "cells").iterdir())) == 2
+    assert any(line.startswith("out of time: 3 cells are left") for line in said)
+    assert json.loads((tmp_path / "experiment.json").read_text())["speed"]["step_seconds"] > 0
+
+
 def test_stage_2_and_the_control_start_from_the_same_weights(settings: Settings, tmp_path: Path) -> None:
     settings = Settings(**{**settings.as_dict(), "diagnosis_rows": 0})  # type: ignore[arg-type]
     experiment = Experiment(settings, tmp_path, lambda line: None)

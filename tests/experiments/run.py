@@ -9,7 +9,7 @@ import argparse
 import importlib.util
 import sys
 import time
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -120,15 +120,16 @@ class Experiment:
                     )
             plan = Plan(**known["plan"])
             self.say(f"going on with {_text(plan)}; {len(self._missing(plan))} cells are left")
+            if minutes is not None and not known["speed"]:
+                # It was started without a budget, which measures nothing.
+                known["speed"] = asdict(self._measure())
             return known, Speed(**known["speed"]) if known["speed"] else None, plan
         rows = len(self._training_examples("sft-tag"))
         limits = Plan(limits.seeds, limits.epochs, min(limits.items, len(self.data.test)))
         speed = None
         plan = limits
         if minutes is not None:
-            speed = measure(
-                self.model, self.base, self.tokenizer, self.data, self._training_examples("sft-tag"), self.settings
-            )
+            speed = self._measure()
             seconds = 60 * minutes - (time.monotonic() - self.started)
             plan = make_plan(limits, speed, rows, self.settings, seconds, self.cells)
             self.say(
@@ -143,7 +144,7 @@ class Experiment:
             "fingerprint": self.settings.fingerprint,
             "settings": self.settings.as_dict(),
             "plan": plan.as_dict(),
-            "speed": speed and {"step_seconds": speed.step_seconds, "token_seconds": speed.token_seconds},
+            "speed": speed and asdict(speed),
             "environment": environment(),
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "training_rows": rows,
@@ -155,6 +156,11 @@ class Experiment:
         }
         self.store.write("experiment.json", experiment)
         return experiment, speed, plan
+
+    def _measure(self) -> Speed:
+        return measure(
+            self.model, self.base, self.tokenizer, self.data, self._training_examples("sft-tag"), self.settings
+        )
 
     def _missing(self, plan: Plan) -> list[tuple[int, Cell]]:
         return [
