@@ -11,6 +11,7 @@ Each call gets a tokenizer that was loaded before the clock started and has toke
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
 import os
@@ -26,7 +27,6 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("AXOLOTL_DO_NOT_TRACK", "1")
 SHARED = Path(__file__).resolve().parents[3] / "shared"
-ROUNDS = 5
 PROCESSES = 2
 
 
@@ -39,6 +39,10 @@ def cost(function: Callable[[], Any]) -> tuple[float, float]:
 
 def main() -> None:
     """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, help="only the first so many rows; the cost of starting weighs more then")
+    options = parser.parse_args()
     if not SHARED.is_dir():
         sys.exit("needs the real GSM8K rows and the Qwen3 tokenizer in ../shared")
     import datasets
@@ -51,7 +55,7 @@ def main() -> None:
     from sftkey.datasets.gsm8k import GSM8K
 
     datasets.disable_progress_bars()
-    lines = (SHARED / "data" / "gsm8k" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (SHARED / "data" / "gsm8k" / "train.jsonl").read_text(encoding="utf-8").splitlines()[: options.rows]
     rows = [json.loads(line) for line in lines]
     examples = [GSM8K.to_example(row) for row in rows]
 
@@ -114,7 +118,7 @@ def main() -> None:
         "sftkey, tags as added tokens": (sftkey, True),
     }
     costs: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):
+    for _ in range(options.rounds):
         for name, (way, added) in ways.items():
             loaded = tokenizer(added)
             # As Axolotl's command line leaves it.
@@ -126,7 +130,7 @@ def main() -> None:
         f"Python {platform.python_version()}, transformers {transformers.__version__}, tokenizers {tokenizers.__version__},"
     )
     print(f"datasets {datasets.__version__}; {len(rows):,} real GSM8K rows, Qwen3 tokenizer, {os.cpu_count()} cores, ")
-    print(f"{PROCESSES} processes; median of {ROUNDS} interleaved rounds\n")
+    print(f"{PROCESSES} processes; median of {options.rounds} interleaved rounds\n")
     print("| way | rows/s | x Axolotl | x bare | CPU s | rows/s of CPU | x Axolotl | x bare |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     bare_name, axolotl_name = list(ways)[:2]

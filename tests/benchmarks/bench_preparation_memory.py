@@ -41,7 +41,12 @@ def status_mib(key: str) -> float:
 
 
 def prepare(rows: int, processes: int | None) -> None:
-    """Prepare `rows` generated rows and print one line of the table; run in a process of its own."""
+    """Prepare `rows` generated rows and print one line of the table; run in a process of its own.
+
+    Args:
+        rows: How many.
+        processes: Worker processes; ``None`` for this process alone, in which memory can be watched.
+    """
     import datasets
     import transformers
     from axolotl.prompt_strategies import load
@@ -91,13 +96,12 @@ def main() -> None:
     )
     print("|---:|---:|---:|---:|---:|---:|---:|---:|", flush=True)
     context: Any = multiprocessing.get_context("spawn")
-    for processes in (None, 2):
-        for rows in SIZES:
-            child = context.Process(target=prepare, args=(rows, processes))
-            child.start()
-            child.join()
-            if child.exitcode:
-                sys.exit(f"preparing {rows:,} rows ended with status {child.exitcode}")
+    for rows in SIZES:
+        child = context.Process(target=prepare, args=(rows, None))
+        child.start()
+        child.join()
+        if child.exitcode:
+            sys.exit(f"preparing {rows:,} rows ended with status {child.exitcode}")
 
 
 if __name__ == "__main__":
