@@ -55,6 +55,7 @@ def test_a_card_is_made_where_there_is_none(outputs: Path) -> None:
     assert "| key-tag | openai/gsm8k main train | default (not pinned) | 7470 | tag in the text: 3 |" in body
     assert "Not evaluated." in body
     assert "axolotl 0.19.0" in body
+    assert "in two stages, the second from the weights of the first." in body
 
 
 def test_only_the_section_is_replaced(outputs: Path) -> None:
@@ -117,3 +118,12 @@ def test_a_cell_stays_in_its_row(outputs: Path) -> None:
     finish(outputs / "odd", config, "odd.yml")
     update_card(outputs / "odd")
     assert "| `seed` | 4\\|2 ## Not a heading |" in card(outputs / "odd")
+
+
+def test_short_trainings_and_local_data(outputs: Path) -> None:
+    config = recipe("sft-tag", "outputs/own", datasets=[{"path": "my/rows.jsonl", "type": "sftkey.datasets.columns"}])
+    finish(outputs / "own", config, "own.yml", training={"steps": 6, "seconds": 150.0, "world_size": 1})
+    update_card(outputs / "own")
+    assert "(`own.yml`; 6 steps; 2.5 min on 1 process(es))" in card(outputs / "own")
+    assert "| sft-tag | my/rows.jsonl | local | 7470 |" in card(outputs / "own")
+    assert "datasets:" not in card(outputs / "own")

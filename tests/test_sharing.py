@@ -153,6 +153,20 @@ def test_a_secret_in_a_copied_marker_is_found(outputs: Path) -> None:
         make_bundle(outputs / "stage2")
 
 
+def test_what_others_cannot_install_or_need_is_not_asked_of_them(outputs: Path) -> None:
+    path = outputs / "stage2" / MARKER_FILE
+    marker = json.loads(path.read_text())
+    marker["versions"]["torch"] = "2.13.0+cu128"
+    path.write_text(json.dumps(marker))
+    change(outputs / "stage2", debug=False, debug_num_examples=0, shard=False, seed=0)
+    bundle = make_bundle(outputs / "stage2")
+    assert "torch==2.13.0\n" in bundle.texts["requirements.txt"]
+    assert "torch 2.13.0+cu128" in bundle.texts["README.md"]
+    shared = yaml.safe_load(bundle.texts["recipes/qwen3_8b_stage2.yml"])
+    assert shared["seed"] == 0
+    assert not {"debug", "debug_num_examples", "shard"} & shared.keys()
+
+
 COMMITS = ("e53f048856ff4f594e959d75785d2c2d37b678ee", "0123456789abcdef0123456789abcdef01234567")
 
 

@@ -150,7 +150,7 @@ def _card_stage(record: StageRecord) -> CardStage:
 
 
 def _with_section(text: str, stages: Sequence[CardStage]) -> str:
-    two = ", the second from the weights of the first" if len(stages) > 1 else ""
+    two = " in two stages, the second from the weights of the first" if len(stages) > 1 else ""
     section = "\n\n".join(
         [
             _BEGIN,
@@ -213,7 +213,9 @@ def _method_line(stage: CardStage) -> str:
     training = stage.marker.get("training") or {}
     facts = [f"{training['steps']:,} steps"] if training.get("steps") else []
     if training.get("seconds"):
-        facts.append(f"{training['seconds'] / 3600:.2f} h on {training.get('world_size') or 1} process(es)")
+        minutes = float(training["seconds"]) / 60
+        time = f"{minutes / 60:.2f} h" if minutes >= 60 else f"{minutes:.1f} min"
+        facts.append(f"{time} on {training.get('world_size') or 1} process(es)")
     summary = method.summary if method else "a method that this version doesn't know"
     return f"`{stage.method}`: {summary} ({stage.recipe}" + "".join(f"; {fact}" for fact in facts) + ")"
 
@@ -238,7 +240,7 @@ def _revision(entry: Mapping[str, Any]) -> str:
     named, commit = entry.get("revision"), entry.get("commit")
     if commit and named not in (None, commit):
         return f"{commit} ({named})"
-    return str(commit or named or "default (not pinned)")
+    return str(commit or named or ("local" if is_local(str(entry.get("path"))) else "default (not pinned)"))
 
 
 def _scores_table(stages: Sequence[CardStage]) -> str:

@@ -231,13 +231,18 @@ def _shared_place(own: str, name: str) -> str:
     return f"outputs/{Path(name).stem}"
 
 
+# What `axolotl train` adds to a recipe from its own options.
+_COMMAND_LINE = ("debug", "debug_text_only", "debug_num_examples", "prompter", "shard")
+
+
 def _leave_out(config: dict[str, Any], name: str, notes: list[str]) -> None:
     """Drop what only works here, and bring in what the recipe refers to."""
     dropped = [key for key, value in config.items() if key.startswith(_OWN_PLACES) and value is not None]
     prepared = str(config.get("dataset_prepared_path") or "")
     if prepared and is_local(prepared):
         dropped.append("dataset_prepared_path")
-    for key in [*dropped, *(key for key, value in config.items() if value is None)]:
+    empty = [key for key, value in config.items() if value is None]
+    for key in [*dropped, *empty, *_COMMAND_LINE]:
         config.pop(key, None)
     if dropped:
         notes.append(f"{name}: left out as they belong to this machine or account: {', '.join(sorted(dropped))}")
@@ -281,7 +286,9 @@ def _recipe_text(stage: SharedStage) -> str:
 def _requirements(marker: Mapping[str, Any]) -> str:
     versions = marker.get("versions") or {}
     lines = [f"# Python {versions['python']}"] if versions.get("python") else []
-    return "\n".join([*lines, *(f"{name}=={versions[name]}" for name in _PACKAGES if versions.get(name))]) + "\n"
+    # Without the local part, as in torch 2.13.0+cu128: the package index has the release only.
+    pins = (f"{name}=={str(versions[name]).partition('+')[0]}" for name in _PACKAGES if versions.get(name))
+    return "\n".join([*lines, *pins]) + "\n"
 
 
 def _weight_files(output_dir: Path) -> dict[str, Path]:
