@@ -199,10 +199,15 @@ def test_a_limit_is_said_beside_the_figure(two: Outputs) -> None:
     cell = row_of(matrix, "SFT").cells["acc"]["gsm8k"]
     assert (cell.items, cell.of, cell.caveats) == (10, 1319, ())
     (table,) = [table for table in score_tables(matrix) if table.name == "acc"]
-    assert table.footnotes[0] == "evaluated on 10 of 1,319 items"
-    assert table_cell(matrix, "acc", "SFT", "GSM8K").footnotes == (1,)
+    assert "Items evaluated: GSM8K 10 of 1,319." in table.reading
+    assert table_cell(matrix, "acc", "SFT", "GSM8K").footnotes == ()
     assert table.frame["of items"].tolist() == [1319, 1319]
     assert [row.label for row in matrix.rows if row.cells["acc"]["gsm8k"].best] == ["SFT-Tag"]  # the same for both
+    two.stage("key", "key-tag")
+    two.evaluate("outputs/key", "sftkey_gsm8k", SFT[:6])
+    (table,) = [table for table in score_tables(matrix_in(two)) if table.name == "acc"]
+    assert "Items evaluated" not in table.reading
+    assert {"evaluated on 10 of 1,319 items", "evaluated on 6 of 1,319 items"} <= set(table.footnotes)
     two.stage("sft2", "sft", data="openbookqa")
     two.evaluate("outputs/sft2", "sftkey_openbookqa_plain", SFT)
     average = row_of(matrix_in(two), "SFT").cells["acc"][AVERAGE]
@@ -221,3 +226,13 @@ def test_format_failures_by_hand(two: Outputs) -> None:
     assert (record["method"], record["reason"], record["share"], record["items"]) == (
         "SFT-Tag", "answer cut off", 0.6, 10
     )  # fmt: skip
+
+
+def test_a_run_that_is_missing_is_said(two: Outputs) -> None:
+    two.stage("sft2", "sft", data="openbookqa")
+    two.evaluate("outputs/sft2", "sftkey_openbookqa_plain", SFT)
+    (table,) = [table for table in score_tables(matrix_in(two)) if table.name == "acc"]
+    (tag,) = [row for row in table.rows if row[1].text == "SFT-Tag"]
+    cell = tag[table.columns.index("OpenBookQA")]
+    assert cell.text == "\u2013"
+    assert [table.footnotes[number - 1] for number in cell.footnotes] == ["no evaluation of it was found"]

@@ -201,3 +201,12 @@ def test_watched_page_reloads_itself_and_keeps_the_search(browser: Chromium, out
     browser.wait_for("window.before === undefined && document.readyState === 'complete'")
     browser.wait_for("document.getElementById('change-count')?.textContent === '1 of 4 items'")
     browser.open("about:blank#done")
+
+
+def test_the_card_names_who_is_not_ranked(outputs: Outputs, tmp_path: Path) -> None:
+    for name, method, count in (("sft", "sft", 8), ("stage1", "sft-tag", 8), ("key", "key-tag", 4)):
+        outputs.stage(name, method)
+        task = "sftkey_gsm8k_plain" if name == "sft" else "sftkey_gsm8k"
+        outputs.evaluate(f"outputs/{name}", task, [(1.0, 1.0)] * count)
+    text = write_report([outputs.root], tmp_path / "report").page.read_text()
+    assert "not ranked, see the table&#39;s footnotes: Key-Tag" in text

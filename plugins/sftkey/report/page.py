@@ -172,6 +172,13 @@ def _cards(matrix: Matrix) -> list[dict[str, Any]]:
             if other is not None and comparison is not None:
                 verdict = "significant" if comparison.significant else "not significant"
                 lines.append(f"{signed(comparison.test.difference)} to {other.label}, {verdict}")
+        left_out = [
+            one.label
+            for one in matrix.rows_of(model)
+            if one.strategy != BASE and all(one is not other for other, _ in found)
+        ]
+        if left_out:
+            lines.append(f"not ranked, see the table's footnotes: {'; '.join(left_out)}")
         what = "average Score" if name == AVERAGE else f"Score on {data_set_title(name)}"
         cards.append({"model": model, "value": figure(cell.value), "method": row.label, "what": what, "lines": lines})
     return cards

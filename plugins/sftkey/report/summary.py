@@ -48,7 +48,7 @@ def _score_table(matrix: Matrix, metric: str) -> Table:
         name=metric,
         title=METRIC_TITLES[metric],
         caption=_CAPTIONS[metric],
-        reading=_HOW_TO_READ + paper,
+        reading=_HOW_TO_READ + paper + _limits(matrix),
         columns=("Model", "Method", *(data_set_title(name) for name in columns)),
     )
     records = []
@@ -62,6 +62,20 @@ def _score_table(matrix: Matrix, metric: str) -> Table:
             table.rows.append(line)
     table.frame = pd.DataFrame([record for record in records if record is not None])
     return table
+
+
+def _limit(matrix: Matrix, name: str) -> tuple[int, int] | None:
+    """Items evaluated and items of the task, where they are the same for a whole column and not equal."""
+    cells = [row.cells["acc"][name] for row in matrix.rows if name in row.cells.get("acc", {})]
+    limits = {(cell.items, cell.of) for cell in cells}
+    items, of = limits.pop() if len(limits) == 1 else (None, None)
+    return None if items is None or of is None else (items, of)
+
+
+def _limits(matrix: Matrix) -> str:
+    found = {data_set_title(name): _limit(matrix, name) for name in matrix.data_sets}
+    parts = [f"{title} {limit[0]:,} of {limit[1]:,}" for title, limit in found.items() if limit is not None]
+    return f" Items evaluated: {', '.join(parts)}." if parts else ""
 
 
 def _to_sft(matrix: Matrix, row: Row, name: str, metric: str) -> Comparison | None:
@@ -78,14 +92,14 @@ def _score_cell(matrix: Matrix, table: Table, row: Row, name: str, metric: str) 
         if name == AVERAGE and row.evaluations:
             reason = "no average: not every data set of this model is evaluated"
             return TableCell(NOTHING, footnotes=table.footnote([reason]), numeric=True)
-        missing = row.missing.get(name) or row.missing.get(None)
-        return TableCell(NOTHING, footnotes=table.footnote([missing] if missing else []), numeric=True)
+        missing = row.missing.get(name) or row.missing.get(None) or "no evaluation of it was found"
+        return TableCell(NOTHING, footnotes=table.footnote([] if name == AVERAGE else [missing]), numeric=True)
     details = []
     if cell.interval is not None:
         details.append(("interval", f"[{cell.interval.low:.3f}, {cell.interval.high:.3f}]"))
     comparison = _to_sft(matrix, row, name, metric)
     caveats = list(cell.caveats)
-    if cell.of is not None:
+    if cell.of is not None and name != AVERAGE and _limit(matrix, name) is None:
         caveats.append(f"evaluated on {cell.items:,} of {cell.of:,} items")
     if comparison is not None:
         details.append(_difference(comparison))
