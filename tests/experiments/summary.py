@@ -109,9 +109,10 @@ def _compare(cells: Cells, metric: str, first: str, second: str, seeds: Sequence
 
 def table(summary: Mapping[str, Any]) -> str:
     """The summary as text."""
-    lines = [f"{'':20}" + "".join(f"{name:>26}" for name in ("Acc", "Fmt", "Score")) + f"{'Acc by seed':>30}"]
+    width = 2 + max([18, *map(len, summary["strategies"])])
+    lines = [" " * width + "".join(f"{name:>26}" for name in ("Acc", "Fmt", "Score")) + f"{'Acc by seed':>30}"]
     for name, found in summary["strategies"].items():
-        line = f"{name:20}"
+        line = name.ljust(width)
         for metric in METRICS:
             low, high = found[metric]["interval"]
             line += f"{found[metric]['mean']:>10.4f} [{low:.4f}, {high:.4f}]".rjust(26)
