@@ -49,7 +49,7 @@ def test_a_model_that_never_stops_gets_no_verdict(stage1: Path, tiny_root: Path,
     result = diagnose(stage1, "--data", tiny_root / "data" / "test.jsonl", "--rows", "12", "--json", file)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0] == f"{stage1}: 12 of 16 rows of {tiny_root / 'data' / 'test.jsonl'} train"
+    assert lines[0] == f"{stage1}: 12 of 16 rows of {tiny_root / 'data' / 'test.jsonl'}"
     assert lines[-1].startswith("Headroom for Stage 2: can't tell")
     assert "12 of 12 outputs have no complete thinking" in lines[-1]
     found = json.loads(file.read_text())

@@ -253,7 +253,9 @@ def _usable(entry: Any, split: str, cfg: Any, tokenizer: Any, rows: int, *, eval
         )
     if skipped:
         click.echo(f"{entry.path}: left out {reasons}", err=True)
-    names = [str(part) for part in (entry.path, entry.name, entry.split) if part]
+    # A file has but one split, whatever it is called.
+    named_split = None if Path(str(entry.path)).is_file() else entry.split
+    names = [str(part) for part in (entry.path, entry.name, named_split) if part]
     return _Rows(f"{len(usable):,} of {len(dataset):,} rows of {' '.join(names)}", tokenize, usable)
 
 
