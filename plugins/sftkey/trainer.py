@@ -105,7 +105,8 @@ class SegmentLossTrainer(Trainer):
             RecipeError: No answer-only gradient with this model.
         """
         if not context_grad:
-            reason = unsupported(self.model)
+            model: Any = self.model
+            reason = unsupported(model)
             if reason is not None:
                 raise RecipeError(f"sftkey_context_grad: false can't be had here: {reason}; remove it")
         self.context_grad = context_grad
