@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -44,7 +43,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="only the first so many rows; the cost of starting weighs more then")
     options = parser.parse_args()
     if not SHARED.is_dir():
-        sys.exit("needs the real GSM8K rows and the Qwen3 tokenizer in ../shared")
+        # Not a failure: `make bench` goes on with the next script.
+        print("skipped: needs the real GSM8K rows and the Qwen3 tokenizer in ../shared")
+        return
     import datasets
     import tokenizers
     import transformers
