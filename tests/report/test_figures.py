@@ -105,6 +105,14 @@ def test_a_loss_axis_is_logarithmic_where_losses_span_much(outputs: Outputs, las
     assert ("log scale" in axes.get_ylabel()) == (scale == "log")
 
 
+def test_curves_come_in_the_order_of_the_tables_columns(outputs: Outputs) -> None:
+    for name in ("cot_collection", "gsm8k", "rows.jsonl", "openbookqa"):
+        outputs.stage(name.replace(".", "_"), "sft", data=name)
+    panels = figures_of(runs_of(collect([outputs.root])), matrix_of([]))
+    answer = [panel.title.rpartition(", ")[2] for panel in panels if panel.name.startswith("loss_answer")]
+    assert answer == ["GSM8K", "OpenBookQA", "CoT-Collection", "rows.jsonl"]
+
+
 def test_the_legend_names_the_evaluation_split(chain: Outputs) -> None:
     panels = {panel.name: panel for panel in figures_of(runs_of(collect([chain.root])), matrix_of([]))}
     answer = next(panel for name, panel in panels.items() if name.startswith("loss_answer"))

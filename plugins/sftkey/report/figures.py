@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from sftkey.report.matrix import Cell, Matrix, Row, data_set_title
 from sftkey.report.paper import AVERAGE
-from sftkey.report.runs import BASE, Run, order_of
+from sftkey.report.runs import BASE, DATA_SETS, Run, order_of
 
 COLORS: Mapping[str, tuple[str, str]] = {
     # strategy -> colour on a light and on a dark page
@@ -129,7 +129,9 @@ def _curves(runs: Sequence[Run]) -> Iterator[Panel]:
     """One panel per model, training data and segment; both stages one after the other on the axis of examples seen."""
     logged = [run for run in runs if run.stages and len(run.stages[-1].log)]
     key = lambda run: (run.model, run.trained_on)  # noqa: E731
-    for (model, data), group in itertools.groupby(sorted(logged, key=key), key):
+    columns = (*DATA_SETS, *sorted({name for run in logged for name in run.trained_on} - set(DATA_SETS)))
+    logged.sort(key=lambda run: (run.model.lower(), run.model, [columns.index(name) for name in run.trained_on]))
+    for (model, data), group in itertools.groupby(logged, key):
         group_runs = sorted(group, key=lambda run: (*order_of(run.strategy), run.variant))
         names = " + ".join(data_set_title(name) for name in data) or "unknown data"
         for metric, title in CURVE_TITLES.items():
