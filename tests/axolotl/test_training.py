@@ -203,6 +203,18 @@ def test_a_checkpoint_knows_the_end_of_the_turn(stage1_recipe: dict[str, Any], t
     assert trainer.model.generation_config.eos_token_id == [end, base_end]
 
 
+def test_tags_as_added_tokens(stage1_recipe: dict[str, Any], tmp_path: Path) -> None:
+    from sftkey import tags
+
+    trainer = build({**stage1_recipe, "sftkey_tags": "tokens"}, tmp_path)
+    tokenizer = trainer.processing_class
+    assert trainer.model.get_input_embeddings().num_embeddings >= len(tokenizer)
+    for row in trainer.train_dataset:
+        for tag, segment in zip(tags.TAGS, (1, 3, 4, 6), strict=True):
+            tokens = [token for token, its in zip(row["input_ids"], row["segments"], strict=True) if its == segment]
+            assert tokens == [tokenizer.convert_tokens_to_ids(tag)]
+
+
 def test_stages_do_not_share_prepared_labels(stage1_recipe: dict[str, Any], tmp_path: Path) -> None:
     labelled = {}
     for method in ("sft-tag", "key-tag", "sft-tag"):
