@@ -45,7 +45,7 @@ class ContextCache(DynamicCache):
         """Keys and values that a layer attends to, shape ``(B, heads, context + new, head size)``."""
         if not self.closed:
             return super().update(key_states, value_states, layer_idx, *args, **kwargs)
-        layer = self.layers[layer_idx]
+        layer: Any = self.layers[layer_idx]
         return (
             torch.cat([layer.keys, key_states], dim=-2),
             torch.cat([layer.values, value_states], dim=-2),
@@ -202,8 +202,10 @@ def _run_context(inner: nn.Module, inputs: dict[str, Any]) -> ContextCache:
     # Autocast remembers the weights that it has cast; some versions of PyTorch would hand those out, without gradient.
     torch.clear_autocast_cache()
     length = inputs["input_ids"].shape[1]
-    layers = inner.config.get_text_config().num_hidden_layers  # type: ignore[union-attr]
-    kept = [layer.keys.shape[-2] if layer.keys is not None else 0 for layer in cache.layers]
+    config: Any = inner.config
+    layers = config.get_text_config().num_hidden_layers
+    states = [getattr(layer, "keys", None) for layer in cache.layers]
+    kept = [0 if keys is None else keys.shape[-2] for keys in states]
     if kept != [length] * layers:
         raise ValueError(
             f"{type(inner).__name__} keeps no plain key-value cache: of {length} positions in {layers} layers it kept "
