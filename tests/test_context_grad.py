@@ -1,13 +1,11 @@
 """The answer-only gradient: the exact path's loss, and the gradient with the context's keys and values held constant."""
 
 import contextlib
-import socket
 
 import peft
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import PROCESSES, in_processes
 from sftkey.context_grad import ContextCache, after_context, unsupported, without_gradient_checkpointing
 from sftkey.errors import RecipeError
 from sftkey.loss import causal_loss
@@ -495,9 +493,6 @@ def test_the_trainer_refuses_what_cannot_be_served(tmp_path):
         trainer.configure_segment_loss(METHODS["key-tag"], context_grad=False)
 
 
-PROCESSES = 2
-
-
 def run_ddp(rank):
     reference = build()
     rows = batch([*ROWS, (7, 2, 0), (3, 0, 0)])
@@ -553,25 +548,11 @@ def run_fsdp(rank):
         assert_same({name: p.grad.full_tensor() for name, p in model.named_parameters()}, expected)
 
 
-def work(rank, port, function):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=PROCESSES)
-    function(rank)
-    dist.destroy_process_group()
-
-
-def spawn(function):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, (port, function), nprocs=PROCESSES)
-
-
 @pytest.mark.timeout(180)
 def test_ddp_gives_the_gradients_of_all_batches_together():
-    spawn(run_ddp)
+    in_processes(run_ddp)
 
 
 @pytest.mark.timeout(180)
 def test_fsdp():
-    spawn(run_fsdp)
+    in_processes(run_fsdp)

@@ -6,21 +6,18 @@ Gloo, on the CPU. The learning rate is 0, so that every step sees the weights th
 from __future__ import annotations
 
 import json
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from processes import PROCESSES, in_processes
 from sftkey.methods import METHODS
 from sftkey.segments import Segment
 from sftkey.trainer import SegmentCollator, SegmentLossTrainer
 from torch.utils.data import Dataset
 from transformers import Qwen3Config, Qwen3ForCausalLM, TrainingArguments
 
-PROCESSES = 2
 VOCABULARY = 53
 GROUPS = {"thinking": {2}, "answer": {5}, "format": {1, 3, 4, 6, 7}}
 
@@ -82,11 +79,7 @@ def brute_force(rows: Rows, every_segment: bool) -> dict[str, float]:
     return found | {f"tokens_{name}": tokens[name] for name in names} | {"acc_answer": correct / tokens["answer"]}
 
 
-def work(rank: int, port: int, method: str, folder: Path) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(PROCESSES)
-    )
+def work(rank: int, method: str, folder: Path) -> None:
     arguments = TrainingArguments(
         output_dir=str(folder),
         use_cpu=True,
@@ -115,7 +108,6 @@ def work(rank: int, port: int, method: str, folder: Path) -> None:
     trainer.train()
     if trainer.is_world_process_zero():
         trainer.save_state()
-    torch.distributed.destroy_process_group()
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:
@@ -135,10 +127,7 @@ def events(folder: Path) -> dict[str, float]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("method", ["sft-tag", "key-tag"])
 def test_logs_are_means_over_the_tokens_of_all_processes(method: str, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, (port, method, tmp_path), nprocs=PROCESSES)
+    in_processes(work, method, tmp_path)
     (training,) = [entry for entry in logged(tmp_path) if "loss" in entry]
     expected = brute_force(Rows(16, method, seed=1), every_segment=False)
     assert {name for name in training if name.startswith(("loss_", "tokens_", "acc_"))} == set(expected)

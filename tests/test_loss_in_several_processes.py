@@ -1,13 +1,11 @@
 """The loss in two processes: DDP, FSDP, and DeepSpeed ZeRO-3 where it is installed. Gloo, on the CPU."""
 
 import importlib.util
-import os
-import socket
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import PROCESSES, in_processes
 from sftkey.loss import causal_loss
 from sftkey.segments import Segment
 from sftkey.sparse_logits import _known
@@ -17,7 +15,6 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoConfig, AutoModelForCausalLM
 
-PROCESSES = 2
 VOCABULARY = 41
 CASES = {
     "untied": {"model_type": "qwen3", "tie_word_embeddings": False},
@@ -132,36 +129,23 @@ def run_zero3(rank, case):
     assert _known[engine.module].loss_in_head == (case != "softcap")
 
 
-def work(rank, port, function, cases):
-    torch.set_num_threads(1)
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(PROCESSES)
-    )
-    dist.init_process_group("gloo", rank=rank, world_size=PROCESSES)
-    for case in cases:
+def in_each_case(rank, function):
+    for case in CASES:
         function(rank, case)
-    dist.destroy_process_group()
-
-
-def spawn(function):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, (port, function, tuple(CASES)), nprocs=PROCESSES)
 
 
 @pytest.mark.timeout(180)
 def test_ddp_gives_the_gradients_of_all_batches_together():
-    spawn(run_ddp)
+    in_processes(in_each_case, run_ddp)
 
 
 @pytest.mark.timeout(180)
 def test_fsdp_gathers_the_output_layer():
-    spawn(run_fsdp)
+    in_processes(in_each_case, run_fsdp)
 
 
 @pytest.mark.deepspeed
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed: make test-deepspeed")
 def test_zero3_gathers_the_output_layer():
-    spawn(run_zero3)
+    in_processes(in_each_case, run_zero3)
