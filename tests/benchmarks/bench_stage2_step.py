@@ -319,11 +319,14 @@ def main() -> None:
         width, layers = 256, 2
     rounds = options.rounds
     measurements = [
-        (Shape(49152, 1024, width, layers), rounds, SHARES, False),
-        (Shape(128256, 1024, width, layers), rounds, SHARES, False),
-        (Shape(151936, 256, width, layers), rounds, SHARES, False),
-        (Shape(151936, 1024, width, layers), rounds, SHARES, True),
-        (Shape(151936, 4096, width, layers), max(1, rounds // 2), (5, 100), False),
+        (
+            Shape(vocabulary, length, width, layers),
+            rounds if length < 4_096 else max(1, rounds // 2),
+            SHARES if length < 4_096 else (5, 100),
+            (vocabulary, length) == (151_936, 1_024),
+        )
+        for vocabulary in (49_152, 128_256, 151_936)
+        for length in (256, 1_024, 4_096)
     ]
     measurements = [
         measurement
