@@ -160,7 +160,8 @@ def to_csv(table: Table) -> str:
     """
     frame = table.frame.copy()
     for column in frame.columns:
-        if frame[column].dtype == object:
+        # By what it isn't: texts are of type object in pandas 2 and of type str in pandas 3.
+        if not pd.api.types.is_numeric_dtype(frame[column]):
             frame[column] = frame[column].map(_inert)
     return frame.to_csv(index=False)
 
