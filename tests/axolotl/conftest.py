@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +44,16 @@ def stage1_recipe(tiny_root: Path, tmp_path: Path) -> dict[str, Any]:
         "save_strategy": "no",
         "seed": 7,
     }
+
+
+@pytest.fixture
+def fresh_axolotl() -> Iterator[None]:
+    """Axolotl's plugin manager is one per process, and it sets environment variables."""
+    from axolotl.integrations.base import PluginManager
+
+    before = dict(os.environ)
+    PluginManager.get_instance().plugins.clear()
+    yield
+    PluginManager.get_instance().plugins.clear()
+    os.environ.clear()
+    os.environ.update(before)

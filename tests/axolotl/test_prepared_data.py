@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,7 @@ from datasets import Dataset
 from sftkey.axolotl.plugin import SFTKeyPlugin
 from sftkey.axolotl.prepared_data import is_whole, remove_half_written
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(autouse=True)
-def fresh_axolotl() -> Iterator[None]:
-    """Axolotl's plugin manager is one per process, and it sets environment variables."""
-    from axolotl.integrations.base import PluginManager
-
-    before = dict(os.environ)
-    PluginManager.get_instance().plugins.clear()
-    yield
-    PluginManager.get_instance().plugins.clear()
-    os.environ.clear()
-    os.environ.update(before)
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("fresh_axolotl")]
 
 
 def unfinished(folder: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +9,7 @@ import pytest
 import torch
 from axolotl_recipes import write_recipe
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(autouse=True)
-def fresh_axolotl() -> Iterator[None]:
-    """Axolotl's plugin manager is one per process, and it sets environment variables."""
-    from axolotl.integrations.base import PluginManager
-
-    before = dict(os.environ)
-    PluginManager.get_instance().plugins.clear()
-    yield
-    PluginManager.get_instance().plugins.clear()
-    os.environ.clear()
-    os.environ.update(before)
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("fresh_axolotl")]
 
 
 def build(recipe: dict[str, Any], folder: Path) -> Any:

@@ -16,7 +16,7 @@ from axolotl.integrations.base import BasePlugin
 from axolotl.utils.logging import get_logger
 
 from sftkey.axolotl.marker import MARKER_FILE, read_marker
-from sftkey.chain import DEFAULT_OUTPUT_DIR
+from sftkey.axolotl.stages import DEFAULT_OUTPUT_DIR
 from sftkey.errors import RecipeError
 
 LOG = get_logger(__name__)
