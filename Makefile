@@ -43,7 +43,7 @@ $(VENV)/deepspeed: | $(READY)
 
 test-deepspeed: $(READY) $(VENV)/deepspeed  ## Run the ZeRO-3 test on DeepSpeed's CPU accelerator
 	PYTHONPATH=$(VENV)/deepspeed PATH=$(CURDIR)/$(VENV)/deepspeed/bin:$$PATH $(BIN)/python -m pytest -m deepspeed \
-		tests/test_loss_in_several_processes.py
+		tests/training/test_loss_in_several_processes.py
 
 bench: $(READY)  ## Run the benchmarks (tests/benchmarks); their tables go to stdout
 	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

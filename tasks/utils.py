@@ -10,7 +10,7 @@ from sftkey.datasets.openbookqa import question as openbookqa_question
 from sftkey.datasets.openbookqa import reference as openbookqa_reference
 from sftkey.datasets.openr1_math import question as openr1_math_question
 from sftkey.datasets.openr1_math import reference as openr1_math_reference
-from sftkey.evaluation.harness import SFTKeyTask, Verdicts, documents, metrics
+from sftkey.evaluation.lm_eval_tasks import SFTKeyTask, Verdicts, documents, metrics
 from sftkey.evaluation.verdicts import agreement, cohens_kappa
 
 __all__ = [

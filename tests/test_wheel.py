@@ -56,14 +56,16 @@ def test_every_file_is_in_it(wheel: Path, repository: Path) -> None:
         return [path.relative_to(repository / folder) for path in paths if path.suffix in suffixes]
 
     package = files("plugins/sftkey", ".py", ".jinja", ".txt", ".css", ".js")
-    assert {"templates/thinking_answer.jinja", "templates/system_prompt.txt", "evaluation/judge_prompt.txt"} <= {
-        str(path) for path in package
-    }
+    assert {
+        "format/templates/thinking_answer.jinja",
+        "format/templates/system_prompt.txt",
+        "evaluation/judge/judge_prompt.txt",
+    } <= {str(path) for path in package}
     assert any(path.name == "page.html.jinja" for path in package)
     assert {f"sftkey/{path}" for path in package} <= names
     recipes = files("recipes", ".yml", ".json", ".md")
     assert Path("deepspeed/zero3.json") in recipes
-    assert {f"sftkey/recipes/{path}" for path in recipes} <= names
+    assert {f"sftkey/recipes/shipped/{path}" for path in recipes} <= names
     tasks = [*files("tasks", ".yaml", ".py"), Path("_common_yaml")]
     assert {f"lm_eval/tasks/sftkey/{path}" for path in tasks} <= names
     # Nothing else lands in somebody's site-packages.
@@ -76,7 +78,7 @@ def test_metadata(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     (info,) = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name}
     entry_points = archive.read(f"{info}/entry_points.txt").decode()
-    assert "[axolotl.cli_commands]\nsftkey = sftkey.axolotl.cli:sftkey" in entry_points
+    assert "[axolotl.cli_commands]\nsftkey = sftkey.cli.main:sftkey" in entry_points
     metadata = Parser().parsestr(archive.read(f"{info}/METADATA").decode())
     assert metadata["Name"] == "sftkey"
     assert any(requirement.startswith("axolotl") for requirement in metadata.get_all("Requires-Dist"))
@@ -93,15 +95,18 @@ def test_a_clean_environment(wheel: Path, repository: Path, tmp_path: Path) -> N
 import json, sys
 from importlib import metadata, resources
 import sftkey
-from sftkey import datasets, methods, tags, templates
+from sftkey import datasets
+from sftkey.format import methods
+from sftkey.format import tags
+from sftkey.format import templates
 from sftkey.datasets import columns, gsm8k
-from sftkey.example import Example
+from sftkey.format.example import Example
 (point,) = metadata.entry_points(group="axolotl.cli_commands")
 print(json.dumps({
     "file": sftkey.__file__,
     "version": [sftkey.__version__, metadata.version("sftkey")],
     "point": [point.name, point.value],
-    "recipe": resources.files("sftkey").joinpath("recipes/qwen3_8b_stage1.yml").is_file(),
+    "recipe": resources.files("sftkey").joinpath("recipes/shipped/qwen3_8b_stage1.yml").is_file(),
     "example": gsm8k.to_example({"question": "q", "answer": "so <<1+1=2>>2.\\n#### 2"}) == Example("q", "so 2.", "2"),
     "path": sys.path,
 }))
@@ -115,7 +120,7 @@ print(json.dumps({
     assert Path(found["file"]).is_relative_to(tmp_path / "env")
     assert not any(Path(entry).is_relative_to(repository) for entry in found["path"] if entry)
     assert found["version"][0] == found["version"][1]
-    assert found["point"] == ["sftkey", "sftkey.axolotl.cli:sftkey"]
+    assert found["point"] == ["sftkey", "sftkey.cli.main:sftkey"]
     assert found["recipe"]
     assert found["example"]
 
@@ -127,8 +132,8 @@ def test_recipes_are_found_and_written_without_a_checkout(installed: Path, repos
         """
 import sftkey, sys
 from click.testing import CliRunner
-from sftkey.axolotl.cli import sftkey as command
-from sftkey.recipe_catalogue import recipes_folder
+from sftkey.cli.main import sftkey as command
+from sftkey.recipes.catalogue import recipes_folder
 print(sftkey.__file__)
 print(recipes_folder())
 result = CliRunner().invoke(command, ["recipe", "qwen3_8b_stage2", "--dataset", "openbookqa", "-o", "my_stage2.yml"])
@@ -138,7 +143,7 @@ assert "axolotl" not in sys.modules and "torch" not in sys.modules
     )
     package, recipes = output.splitlines()
     assert package == str(installed / "sftkey/__init__.py")
-    assert recipes == str(installed / "sftkey/recipes")
+    assert recipes == str(installed / "sftkey/recipes/shipped")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my_stage1.yml", "my_stage2.yml"]
     text = (tmp_path / "my_stage2.yml").read_text()
     assert str(repository) not in text
@@ -152,9 +157,9 @@ def test_texts_are_read_from_the_package(installed: Path, tmp_path: Path) -> Non
         """
 import json
 from importlib import resources
-from sftkey import templates
+from sftkey.format import templates
 print(json.dumps([len(templates.chat_template(name)) for name in templates.TEMPLATES]))
-print(len(templates.system_prompt()), len(resources.files("sftkey.evaluation").joinpath("judge_prompt.txt").read_text()))
+print(len(templates.system_prompt()), len(resources.files("sftkey.evaluation.judge").joinpath("judge_prompt.txt").read_text()))
 """,
     )
     templates, prompts = output.splitlines()

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sftkey import tags
 from sftkey.axolotl.added_tags import refuse_frozen_tags
-from sftkey.errors import RecipeError
+from sftkey.format import tags
+from sftkey.util.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +47,13 @@ def test_single_trained_embeddings(model: Any, tokenizer: Any) -> None:
     adapted = lora(model, trainable_token_indices=ids)
     refuse_frozen_tags(adapted, tokenizer, {"adapter": "lora", "peft_trainable_token_indices": ids})
     recipe = {"adapter": "lora", "peft_trainable_token_indices": {"embed_tokens": ids[:3]}}
-    with pytest.raises(RecipeError, match=rf"lacks {ids[3]} \(</Answer>\); add them"):
+    with pytest.raises(UserError, match=rf"lacks {ids[3]} \(</Answer>\); add them"):
         refuse_frozen_tags(adapted, tokenizer, recipe)
 
 
 def test_frozen_embeddings(model: Any, tokenizer: Any) -> None:
-    with pytest.raises(RecipeError, match="adapter: the embeddings stay frozen"):
+    with pytest.raises(UserError, match="adapter: the embeddings stay frozen"):
         refuse_frozen_tags(lora(model), tokenizer, {"adapter": "lora"})
     model.get_input_embeddings().weight.requires_grad = False
-    with pytest.raises(RecipeError, match="unfrozen_parameters: the embeddings stay frozen"):
+    with pytest.raises(UserError, match="unfrozen_parameters: the embeddings stay frozen"):
         refuse_frozen_tags(model, tokenizer, {"unfrozen_parameters": ["model.layers.*"]})

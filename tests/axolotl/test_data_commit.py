@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axolotl_recipes import write_recipe
 from datasets import Dataset, DatasetInfo
 from sftkey.axolotl.strategy import entry_rows, hub_commit
+from support.axolotl_recipes import write_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -46,7 +46,7 @@ def test_it_is_kept_with_the_counts(
     stage1_recipe: dict[str, Any], tmp_path: Path, file: str, expected: dict[str, str]
 ) -> None:
     from axolotl.loaders import load_tokenizer
-    from sftkey.axolotl.commands.inspect import recipe_to_inspect
+    from sftkey.cli.inspect import recipe_to_inspect
     from sftkey.datasets import columns
 
     cfg, _ = recipe_to_inspect(write_recipe(tmp_path / "recipe.yml", stage1_recipe))

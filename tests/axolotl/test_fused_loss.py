@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from axolotl_recipes import write_recipe
+from support.axolotl_recipes import write_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -60,7 +60,7 @@ def test_ligers_fused_loss_from_a_recipe(
     monkeypatch.setattr(ligers_qwen3, "LigerForCausalLMLoss", kernel)
     monkeypatch.setattr(ligers_qwen3, "unpack_cross_entropy_result", lambda loss: (loss, None, None, None))
     said: list[str] = []
-    monkeypatch.setattr("sftkey.sparse_logits.LOG.warning", lambda text, *values: said.append(text % values))
+    monkeypatch.setattr("sftkey.training.sparse_logits.LOG.warning", lambda text, *values: said.append(text % values))
     found = trainer.compute_loss(trainer.model.train(), dict(batch), num_items_in_batch=torch.tensor(float(count)))
     trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=torch.tensor(float(count)))
     assert len(calls) == 2

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sftkey import templates
-from sftkey.axolotl.marker import MARKER_FILE, SCHEMA, write_atomically
 from sftkey.axolotl.merging import complete_merged, merge_own_adapter, stop_tokens
-from sftkey.errors import RecipeError
+from sftkey.format import templates
+from sftkey.stages.marker import MARKER_FILE, SCHEMA
+from sftkey.util.errors import UserError
+from sftkey.util.files import write_atomically
 
 
 def test_the_stage_before_is_not_what_is_merged(tmp_path: Path) -> None:
     recipe = {"output_dir": str(tmp_path / "stage2"), "lora_model_dir": str(tmp_path / "stage1")}
     own = {**recipe, "axolotl_config_path": "my recipes/stage2.yml"}
-    with pytest.raises(
-        RecipeError, match=r"stage2 holds no finished stage .*\n  axolotl train 'my recipes/stage2\.yml'"
-    ):
+    with pytest.raises(UserError, match=r"stage2 holds no finished stage .*\n  axolotl train 'my recipes/stage2\.yml'"):
         merge_own_adapter(own, None)
     write_atomically(tmp_path / "stage2" / MARKER_FILE, {"schema": SCHEMA})
     merge_own_adapter(own, None)
@@ -31,7 +30,7 @@ def test_the_stage_before_is_not_what_is_merged(tmp_path: Path) -> None:
 
 
 def test_a_merged_checkpoint_has_the_adapters_tokenizer_and_end(tiny_root: Path, tmp_path: Path) -> None:
-    from sftkey import tags
+    from sftkey.format import tags
     from transformers import AutoTokenizer, GenerationConfig
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_root / "model")

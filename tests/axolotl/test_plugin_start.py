@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from sftkey.axolotl import plugin as plugin_module
-from sftkey.axolotl.marker import MARKER_FILE, RUN_FILE, SCHEMA, write_atomically
 from sftkey.axolotl.plugin import SFTKeyPlugin, _mean_loss
-from sftkey.errors import RecipeError
-from sftkey.output_lock import TRAINING_LOCK, Occupied, OutputLock
+from sftkey.stages.lock import TRAINING_LOCK, Occupied, OutputLock
+from sftkey.stages.marker import MARKER_FILE, RUN_FILE, SCHEMA
+from sftkey.util.errors import UserError
+from sftkey.util.files import write_atomically
 
 SETTINGS = {"learning_rate": 1e-5, "sftkey_method": "sft-tag"}
 
@@ -79,7 +80,7 @@ def test_no_checkpoint_starts_from_the_beginning_whatever_the_settings_were(outp
 
 def test_other_settings_are_refused(output: Path) -> None:
     checkpoint(output, 8)
-    with pytest.raises(RecipeError, match=r"checkpoints of a run with other settings \(learning_rate: 1e-05 -> 1.0\)"):
+    with pytest.raises(UserError, match=r"checkpoints of a run with other settings \(learning_rate: 1e-05 -> 1.0\)"):
         start(output, learning_rate=1.0)
 
 
@@ -102,7 +103,7 @@ def test_processes_that_do_not_train_together(monkeypatch: pytest.MonkeyPatch) -
     from types import SimpleNamespace
 
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RecipeError, match="2 processes were started, but the trainer sees 1"):
+    with pytest.raises(UserError, match="2 processes were started, but the trainer sees 1"):
         SFTKeyPlugin().post_trainer_create(SimpleNamespace(), SimpleNamespace(args=SimpleNamespace(world_size=1)))
 
 
@@ -164,7 +165,7 @@ def test_the_trainer_of_another_plugin_is_refused() -> None:
 
     other = SimpleNamespace(args=SimpleNamespace(world_size=1))
     with pytest.raises(
-        RecipeError, match=r"another plugin's \(types\.SimpleNamespace\).* list sftkey\.SFTKeyPlugin before"
+        UserError, match=r"another plugin's \(types\.SimpleNamespace\).* list sftkey\.SFTKeyPlugin before"
     ):
         SFTKeyPlugin().post_trainer_create(SimpleNamespace(), other)
 

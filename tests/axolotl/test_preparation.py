@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sftkey import tags
 from sftkey.axolotl.preparation import prepare_recipe
+from sftkey.format import tags
 
 ROWS = {"path": "rows.jsonl", "type": "sftkey.datasets.columns"}
 RECIPE: dict[str, Any] = {"base_model": "model", "sftkey_method": "key-tag", "datasets": [ROWS], "sequence_len": 512}

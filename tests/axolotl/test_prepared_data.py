@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axolotl_recipes import write_recipe
 from datasets import Dataset
 from sftkey.axolotl.plugin import SFTKeyPlugin
 from sftkey.axolotl.prepared_data import is_whole, remove_half_written
+from support.axolotl_recipes import write_recipe
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("fresh_axolotl")]
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import environment, run, succeeded
-from sftkey.axolotl.marker import MARKER_FILE, SCHEMA, write_atomically
-from sftkey.axolotl.stages import data_identity, template_fingerprint, tokenizer_file_sha256
-from sftkey.recipe_catalogue import ShippedRecipe, shipped_recipe, shipped_recipes
-from sftkey.recipe_writing import write_recipe
+from sftkey.recipes.catalogue import ShippedRecipe, shipped_recipe, shipped_recipes
+from sftkey.recipes.writing import write_recipe
+from sftkey.stages.handover import data_identity, template_fingerprint, tokenizer_file_sha256
+from sftkey.stages.marker import MARKER_FILE, SCHEMA
+from sftkey.util.files import write_atomically
+from support.commands import environment, run, succeeded
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

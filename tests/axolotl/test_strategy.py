@@ -11,8 +11,8 @@ from datasets import Dataset
 from sftkey.axolotl import strategy as module
 from sftkey.axolotl.strategy import read_rows, tokenizer_threads
 from sftkey.datasets.gsm8k import GSM8K
-from sftkey.methods import METHODS
-from sftkey.tokenization import IGNORE_INDEX, ExampleTokenizer
+from sftkey.format.methods import METHODS
+from sftkey.training.tokenization import IGNORE_INDEX, ExampleTokenizer
 
 UNUSABLE = [
     ({"question": "", "answer": "so\n#### 1"}, "empty question"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from axolotl_recipes import write_recipe
+from support.axolotl_recipes import write_recipe
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("fresh_axolotl")]
 
@@ -26,7 +26,7 @@ def build(recipe: dict[str, Any], folder: Path) -> Any:
 
 def totals(trainer: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Summed loss and token count of each segment over one pass of the training data, as the trainer computes them."""
-    from sftkey.loss import causal_loss
+    from sftkey.training.loss import causal_loss
 
     trainer.model.eval()
     loss, tokens = torch.zeros(8, dtype=torch.float64), torch.zeros(8, dtype=torch.int64)
@@ -160,7 +160,7 @@ def test_axolotl_sees_its_own_collator_and_our_count(
 ) -> None:
     """Axolotl 0.21 balances labels by the collator's type, and counts tokens by itself under tensor parallelism."""
     from axolotl.core.trainers.base import AxolotlTrainer
-    from sftkey.trainer import SegmentCollator
+    from sftkey.training.trainer import SegmentCollator
 
     seen = []
 
@@ -189,7 +189,7 @@ def test_a_checkpoint_knows_the_end_of_the_turn(stage1_recipe: dict[str, Any], t
 
 
 def test_tags_as_added_tokens(stage1_recipe: dict[str, Any], tmp_path: Path) -> None:
-    from sftkey import tags
+    from sftkey.format import tags
 
     trainer = build({**stage1_recipe, "sftkey_tags": "tokens"}, tmp_path)
     tokenizer = trainer.processing_class
@@ -213,7 +213,7 @@ def test_rows_that_cannot_be_used(stage1_recipe: dict[str, Any], tmp_path: Path)
     import json
 
     from sftkey.axolotl.strategy import ROWS_FILE
-    from sftkey.errors import RecipeError
+    from sftkey.util.errors import UserError
 
     good = {"question": "q", "thinking": "t", "answer": "a"}
     rows = [
@@ -247,10 +247,10 @@ def test_rows_that_cannot_be_used(stage1_recipe: dict[str, Any], tmp_path: Path)
         },
     }
     data.write_text("".join(json.dumps(row) + "\n" for row in rows[3:7]))
-    with pytest.raises(RecipeError, match="none of its 4 rows can be used"):
+    with pytest.raises(UserError, match="none of its 4 rows can be used"):
         build(recipe, tmp_path)
     data.write_text(json.dumps({"question": "q", "cot": "t", "answer": "a"}))
-    with pytest.raises(RecipeError, match="no column 'thinking' in the data; it has: answer, cot, question"):
+    with pytest.raises(UserError, match="no column 'thinking' in the data; it has: answer, cot, question"):
         build(recipe, tmp_path)
     renamed = build({**recipe, "sftkey_columns": {"thinking": "cot"}}, tmp_path)
     assert len(renamed.train_dataset) == 1
@@ -274,10 +274,10 @@ def test_a_row_of_exactly_sequence_len_is_whole(stage1_recipe: dict[str, Any], t
 
 
 def test_data_of_ours_without_the_plugin(stage1_recipe: dict[str, Any], tmp_path: Path) -> None:
-    from sftkey.errors import RecipeError
+    from sftkey.util.errors import UserError
 
     del stage1_recipe["plugins"], stage1_recipe["default_system_message"]
-    with pytest.raises(RecipeError, match=r"type sftkey\.datasets\.columns needs the plugin; add `plugins: \[sftkey"):
+    with pytest.raises(UserError, match=r"type sftkey\.datasets\.columns needs the plugin; add `plugins: \[sftkey"):
         build(stage1_recipe, tmp_path)
 
 

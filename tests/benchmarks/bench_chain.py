@@ -24,7 +24,7 @@ from typing import NamedTuple
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "tests" / "demo"))
+sys.path.insert(0, str(REPOSITORY / "tests"))
 
 AXOLOTL = str(Path(sys.executable).parent / "axolotl")
 ENVIRONMENT = {
@@ -90,7 +90,7 @@ def start_up(rounds: int) -> None:
 
 def write_recipes(folder: Path) -> None:
     """The demo's two stages, shortened to two steps each, with their model and data."""
-    import setup_demo
+    from demo import setup_demo
 
     setup_demo.set_up(folder / "outputs" / "demo", train=64, test=8)
     (folder / "recipes").mkdir()

@@ -31,8 +31,8 @@ from dataclasses import astuple
 import torch
 import transformers
 from bench_stage2_step import MIB, Shape, Step, run, seconds, with_parameters
-from sftkey.context_grad import after_context, without_gradient_checkpointing
-from sftkey.loss import causal_loss
+from sftkey.training.context_grad import after_context, without_gradient_checkpointing
+from sftkey.training.loss import causal_loss
 
 SHARES = (3, 5, 20)
 

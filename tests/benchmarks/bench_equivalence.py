@@ -17,9 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftkey.evaluation.answers import AnswerKind
-from sftkey.evaluation.equivalence import compare
-from sftkey.evaluation.formula_process import FORMULAS
+from sftkey.evaluation.rules.answers import AnswerKind
+from sftkey.evaluation.rules.equivalence import compare
+from sftkey.evaluation.rules.formula_process import FORMULAS
 from sftkey.evaluation.verdicts import RuleVerdict
 
 GSM8K = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k" / "test.jsonl"

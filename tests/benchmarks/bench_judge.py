@@ -17,10 +17,10 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "evaluation"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from loopback_judge import LoopbackServer, read_judge_prompt
-from sftkey.evaluation.judge import JudgeItem, JudgeSettings, judge
+from sftkey.evaluation.judge.client import JudgeItem, JudgeSettings, judge
+from support.loopback_judge import LoopbackServer, read_judge_prompt
 
 
 def _same(prompt: str) -> str:

@@ -52,8 +52,8 @@ def main() -> None:
     from axolotl.datasets import wrap_dataset_for_tokenized_prompt
     from axolotl.prompt_strategies import load
     from axolotl.utils.dict import DictDefault
-    from sftkey import tags, templates
     from sftkey.datasets.gsm8k import GSM8K
+    from sftkey.format import tags, templates
 
     datasets.disable_progress_bars()
     lines = (SHARED / "data" / "gsm8k" / "train.jsonl").read_text(encoding="utf-8").splitlines()[: options.rows]

@@ -51,7 +51,7 @@ def prepare(rows: int, processes: int | None) -> None:
     import transformers
     from axolotl.prompt_strategies import load
     from axolotl.utils.dict import DictDefault
-    from sftkey import templates
+    from sftkey.format import templates
 
     datasets.disable_progress_bars()
     tokenizer = transformers.AutoTokenizer.from_pretrained(SHARED / "tokenizers" / "qwen3")

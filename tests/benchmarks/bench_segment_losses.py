@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import torch
 import transformers
-from sftkey.loss import causal_loss
-from sftkey.segments import Segment
+from sftkey.format.segments import Segment
+from sftkey.training.loss import causal_loss
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 SHAPES = ((49_152, 256, 2, 256), (49_152, 256, 2, 1_024), (151_936, 256, 1, 512))

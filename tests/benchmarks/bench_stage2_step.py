@@ -40,8 +40,8 @@ from dataclasses import dataclass
 
 import torch
 import transformers
-from sftkey.linear_cross_entropy import chunk_rows
-from sftkey.loss import causal_loss
+from sftkey.training.linear_cross_entropy import chunk_rows
+from sftkey.training.loss import causal_loss
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Qwen3Config, Qwen3ForCausalLM
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from sftkey.datasets.base import UntaggedForm
-from sftkey.segments import Segment
+from sftkey.format.segments import Segment
+from sftkey.format.untagged import UntaggedForm
 
 
 def test_pieces_have_the_segments_of_a_tagged_response() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from sftkey.datasets.columns import to_example, with_columns
-from sftkey.example import Example, SkippedRow
+from sftkey.format.example import Example, SkippedRow
 
 ROW = {"question": " Q?\n", "thinking": " T <b>\n", "answer": "A"}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sftkey.datasets import cot_collection
 from sftkey.datasets.cot_collection import COT_COLLECTION, HELD_OUT_SHARE, to_example
 from sftkey.datasets.holdout import is_held_out
-from sftkey.example import Example, SkippedRow
+from sftkey.format.example import Example, SkippedRow
 
 
 def make_row(**changes: Any) -> dict[str, Any]:

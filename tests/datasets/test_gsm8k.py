@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sftkey.datasets import gsm8k
 from sftkey.datasets.gsm8k import GSM8K, to_example
-from sftkey.example import Example, SkippedRow
+from sftkey.format.example import Example, SkippedRow
 
 
 def make_row(**changes: Any) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sftkey.datasets import messages
 from sftkey.datasets.messages import MESSAGES, ChatReader, reader_of
-from sftkey.errors import RecipeError
-from sftkey.example import Example, SkippedRow
+from sftkey.format.example import Example, SkippedRow
+from sftkey.util.errors import UserError
 
 EXAMPLE = Example("What is 2+3?", "2 and 3 make 5.", "It is 5.")
 
@@ -124,7 +124,7 @@ def test_an_entry_without_keys_reads_the_usual_names() -> None:
 
 
 def test_an_unknown_mapping_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"message_property_mappings: reasoning unknown.*field_thinking"):
+    with pytest.raises(UserError, match=r"message_property_mappings: reasoning unknown.*field_thinking"):
         reader_of({"message_property_mappings": {"role": "from", "reasoning": "cot"}})
 
 

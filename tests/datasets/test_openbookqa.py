@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sftkey.datasets import openbookqa
 from sftkey.datasets.openbookqa import OPENBOOKQA, to_example
-from sftkey.example import Example, SkippedRow
+from sftkey.format.example import Example, SkippedRow
 
 
 def make_row(**changes: Any) -> dict[str, Any]:

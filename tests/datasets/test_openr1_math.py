@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sftkey.datasets import openr1_math
 from sftkey.datasets.holdout import is_held_out
 from sftkey.datasets.openr1_math import OPENR1_MATH, to_example
-from sftkey.example import Example, SkippedRow
+from sftkey.format.example import Example, SkippedRow
 
 
 def make_row(**changes: Any) -> dict[str, Any]:

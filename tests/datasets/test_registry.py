@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from sftkey.datasets.registry import DATASETS, OWN_DATA, dataset
-from sftkey.errors import RecipeError
+from sftkey.util.errors import UserError
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -30,13 +30,13 @@ def test_the_four_of_the_paper() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(RecipeError, match="unknown data set 'openbook'; did you mean 'openbookqa'"):
+    with pytest.raises(UserError, match="unknown data set 'openbook'; did you mean 'openbookqa'"):
         dataset("openbook")
 
 
 @pytest.mark.parametrize("name", [*OWN_DATA, "", "../gsm8k"])
 def test_what_has_no_published_data_is_refused(name: str) -> None:
-    with pytest.raises(RecipeError, match=r"sftkey\.datasets\.columns or sftkey\.datasets\.messages"):
+    with pytest.raises(UserError, match=r"sftkey\.datasets\.columns or sftkey\.datasets\.messages"):
         dataset(name)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from axolotl_recipes import stage2_of, write_recipe
-from commands import succeeded, train
 from safetensors.torch import load_file
-from sftkey.axolotl.marker import read_marker
+from sftkey.stages.marker import read_marker
+from support.axolotl_recipes import stage2_of, write_recipe
+from support.commands import succeeded, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -41,7 +41,7 @@ STAGE1: dict[str, Any] = {
 
 
 def test_stage_2_by_it(tmp_path: Path) -> None:
-    from setup_demo import set_up
+    from demo.setup_demo import set_up
 
     set_up(tmp_path, train=64, test=16)
     exact = stage2_of(STAGE1)

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from demo.setup_demo import SYSTEM_MESSAGE, set_up
 from experiments import generated
 from experiments.data import Data, example_tokenizer, load_data, training_examples, usable_rows
 from experiments.models import load_model, weights_of, with_template
 from experiments.scoring import evaluate
 from experiments.settings import Settings
 from experiments.training import Stage, train
-from setup_demo import SYSTEM_MESSAGE, set_up
-from sftkey.diagnosis import LEARNED_LOSS, Diagnosis, Outcome, Verdict, diagnose, report
-from sftkey.evaluation.benchmarks import assess
+from sftkey.evaluation.assess import assess
+from sftkey.evaluation.diagnosis import LEARNED_LOSS, Diagnosis, Outcome, Verdict, diagnose, report
 from sftkey.evaluation.verdicts import RuleVerdict, aggregate
-from sftkey.methods import METHODS
+from sftkey.format.methods import METHODS
 
 pytestmark = pytest.mark.slow
 

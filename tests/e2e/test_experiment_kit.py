@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from axolotl_recipes import stage2_of, write_recipe
-from commands import run, succeeded
+from demo.setup_demo import SYSTEM_MESSAGE, set_up
 from experiments.data import load_data, training_examples
 from experiments.models import load_model, weights_of, with_template
 from experiments.settings import Settings
 from experiments.training import Stage, train
 from safetensors.torch import load_file
-from setup_demo import SYSTEM_MESSAGE, set_up
-from sftkey.methods import METHODS
+from sftkey.format.methods import METHODS
+from support.axolotl_recipes import stage2_of, write_recipe
+from support.commands import run, succeeded
 
 pytestmark = pytest.mark.slow
 

@@ -19,10 +19,9 @@ from typing import Any
 import pytest
 
 pytest.importorskip("lm_eval")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "evaluation"))
 
-from loopback_judge import TRANSIENT, UNREADABLE, LoopbackServer, random_faults, read_judge_prompt
 from sftkey.datasets.gsm8k import question, reference
+from support.loopback_judge import TRANSIENT, UNREADABLE, LoopbackServer, random_faults, read_judge_prompt
 
 KEY = "sk-a-secret-of-this-test"
 
@@ -333,7 +332,7 @@ def test_a_mistake_in_the_judges_settings_shows_before_anything_is_generated(wor
 
 def random_model(folder: Path, shared_dir: Path) -> Any:
     """A tiny Qwen3 with random weights, the real tokenizer and our chat template; returns the tokenizer."""
-    from sftkey import templates
+    from sftkey.format import templates
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(shared_dir / "tokenizers" / "qwen3")
@@ -365,9 +364,9 @@ HF = (
 @pytest.mark.slow
 def test_the_prompt_is_the_training_prompt(workplace, repository, shared_dir, rows):
     from sftkey.datasets.gsm8k import GSM8K
-    from sftkey.methods import METHODS
-    from sftkey.segments import Segment
-    from sftkey.tokenization import ExampleTokenizer
+    from sftkey.format.methods import METHODS
+    from sftkey.format.segments import Segment
+    from sftkey.training.tokenization import ExampleTokenizer
 
     tokenizer = random_model(workplace / "model", shared_dir)
     # The tasks are zero-shot whatever is asked for: examples before the question were in no training prompt.

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 import torch
-from commands import run, succeeded
-from sftkey.axolotl.marker import read_marker
-from sftkey.memory_estimate import ARCHITECTURES
-from sftkey.recipe_catalogue import ShippedRecipe, shipped_recipe, shipped_recipes
-from sftkey.recipe_writing import write_recipe
-from sftkey.sharing import make_bundle, save_bundle
+from sftkey.recipes.catalogue import ShippedRecipe, shipped_recipe, shipped_recipes
+from sftkey.recipes.memory import ARCHITECTURES
+from sftkey.recipes.writing import write_recipe
+from sftkey.stages.marker import read_marker
+from sftkey.stages.share import make_bundle, save_bundle
+from support.commands import run, succeeded
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -59,7 +59,7 @@ def kind_of(model: str) -> str:
 
 def make_stand_in(folder: Path, model: str, shared_dir: Path, texts: list[str]) -> None:
     """Write a model of the same class under the name that it has on the Hub."""
-    from tiny_model import make_tokenizer
+    from demo.tiny_model import make_tokenizer
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     kind, shape = kind_of(model), ARCHITECTURES[model]

@@ -16,11 +16,11 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from axolotl_recipes import stage2_of, write_recipe
-from commands import environment
-from problems import NAMES, problems, write_problems
+from demo.problems import NAMES, problems, write_problems
+from demo.tiny_model import make_model
 from safetensors.torch import load_file
-from tiny_model import make_model
+from support.axolotl_recipes import stage2_of, write_recipe
+from support.commands import environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

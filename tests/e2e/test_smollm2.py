@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from availability import REPOSITORY, skip_or_fail
-from axolotl_recipes import stage2_of, write_recipe
-from commands import succeeded, train
 from safetensors.torch import load_file
+from support.availability import REPOSITORY, skip_or_fail
+from support.axolotl_recipes import stage2_of, write_recipe
+from support.commands import succeeded, train
 
 # About six minutes on two idle cores.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2_400)]
@@ -127,7 +127,7 @@ def loaded_for_stage2(root: Path, expected: dict[str, torch.Tensor]) -> None:
         "model, _ = ModelLoader(cfg, load_tokenizer(cfg)).load()\n"
         "torch.save({name: value for name, value in model.state_dict().items()}, sys.argv[2])\n"
     )
-    from commands import run
+    from support.commands import run
 
     saved = root / "loaded.pt"
     succeeded(run(sys.executable, "-c", program, "recipes/stage2.yml", str(saved), cwd=root))
@@ -138,7 +138,7 @@ def loaded_for_stage2(root: Path, expected: dict[str, torch.Tensor]) -> None:
 
 def generates_and_stops(checkpoint: Path, root: Path) -> None:
     """The final checkpoint stops by itself: greedy generation as it comes out of ``from_pretrained``."""
-    from sftkey.tags import find_answer_block
+    from sftkey.format.tags import find_answer_block
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)

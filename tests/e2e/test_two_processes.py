@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from axolotl_recipes import write_recipe
-from commands import run, succeeded
+from demo.tiny_model import make_model
 from safetensors.torch import load_file
-from tiny_model import make_model
+from support.axolotl_recipes import write_recipe
+from support.commands import run, succeeded
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from axolotl_recipes import stage2_of, write_recipe
-from commands import environment, run, succeeded, train
 from safetensors.torch import load_file
-from sftkey.axolotl.marker import read_marker
+from sftkey.stages.marker import read_marker
+from support.axolotl_recipes import stage2_of, write_recipe
+from support.commands import environment, run, succeeded, train
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory as a user has it: a model, data, and recipes in a folder."""
-    from setup_demo import set_up
+    from demo.setup_demo import set_up
 
     root = tmp_path_factory.mktemp("user")
     set_up(root, train=64, test=16)
@@ -66,7 +66,7 @@ def test_the_chain(root: Path, recipes: dict[str, Path]) -> None:
     assert early.returncode != 0
     assert "sftkey: stage1.yml has not been run: there is no outputs/stage1" in early.stderr
     assert f"axolotl train {recipes['stage1']}" in early.stderr
-    assert "RecipeError" not in early.stderr
+    assert "UserError" not in early.stderr
 
     succeeded(train(recipes["stage1"], cwd=root))
     stage1 = root / "outputs" / "stage1"
@@ -121,10 +121,10 @@ def test_the_chain(root: Path, recipes: dict[str, Path]) -> None:
 def lm_eval_builds_the_training_prompt(checkpoint: Path) -> None:
     from lm_eval.models.huggingface import HFLM
     from sftkey.datasets.columns import with_columns
-    from sftkey.example import Example
-    from sftkey.methods import METHODS
-    from sftkey.segments import Segment
-    from sftkey.tokenization import ExampleTokenizer
+    from sftkey.format.example import Example
+    from sftkey.format.methods import METHODS
+    from sftkey.format.segments import Segment
+    from sftkey.training.tokenization import ExampleTokenizer
     from transformers import AutoTokenizer
 
     model = HFLM(pretrained=str(checkpoint), device="cpu")

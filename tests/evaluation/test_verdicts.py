@@ -21,7 +21,7 @@ from sftkey.evaluation.verdicts import (
     needs_judge,
     scores,
 )
-from sftkey.tags import FormatFailure
+from sftkey.format.tags import FormatFailure
 
 
 def item(

@@ -24,7 +24,7 @@ class Cell:
         method: Of the stage that is trained here.
         after: The cell whose weights it starts from; ``None`` for the pretrained model.
         diagnosed: Whether its checkpoint is diagnosed as one that Stage 2 could start from.
-        context_grad: False for the answer-only gradient (`sftkey.context_grad`).
+        context_grad: False for the answer-only gradient (`sftkey.training.context_grad`).
     """
 
     name: str

@@ -14,13 +14,13 @@ from typing import Any
 
 from sftkey.datasets import columns, registry
 from sftkey.datasets.base import ReasoningDataset, make_example
-from sftkey.evaluation.answers import AnswerKind
-from sftkey.evaluation.benchmarks import Benchmark
+from sftkey.evaluation.assess import Benchmark
 from sftkey.evaluation.own_data import benchmark_of
-from sftkey.example import Example, SkippedRow
-from sftkey.methods import Method
-from sftkey.rows import RowTokenizer
-from sftkey.tokenization import ExampleTokenizer, TokenizedExample, encode
+from sftkey.evaluation.rules.answers import AnswerKind
+from sftkey.format.example import Example, SkippedRow
+from sftkey.format.methods import Method
+from sftkey.training.rows import RowTokenizer
+from sftkey.training.tokenization import ExampleTokenizer, TokenizedExample, encode
 
 from experiments.settings import InputError, Settings
 

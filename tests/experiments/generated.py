@@ -14,7 +14,7 @@ import random
 from itertools import combinations
 from pathlib import Path
 
-import problems
+from demo import problems
 
 KINDS = ("derived", "copied", "memorised")
 ROWS = {"derived": 4_000, "copied": 4_000, "memorised": 64}

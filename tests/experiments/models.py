@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sftkey import __version__, tags
-from sftkey.methods import Method
-from sftkey.templates import END_OF_TURN, PLAIN, TAGGED, chat_template
+from sftkey import __version__
+from sftkey.format import tags
+from sftkey.format.methods import Method
+from sftkey.format.templates import END_OF_TURN, PLAIN, TAGGED, chat_template
 
 from experiments.settings import Settings
 

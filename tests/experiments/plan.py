@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
-from sftkey.generation import complete
-from sftkey.methods import METHODS
-from sftkey.tokenization import TokenizedExample
+from sftkey.evaluation.generation import complete
+from sftkey.format.methods import METHODS
+from sftkey.training.tokenization import TokenizedExample
 
 from experiments.cells import CELLS, Cell
 from experiments.data import Data, test_prompts

@@ -25,10 +25,10 @@ if "experiments" not in sys.modules:
     sys.modules["experiments"] = importlib.util.module_from_spec(spec)
 
 import torch  # noqa: E402
-from sftkey.diagnosis import diagnose, verdict_text  # noqa: E402
-from sftkey.evaluation.benchmarks import assess  # noqa: E402
+from sftkey.evaluation.assess import assess  # noqa: E402
+from sftkey.evaluation.diagnosis import diagnose, verdict_text  # noqa: E402
 from sftkey.evaluation.verdicts import RuleVerdict, aggregate  # noqa: E402
-from sftkey.methods import METHODS  # noqa: E402
+from sftkey.format.methods import METHODS  # noqa: E402
 
 from experiments.cells import ANSWER_ONLY, CELLS, SCHEMA, Cell, Store  # noqa: E402
 from experiments.data import (  # noqa: E402

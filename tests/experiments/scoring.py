@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sftkey.evaluation.benchmarks import assess
+from sftkey.evaluation.assess import assess
+from sftkey.evaluation.generation import complete
 from sftkey.evaluation.verdicts import Record, decide
-from sftkey.generation import complete
-from sftkey.methods import Method
+from sftkey.format.methods import Method
 
 from experiments.data import Data, test_prompts
 from experiments.settings import Settings

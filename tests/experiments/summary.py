@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from sftkey.evaluation.statistics import PairedTest, compare, holm, mean_interval
 from sftkey.evaluation.verdicts import scores
-from sftkey.report.statistics import PairedTest, compare, holm, mean_interval
 
 from experiments.cells import ANSWER_ONLY, CELLS, SCHEMA
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from sftkey.methods import Method
-from sftkey.tokenization import TokenizedExample
-from sftkey.trainer import SegmentCollator, SegmentLossTrainer
+from sftkey.format.methods import Method
+from sftkey.training.tokenization import TokenizedExample
+from sftkey.training.trainer import SegmentCollator, SegmentLossTrainer
 from transformers import DataCollatorForSeq2Seq, TrainerCallback, TrainingArguments
 
 from experiments.models import device

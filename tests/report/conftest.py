@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from output_roots import Outputs
+from support.output_roots import Outputs
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from output_roots import Outputs
 from sftkey.report import changes as changes_module
 from sftkey.report.changes import Change, changes_of, for_page
 from sftkey.report.collect import collect
 from sftkey.report.runs import runs_of
+from support.output_roots import Outputs
 
 BEFORE = [(0.0, 1.0), (1.0, 1.0), (1.0, 1.0), (0.0, 0.0), (1.0, 1.0), (0.0, 1.0)]
 AFTER_ = [(1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (1.0, 0.0)]

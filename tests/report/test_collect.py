@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from output_roots import Outputs, write_json
-from sftkey.report import sources
+from sftkey.evaluation.results import MAX_TEXT, shorten
 from sftkey.report.collect import collect
-from sftkey.report.evaluations import MAX_TEXT, shorten
-from sftkey.report.matrix import matrix_of
 from sftkey.report.runs import Run, runs_of
+from sftkey.report.scores import matrix_of
 from sftkey.report.write import write_report
+from sftkey.util import sources
+from support.output_roots import Outputs, write_json
 
 GOOD = [(1.0, 1.0), (0.0, 1.0), (1.0, 0.0)]
 

@@ -7,12 +7,12 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from output_roots import Outputs
 from sftkey.report.collect import collect
 from sftkey.report.figures import _draw_run, _model_differences, _scale, figures_of
-from sftkey.report.matrix import matrix_of
 from sftkey.report.runs import Run, runs_of
+from sftkey.report.scores import matrix_of
 from sftkey.report.stages import Stage
+from support.output_roots import Outputs
 
 ITEMS = [(1.0, 1.0)] * 3 + [(0.0, 1.0)]
 

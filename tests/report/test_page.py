@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import Chromium, find_chromium
-from output_roots import Outputs
 from sftkey.report.write import write_report
+from support.chromium import Chromium, find_chromium
+from support.output_roots import Outputs
 
 HOSTILE = (
     "</script><script>window.hacked = 1</script><img src=http://example.invalid/x.png onerror='window.hacked = 2'>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from sftkey.methods import STRATEGIES
+from sftkey.format.methods import STRATEGIES
 from sftkey.report.paper import AVERAGE, DATA_SETS, LAST_DIGIT, PAPER, PUBLISHED, TABLE_OF, disagreements
 
 # By hand: 0.7 * 0.8378 + 0.3 * 0.7946 = 0.82484, 0.7 * 0.7093 + 0.3 * 0.9138 = 0.77065, and the means of four cells.

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from output_roots import Outputs
 from sftkey.report.changes import changes_of
 from sftkey.report.collect import collect
 from sftkey.report.runs import runs_of
+from support.output_roots import Outputs
 
 ROWS = 6
 CARD = """---

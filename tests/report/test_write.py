@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from output_roots import Outputs
-from sftkey.axolotl.commands.report import report_command
+from sftkey.cli.report import report_command
 from sftkey.report.write import Written, watch, write_report
+from support.output_roots import Outputs
 
 ITEMS = [(1.0, 1.0), (0.0, 1.0), (1.0, 0.0)]
 
@@ -97,7 +97,7 @@ def test_watch_writes_again_when_something_is_new(chain: Outputs, tmp_path: Path
 
 def test_importing_the_command_is_cheap() -> None:
     code = (
-        "import sys; import click; before = set(sys.modules); import sftkey.axolotl.commands.report; "
+        "import sys; import click; before = set(sys.modules); import sftkey.cli.report; "
         "new = set(sys.modules) - before; print(sorted(new & {'pandas', 'numpy', 'matplotlib', 'scipy', 'jinja2', 'torch'}))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

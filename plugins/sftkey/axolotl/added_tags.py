@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sftkey import tags
-from sftkey.errors import RecipeError
+from sftkey.format import tags
+from sftkey.util.errors import UserError
 
 
 def refuse_frozen_tags(model: Any, tokenizer: Any, recipe: Mapping[str, Any]) -> None:
@@ -18,11 +18,11 @@ def refuse_frozen_tags(model: Any, tokenizer: Any, recipe: Mapping[str, Any]) ->
         recipe: The recipe as Axolotl validated it.
 
     Raises:
-        RecipeError: The tags' embeddings are frozen.
+        UserError: The tags' embeddings are frozen.
     """
     if not any(parameter.requires_grad for parameter in model.get_input_embeddings().parameters()):
         key = "unfrozen_parameters" if recipe.get("unfrozen_parameters") else "adapter"
-        raise RecipeError(
+        raise UserError(
             f"{key}: the embeddings stay frozen, those of the added tag tokens too, which would never be trained. Train the "
             "embeddings here as well, or use sftkey_tags: text"
         )
@@ -34,4 +34,4 @@ def refuse_frozen_tags(model: Any, tokenizer: Any, recipe: Mapping[str, Any]) ->
     missing = {tag: token for tag in tags.TAGS if (token := tokenizer.convert_tokens_to_ids(tag)) not in indices}
     if missing:
         listed = ", ".join(f"{token} ({tag})" for tag, token in missing.items())
-        raise RecipeError(f"peft_trainable_token_indices: lacks {listed}; add them, or use sftkey_tags: text")
+        raise UserError(f"peft_trainable_token_indices: lacks {listed}; add them, or use sftkey_tags: text")

@@ -15,9 +15,9 @@ from typing import Any
 from axolotl.integrations.base import BasePlugin
 from axolotl.utils.logging import get_logger
 
-from sftkey.axolotl.marker import MARKER_FILE, read_marker
-from sftkey.axolotl.stages import DEFAULT_OUTPUT_DIR
-from sftkey.errors import RecipeError
+from sftkey.recipes.load import DEFAULT_OUTPUT_DIR
+from sftkey.stages.marker import MARKER_FILE, read_marker
+from sftkey.util.errors import UserError
 
 LOG = get_logger(__name__)
 
@@ -31,15 +31,15 @@ def merge_own_adapter(cfg: Any, named: str | None) -> None:
     """Let ``axolotl merge-lora RECIPE`` merge the adapter of this stage, not that of the stage it started from.
 
     Args:
-        cfg: The raw recipe, after `sftkey.axolotl.stages.start_from`; changed in place.
+        cfg: The raw recipe, after `sftkey.stages.handover.start_from`; changed in place.
         named: The adapter that the user named (``--lora-model-dir``), ``None`` for the recipe's own.
 
     Raises:
-        RecipeError: The recipe's own stage hasn't finished.
+        UserError: The recipe's own stage hasn't finished.
     """
     output_dir = str(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR)
     if named is None and read_marker(output_dir) is None:
-        raise RecipeError(
+        raise UserError(
             f"{output_dir} holds no finished stage (no {MARKER_FILE}), so there is nothing to merge. Run\n"
             f"  axolotl train {shlex.quote(str(cfg.get('axolotl_config_path')))}"
         )

@@ -17,36 +17,34 @@ from axolotl.integrations.base import BasePlugin
 from axolotl.utils.logging import get_logger
 
 from sftkey.axolotl.added_tags import refuse_frozen_tags
-from sftkey.axolotl.checks import adds_tag_tokens, check_recipe
-from sftkey.axolotl.hub_data import check_hub_data
-from sftkey.axolotl.marker import (
-    MARKER_FILE,
-    RUN_FILE,
-    SCHEMA,
-    checkpoints,
-    read_marker,
-    read_run,
-    write_atomically,
-)
 from sftkey.axolotl.merging import complete_merged, merge_own_adapter, stop_tokens
 from sftkey.axolotl.preparation import load_without_device_map, prepare_recipe, train_together_on_cpus
 from sftkey.axolotl.prepared_data import remove_half_written
-from sftkey.axolotl.resumption import refuse_inexact, split_by_completeness, warnings_before_training, world_size_of
-from sftkey.axolotl.settings import changed_settings, plain, training_settings
-from sftkey.axolotl.stages import (
-    DEFAULT_OUTPUT_DIR,
-    data_identity,
-    start_from,
-    template_fingerprint,
-    tokenizer_file_sha256,
-)
-from sftkey.errors import RecipeError, install_short_error_hook
-from sftkey.lifeline import end_with_the_run
-from sftkey.methods import METHODS
-from sftkey.model_card import update_card
-from sftkey.output_lock import TRAINING_LOCK, OutputLock
+from sftkey.datasets.base import use_front_end
+from sftkey.format.methods import METHODS
+from sftkey.recipes.checks import check_recipe
+from sftkey.recipes.hub import check_hub_data
+from sftkey.recipes.load import DEFAULT_OUTPUT_DIR, adds_tag_tokens
+from sftkey.recipes.settings import changed_settings, plain, training_settings
+from sftkey.stages.card import update_card
+from sftkey.stages.checkpoints import refuse_inexact, split_by_completeness, warnings_before_training, world_size_of
+from sftkey.stages.handover import data_identity, start_from, template_fingerprint, tokenizer_file_sha256
+from sftkey.stages.lifeline import end_with_the_run
+from sftkey.stages.lock import TRAINING_LOCK, OutputLock
+from sftkey.stages.marker import MARKER_FILE, RUN_FILE, SCHEMA, checkpoints, read_marker, read_run
+from sftkey.util.errors import UserError, install_short_error_hook
+from sftkey.util.files import write_atomically
 
 LOG = get_logger(__name__)
+
+
+def _strategy(*arguments: Any) -> Any:
+    from sftkey.axolotl.strategy import SegmentedDatasetStrategy
+
+    return SegmentedDatasetStrategy(*arguments)
+
+
+use_front_end(_strategy)
 
 TRAINER_STATE_FILE = "trainer_state.json"
 
@@ -73,7 +71,7 @@ class SFTKeyPlugin(BasePlugin):
 
     def get_input_args(self) -> str:
         """The pydantic model of the plugin's recipe keys."""
-        return "sftkey.axolotl.args.SFTKeyArgs"
+        return "sftkey.recipes.keys.SFTKeyArgs"
 
     def register(self, cfg: Any) -> None:
         """Check the raw recipe and complete it.
@@ -82,7 +80,7 @@ class SFTKeyPlugin(BasePlugin):
             cfg: The recipe as parsed, command-line overrides included; changed in place.
 
         Raises:
-            RecipeError: Something in the recipe, or in the stage before, has to be changed.
+            UserError: Something in the recipe, or in the stage before, has to be changed.
         """
         install_short_error_hook()
         end_with_the_run()
@@ -103,7 +101,7 @@ class SFTKeyPlugin(BasePlugin):
         """Called when training starts: see whether there is anything left to do, and from where.
 
         Raises:
-            RecipeError: ``output_dir`` belongs to a run with other settings.
+            UserError: ``output_dir`` belongs to a run with other settings.
             SystemExit: The stage has finished already (status 0).
         """
         if preprocess:
@@ -156,7 +154,7 @@ class SFTKeyPlugin(BasePlugin):
             return
         what = "a finished stage" if finished else "checkpoints of a run"
         details = "; ".join(changed[:5])
-        raise RecipeError(
+        raise UserError(
             f"{output_dir} holds {what} with other settings ({details}). Choose another output_dir, or delete that one to "
             "train again"
         )
@@ -171,21 +169,21 @@ class SFTKeyPlugin(BasePlugin):
         """Configure the loss, the end of generation and the warmup.
 
         Raises:
-            RecipeError: Several processes were started that don't train together, the trainer is another plugin's, or the
+            UserError: Several processes were started that don't train together, the trainer is another plugin's, or the
                 embeddings of added tag tokens are frozen.
         """
         world_size = int(os.environ.get("WORLD_SIZE", 1))
         if trainer.args.world_size != world_size:
-            raise RecipeError(
+            raise UserError(
                 f"{world_size} processes were started, but the trainer sees {trainer.args.world_size}: each would train a "
                 "model of its own into the same output_dir. Check the launcher's options (on CPUs use --launcher torchrun)"
             )
         # torch only where it is needed: the commands import this module's neighbours.
-        from sftkey.segment_weights import stage_weights
-        from sftkey.trainer import SegmentLossTrainer
+        from sftkey.training.trainer import SegmentLossTrainer
+        from sftkey.training.weights import stage_weights
 
         if not isinstance(trainer, SegmentLossTrainer):
-            raise RecipeError(
+            raise UserError(
                 f"plugins: the trainer is another plugin's ({type(trainer).__module__}.{type(trainer).__name__}), which "
                 "doesn't compute the segment loss; remove that plugin, or list sftkey.SFTKeyPlugin before it"
             )

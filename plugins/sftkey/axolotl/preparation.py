@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import sftkey
-from sftkey import tags
-from sftkey.axolotl.checks import Recipe, adds_tag_tokens, template_name, warmup_ratio
-from sftkey.templates import END_OF_TURN, chat_template
+from sftkey.format import tags
+from sftkey.format.templates import END_OF_TURN, chat_template
+from sftkey.recipes.load import Recipe, adds_tag_tokens, template_name, warmup_ratio
+from sftkey.util.version import __version__
 
 DEFAULT_PREPARED_PATH = "last_run_prepared"
 
@@ -90,7 +90,7 @@ def data_fingerprint(cfg: Recipe) -> str:
     """Names the folder of a recipe's prepared data: everything that decides its tokens and labels."""
     entries = [dict(entry) for key in ("datasets", "test_datasets") for entry in cfg.get(key) or []]
     settings = {
-        "sftkey": sftkey.__version__,
+        "sftkey": __version__,
         "method": cfg["sftkey_method"],
         "template": cfg["chat_template_jinja"],
         "tokens": list(cfg.get("tokens") or []),

@@ -19,14 +19,14 @@ from axolotl.utils.logging import get_logger
 from datasets import Features, Sequence, Value
 from datasets.fingerprint import Hasher
 
-import sftkey
-from sftkey.axolotl.marker import write_atomically
 from sftkey.datasets.base import ReasoningDataset
-from sftkey.errors import RecipeError, install_short_error_hook
-from sftkey.methods import METHODS
-from sftkey.rows import TOO_LONG, RowTokenizer
-from sftkey.segment_weights import weighted_method
-from sftkey.tokenization import ExampleTokenizer, TokenizedBatch, TokenizerError
+from sftkey.format.methods import METHODS
+from sftkey.training.rows import TOO_LONG, RowTokenizer
+from sftkey.training.tokenization import ExampleTokenizer, TokenizedBatch, TokenizerError
+from sftkey.training.weights import weighted_method
+from sftkey.util.errors import UserError
+from sftkey.util.files import write_atomically
+from sftkey.util.version import __version__
 
 LOG = get_logger(__name__)
 
@@ -62,15 +62,10 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
         ds_cfg: The entry itself.
 
     Raises:
-        RecipeError: The recipe doesn't use the plugin, or the tokenizer can't give exact segments.
+        UserError: The tokenizer can't give exact segments.
     """
 
     def __init__(self, dataset: ReasoningDataset, tokenizer: Any, cfg: Any, ds_cfg: Any) -> None:
-        if not cfg.sftkey_method:
-            install_short_error_hook()  # the plugin, which does this, is what is missing
-            raise RecipeError(
-                f"datasets: type {ds_cfg.type} needs the plugin; add `plugins: [sftkey.SFTKeyPlugin]` and `sftkey_method:`"
-            )
         self.cfg, self.ds_cfg = cfg, ds_cfg
         self.evaluation = _is_for_evaluation(ds_cfg, cfg)
         try:
@@ -79,7 +74,7 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
             )
             example_tokenizer = ExampleTokenizer(tokenizer, method, dataset.untagged)
         except TokenizerError as error:
-            raise RecipeError(f"tokenizer: {error}") from error
+            raise UserError(f"tokenizer: {error}") from error
         sequence_len = (self.evaluation and cfg.eval_sequence_len) or cfg.sequence_len
         self.tokenize = RowTokenizer(dataset, example_tokenizer, sequence_len, self.evaluation)
 
@@ -102,7 +97,7 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
             A `datasets.Dataset` with ``input_ids``, ``attention_mask``, ``labels`` and ``segments``.
 
         Raises:
-            RecipeError: A column is missing, or no row is left.
+            UserError: A column is missing, or no row is left.
         """
         name = _entry_name(self.ds_cfg)
         workers = min(process_count or 1, len(dataset) // ROWS_PER_WORKER)
@@ -123,18 +118,18 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
                     desc="Tokenizing segments",
                 )
             except KeyError as error:
-                raise RecipeError(f"datasets: {name}: {error.args[0]}") from error
+                raise UserError(f"datasets: {name}: {error.args[0]}") from error
             skipped = _sum_counts(Path(counts))
         used = len(tokenized)
         report_rows(name, used, skipped)
         self._record(used, dict(skipped), hub_commit(dataset))
         if not used:
-            raise RecipeError(
+            raise UserError(
                 f"datasets: {name}: none of its {len(dataset)} rows can be used ({_counts(skipped)}); "
                 "see `axolotl sftkey inspect` for where they go"
             )
         if self.cfg.excess_length_strategy == "raise" and skipped[TOO_LONG]:
-            raise RecipeError(
+            raise UserError(
                 f"datasets: {name}: {skipped[TOO_LONG]} rows are longer than sequence_len {self.tokenize.sequence_len}, "
                 "and excess_length_strategy is raise"
             )
@@ -159,7 +154,7 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
         return Hasher.hash(
             [
                 dataset._fingerprint,
-                sftkey.__version__,
+                __version__,
                 self.tokenize.dataset.name,
                 _entry_key(self.ds_cfg),
                 {**(self.cfg.sftkey_columns or {})},

@@ -6,7 +6,7 @@ from typing import Any
 
 from axolotl.core.trainers.base import AxolotlTrainer
 
-from sftkey.trainer import SegmentCollator, SegmentLossTrainer
+from sftkey.training.trainer import SegmentCollator, SegmentLossTrainer
 
 
 class SFTKeyTrainer(AxolotlTrainer, SegmentLossTrainer):

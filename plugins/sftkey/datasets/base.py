@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sftkey.example import Example, SkippedRow
-from sftkey.segments import Piece, Segment
+from sftkey.format.example import Example, SkippedRow
+from sftkey.format.untagged import UntaggedForm
+from sftkey.util.errors import UserError, install_short_error_hook
 
 EMPTY_QUESTION = "empty question"
 EMPTY_THINKING = "empty thinking"
@@ -16,32 +17,6 @@ NO_ANSWER = "no answer"
 MISSING_FIELD = "missing field"
 
 Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class UntaggedForm:
-    """How a data set writes a response when no tags are used: its own natural form.
-
-    Attributes:
-        between: What stands between the reasoning and the answer.
-        after: What stands after the answer.
-        before: What stands before the reasoning.
-    """
-
-    between: str
-    after: str = ""
-    before: str = ""
-
-    def render(self, thinking: str, answer: str) -> tuple[Piece, ...]:
-        """Write a response, piece by piece, without the end of the turn."""
-        pieces = (
-            Piece(Segment.THINKING_OPEN, self.before),
-            Piece(Segment.THINKING, thinking),
-            Piece(Segment.ANSWER_OPEN, self.between),
-            Piece(Segment.ANSWER, answer),
-            Piece(Segment.ANSWER_CLOSE, self.after),
-        )
-        return tuple(piece for piece in pieces if piece.text or piece.segment in (Segment.THINKING, Segment.ANSWER))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +60,31 @@ class ReasoningDataset:
             ds_cfg: The entry of ``datasets:`` that is being loaded.
 
         Returns:
-            An Axolotl dataset strategy.
-        """
-        from sftkey.axolotl.strategy import SegmentedDatasetStrategy
+            What the front end makes of the entry: with `sftkey.SFTKeyPlugin` an Axolotl dataset strategy.
 
-        return SegmentedDatasetStrategy(self, tokenizer, cfg, ds_cfg)
+        Raises:
+            UserError: No front end is in use: the recipe lacks the plugin.
+        """
+        if _front_end is None or not cfg.sftkey_method:
+            install_short_error_hook()  # the plugin, which does this, is what is missing
+            raise UserError(
+                f"datasets: type {ds_cfg.type} needs the plugin; add `plugins: [sftkey.SFTKeyPlugin]` and `sftkey_method:`"
+            )
+        return _front_end(self, tokenizer, cfg, ds_cfg)
+
+
+FrontEnd = Callable[[ReasoningDataset, Any, Any, Any], Any]
+_front_end: FrontEnd | None = None
+
+
+def use_front_end(load: FrontEnd) -> None:
+    """Let a trainer's front end say what `ReasoningDataset.load` gives it.
+
+    Args:
+        load: Takes the data set and the three arguments of `ReasoningDataset.load`.
+    """
+    global _front_end
+    _front_end = load
 
 
 def required_value(row: Row, column: str) -> Any:

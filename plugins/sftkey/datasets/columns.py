@@ -14,16 +14,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from sftkey.datasets.base import (
-    EMPTY_QUESTION,
-    NO_ANSWER,
-    ReasoningDataset,
-    Row,
-    UntaggedForm,
-    make_example,
-    required_text,
-)
-from sftkey.example import Example, SkippedRow
+from sftkey.datasets.base import EMPTY_QUESTION, NO_ANSWER, ReasoningDataset, Row, make_example, required_text
+from sftkey.format.example import Example, SkippedRow
+from sftkey.format.untagged import UntaggedForm
 
 COLUMNS = ("question", "thinking", "answer")
 

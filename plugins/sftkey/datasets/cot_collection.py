@@ -21,13 +21,13 @@ from sftkey.datasets.base import (
     ReasoningDataset,
     Row,
     SkippedRow,
-    UntaggedForm,
     make_example,
     required_text,
     stripped,
 )
 from sftkey.datasets.holdout import is_held_out
-from sftkey.example import Example
+from sftkey.format.example import Example
+from sftkey.format.untagged import UntaggedForm
 
 HELD_OUT_SHARE = 0.0005
 """The share of sources that are evaluated instead of trained on."""

@@ -7,16 +7,9 @@ from __future__ import annotations
 
 import re
 
-from sftkey.datasets.base import (
-    NO_ANSWER,
-    ReasoningDataset,
-    Row,
-    SkippedRow,
-    UntaggedForm,
-    make_example,
-    required_text,
-)
-from sftkey.example import Example
+from sftkey.datasets.base import NO_ANSWER, ReasoningDataset, Row, SkippedRow, make_example, required_text
+from sftkey.format.example import Example
+from sftkey.format.untagged import UntaggedForm
 
 _CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")
 _MARKER = "####"

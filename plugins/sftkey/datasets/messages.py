@@ -35,14 +35,14 @@ from sftkey.datasets.base import (
     ReasoningDataset,
     Row,
     SkippedRow,
-    UntaggedForm,
     make_example,
     required_list,
     stripped,
 )
 from sftkey.datasets.think_block import NO_THINK_BLOCK, THINK_CLOSE, THINK_OPEN, has_think_tag, split_think_block
-from sftkey.errors import RecipeError
-from sftkey.example import Example
+from sftkey.format.example import Example
+from sftkey.format.untagged import UntaggedForm
+from sftkey.util.errors import UserError
 
 LOG = logging.getLogger(__name__)
 
@@ -199,12 +199,12 @@ def reader_of(ds_cfg: Mapping[str, Any]) -> ChatReader:
     """The reader that an entry of ``datasets:`` asks for.
 
     Raises:
-        RecipeError: ``message_property_mappings`` names something else than ``role`` and ``content``.
+        UserError: ``message_property_mappings`` names something else than ``role`` and ``content``.
     """
     mappings = dict(ds_cfg.get("message_property_mappings") or {})
     unknown = sorted(set(mappings) - {"role", "content"})
     if unknown:
-        raise RecipeError(
+        raise UserError(
             f"message_property_mappings: {', '.join(unknown)} unknown; its keys are role and content "
             "(the key of the reasoning is field_thinking)"
         )

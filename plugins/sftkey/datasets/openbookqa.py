@@ -16,13 +16,13 @@ from sftkey.datasets.base import (
     ReasoningDataset,
     Row,
     SkippedRow,
-    UntaggedForm,
     make_example,
     required_text,
     required_value,
     stripped,
 )
-from sftkey.example import Example
+from sftkey.format.example import Example
+from sftkey.format.untagged import UntaggedForm
 
 MALFORMED_CHOICES = "malformed choices"
 KEY_NOT_AMONG_CHOICES = "answer key is none of the choices"

@@ -24,7 +24,6 @@ from sftkey.datasets.base import (
     ReasoningDataset,
     Row,
     SkippedRow,
-    UntaggedForm,
     make_example,
     required_list,
     required_text,
@@ -32,7 +31,8 @@ from sftkey.datasets.base import (
 )
 from sftkey.datasets.holdout import is_held_out
 from sftkey.datasets.think_block import NO_THINK_BLOCK, split_think_block
-from sftkey.example import Example
+from sftkey.format.example import Example
+from sftkey.format.untagged import UntaggedForm
 
 HELD_OUT_SHARE = 0.01
 """The share of problems that are evaluated instead of trained on."""

@@ -7,7 +7,7 @@ from importlib import import_module
 from types import MappingProxyType
 
 from sftkey.datasets.base import ReasoningDataset
-from sftkey.errors import RecipeError
+from sftkey.util.errors import UserError
 
 DATASETS = MappingProxyType(
     {
@@ -30,12 +30,12 @@ def dataset(name: str) -> ReasoningDataset:
         name: One of `DATASETS`.
 
     Raises:
-        RecipeError: There is no such data set.
+        UserError: There is no such data set.
     """
     if name not in DATASETS:
         nearest = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.0)
         own = " or ".join(f"{__package__}.{module}" for module in OWN_DATA)
-        raise RecipeError(
+        raise UserError(
             f"unknown data set {name!r}; did you mean {nearest[0]!r}? There are {', '.join(DATASETS)}; for own rows "
             f"write a recipe with type: {own}"
         )

@@ -1,12 +1,12 @@
-"""A user's own rows as a benchmark: what the four published data sets have in `sftkey.evaluation.benchmarks`."""
+"""A user's own rows as a benchmark: what the four published data sets have in `sftkey.evaluation.assess`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from sftkey.datasets.base import ReasoningDataset
-from sftkey.evaluation.answers import AnswerKind
-from sftkey.evaluation.benchmarks import Benchmark, benchmark
+from sftkey.evaluation.assess import Benchmark, benchmark
+from sftkey.evaluation.rules.answers import AnswerKind
 
 
 def benchmark_of(dataset: ReasoningDataset, kind: AnswerKind | None = None) -> Benchmark:

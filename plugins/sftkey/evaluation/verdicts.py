@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum, StrEnum
 from typing import Any
 
-from sftkey.tags import FormatFailure
+from sftkey.format.tags import FormatFailure
 
 ALPHA = 0.7
 """The weight of Acc in Score (section 4)."""
@@ -43,7 +43,7 @@ class Item:
         question: The question as the model was asked it.
         reference: The reference answer.
         extracted: The extracted answer; ``None`` where the output has none.
-        extraction: Name of the rule that found it (`sftkey.evaluation.answers`).
+        extraction: Name of the rule that found it (`sftkey.evaluation.rules.answers`).
         rule_verdict: What the rules say.
         rule_detail: Which comparison decided, or why none could.
         over_limit: Whether the comparison was given up because it exceeded its bounds in size, time or memory.

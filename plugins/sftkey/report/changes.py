@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from sftkey.report.evaluations import METRICS, Evaluation, shorten
+from sftkey.evaluation.results import METRICS, Evaluation, shorten
 from sftkey.report.runs import Run
 
 KINDS: Mapping[str, str] = {
@@ -37,7 +37,7 @@ class Change:
         unpaired: Items that only one of them answered.
         counts: Items of each kind of `KINDS`.
         items: One row per changed item: ``kinds``, ``doc_id``, ``question``, ``reference``, and what else
-            `sftkey.report.evaluations.ITEM_COLUMNS` has, once with ``_1`` and once with ``_2`` behind its name.
+            `sftkey.evaluation.results.ITEM_COLUMNS` has, once with ``_1`` and once with ``_2`` behind its name.
     """
 
     model: str

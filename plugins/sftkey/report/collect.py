@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sftkey.report.evaluations import Evaluation, is_results_file, read_evaluations
-from sftkey.report.sources import Ledger
+from sftkey.evaluation.results import Evaluation, is_results_file, read_evaluations
 from sftkey.report.stages import LOG_FILE, MARKER_FILE, RUN_FILE, Stage, read_stage
+from sftkey.util.sources import Ledger
 
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 

@@ -20,9 +20,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from sftkey.report.matrix import Cell, Matrix, Row, data_set_title
 from sftkey.report.paper import AVERAGE
 from sftkey.report.runs import BASE, DATA_SETS, Run, order_of
+from sftkey.report.scores import Cell, Matrix, Row, data_set_title
 
 COLORS: Mapping[str, tuple[str, str]] = {
     # strategy -> colour on a light and on a dark page

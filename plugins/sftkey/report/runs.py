@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sftkey.methods import METHODS, STRATEGIES
+from sftkey.evaluation.results import Evaluation
+from sftkey.format.methods import METHODS, STRATEGIES
 from sftkey.report.collect import Collection
-from sftkey.report.evaluations import Evaluation
 from sftkey.report.stages import Stage
 
 BASE = "Base"

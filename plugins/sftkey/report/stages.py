@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sftkey.report.sources import Ledger, UnreadableFile, read_json
+from sftkey.util.sources import Ledger, UnreadableFile, number, read_json
 
 MARKER_FILE = "sftkey_stage.json"
 RUN_FILE = "sftkey_run.json"
@@ -277,15 +276,3 @@ def _positions(entries: list[dict[str, Any]], rows: int | None, path: Path, ledg
     if any(metric in entry for entry in entries for metric in CURVES):
         ledger.note(f"{path} doesn't say how many examples were seen; its curves are drawn over steps instead.")
     return [number(entry.get("step")) or 0.0 for entry in entries]
-
-
-def number(value: Any) -> float | None:
-    """A finite number, or ``None`` for anything else that a file may hold in its place."""
-    if isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, (int, float)):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None

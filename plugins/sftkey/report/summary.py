@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from sftkey.evaluation.results import METRICS
+from sftkey.evaluation.statistics import mean_interval
 from sftkey.report.changes import KINDS, Change
-from sftkey.report.evaluations import METRICS
-from sftkey.report.matrix import Cell, Comparison, Matrix, Row, data_set_title
 from sftkey.report.paper import AVERAGE, disagreements
 from sftkey.report.runs import BASELINE, Run
+from sftkey.report.scores import Cell, Comparison, Matrix, Row, data_set_title
 from sftkey.report.stages import Stage
-from sftkey.report.statistics import mean_interval
 from sftkey.report.tables import Table, TableCell, figure, p_value, signed, text_row
 
 METRIC_TITLES: Mapping[str, str] = {"score": "Score", "acc": "Acc", "fmt": "Fmt"}

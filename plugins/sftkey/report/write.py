@@ -13,9 +13,9 @@ from pathlib import Path
 from sftkey.report.changes import all_items, changes_of
 from sftkey.report.collect import Collection, collect, input_files
 from sftkey.report.figures import figures_of
-from sftkey.report.matrix import matrix_of
 from sftkey.report.page import render_page
 from sftkey.report.runs import runs_of
+from sftkey.report.scores import matrix_of
 from sftkey.report.summary import change_table, comparison_table, failure_table, run_table, score_tables
 from sftkey.report.tables import to_csv, to_latex, to_markdown
 

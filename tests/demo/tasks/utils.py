@@ -3,7 +3,7 @@
 from typing import Any
 
 from sftkey.datasets.columns import question, reference
-from sftkey.evaluation.harness import SFTKeyTask, Verdicts, documents, metrics
+from sftkey.evaluation.lm_eval_tasks import SFTKeyTask, Verdicts, documents, metrics
 
 __all__ = ["SFTKeyTask", "Verdicts", "demo_documents", "metrics", "question", "reference"]
 

@@ -1,0 +1,294 @@
+"""``axolotl sftkey matrix``: the paper's table, planned and run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sftkey.cli.run import (
+    LauncherArguments,
+    evaluation_options,
+    evaluation_settings,
+    format_table,
+    launcher_arguments,
+)
+
+if TYPE_CHECKING:
+    from sftkey.recipes.matrix import Cell
+    from sftkey.stages.chain import Stage
+    from sftkey.stages.evaluate import EvaluationSettings
+    from sftkey.stages.launch import Launch, Runner
+
+_TAIL_BYTES = 65_536
+_MAX_REASON = 300
+_ERROR_LINE = re.compile(r"^(sftkey: |Error: |([\w.]+\.)?\w*(Error|Exception)\b: ?)")
+
+
+@click.command("matrix", cls=LauncherArguments)
+@click.option(
+    "--models", metavar="NAME,...", help="Models, as their recipes are called, or NAME=ID. [default: the paper's]"
+)
+@click.option("--datasets", metavar="NAME,...", help="Data sets. [default: the paper's four]")
+@click.option(
+    "--methods", metavar="NAME,...", help="Strategies. [default: SFT,SFT-Tag,Key-Tag,SFTKey-Tag; also: SFTKey]"
+)
+@click.option("--output-root", default="outputs", show_default=True, metavar="DIR", help="Where outputs go.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A key of every recipe, as in sftkey recipe."
+)
+@click.option("--launcher", type=click.Choice(["accelerate", "torchrun", "python"]), help="Launcher of axolotl train.")
+@evaluation_options
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop; write nothing.")
+@click.option("--slurm", is_flag=True, help="Write OUTPUT_ROOT/matrix.sh, which submits job arrays, and run nothing.")
+@click.option(
+    "--slurm-option", "slurm_options", multiple=True, metavar="OPTION", help="An option of sbatch for --slurm."
+)
+@click.option("--force", is_flag=True, help="Replace recipes in OUTPUT_ROOT/recipes that say something else.")
+@click.pass_context
+def matrix_command(
+    ctx: click.Context,
+    /,
+    models: str | None,
+    datasets: str | None,
+    methods: str | None,
+    output_root: str,
+    overrides: tuple[str, ...],
+    launcher: str | None,
+    dry_run: bool,
+    slurm: bool,
+    slurm_options: tuple[str, ...],
+    force: bool,
+    **options: Any,
+) -> None:
+    """Plan and run the paper's table: models x data sets x methods.
+
+    Writes the recipes of all cells to OUTPUT_ROOT/recipes, trains each stage once, whatever number of cells builds on it,
+    and evaluates it with --eval. What training and evaluation print goes to OUTPUT_ROOT/logs. A cell that fails doesn't
+    stop the others; what failed and why is listed at the end, and the exit status is 1. Give the same command again to go
+    on: what is finished is not repeated.
+
+    What follows -- goes to the launcher: --launcher torchrun -- --nproc_per_node 8.
+    """
+    from sftkey.datasets.registry import DATASETS
+    from sftkey.recipes.matrix import LOGS_FOLDER, METHODS, MODELS, RECIPES_FOLDER, notes_of, plan_cells, save_recipes
+    from sftkey.stages.launch import Launch
+
+    settings = evaluation_settings(options)
+    if slurm_options and not slurm:
+        raise click.UsageError("--slurm-option does nothing without --slurm")
+    cells = plan_cells(
+        _names(models, MODELS),
+        _names(datasets, DATASETS),
+        _names(methods, METHODS),
+        output_root=output_root,
+        overrides=overrides,
+    )
+    for note in notes_of(cells):
+        click.echo(f"note: {note}", err=True)
+    launch = Launch(launcher, launcher_arguments(ctx))
+    folder = Path(output_root) / RECIPES_FOLDER
+    if dry_run:
+        with tempfile.TemporaryDirectory() as temporary:
+            save_recipes(cells, Path(temporary))
+            text = _describe(_plan(cells, Path(temporary)), launch, settings)
+            click.echo(text.replace(f"{temporary}/", f"{folder}/"))
+        return
+    save_recipes(cells, folder, force=force)
+    if slurm:
+        _write_slurm(cells, folder, Path(output_root), slurm_options, launch, options)
+        return
+    table = Table(_plan(cells, folder), Path(output_root) / LOGS_FOLDER, launch, settings)
+    table.run()
+    click.echo(format_table(table.rows()))
+    if table.failures:
+        raise click.ClickException("\n".join([f"{len(table.failures)} of {len(cells)} cells failed:", *table.failures]))
+
+
+def _names(text: str | None, default: Sequence[str] | Any) -> list[str]:
+    return list(default) if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+@dataclass
+class PlannedCell:
+    """A cell with its stages as they are on disk, or why it can't be run."""
+
+    cell: Cell
+    stages: tuple[Stage, ...] = ()
+    problem: str | None = None
+
+
+def _plan(cells: Sequence[Cell], folder: Path) -> list[PlannedCell]:
+    from sftkey.stages.chain import plan_chain
+
+    planned = []
+    for cell in cells:
+        try:
+            planned.append(PlannedCell(cell, plan_chain(folder / cell.recipes[-1].file_name)))
+        except (ValueError, OSError) as error:
+            planned.append(PlannedCell(cell, problem=str(error)))
+    return planned
+
+
+def _describe(planned: Sequence[PlannedCell], launch: Launch, settings: EvaluationSettings | None) -> str:
+    from sftkey.stages.evaluate import evaluation_command, is_evaluated
+
+    rows: list[tuple[str, ...]] = [("MODEL", "DATA SET", "METHOD", "STAGE", "STATE", "OUTPUT")]
+    commands: dict[str, None] = {}
+    seen: set[Path] = set()
+    for one in planned:
+        start = (one.cell.model, one.cell.dataset, one.cell.method)
+        if one.problem is not None:
+            rows.append((*start, "-", f"can't run: {one.problem.splitlines()[0]}", "-"))
+        for stage in one.stages:
+            shared = " (shared)" if stage.output_dir in seen else ""
+            seen.add(stage.output_dir)
+            rows.append((*start, stage.method, stage.state.value + shared, str(stage.output_dir)))
+            if not stage.finished:
+                commands[shlex.join(launch.train_command(stage.recipe, stage.arguments))] = None
+            if settings is not None and not (stage.finished and is_evaluated(stage, settings)):
+                commands[shlex.join(evaluation_command(stage, settings))] = None
+    return "\n".join(
+        [format_table(rows), "", f"{len(commands)} command{'s' if len(commands) != 1 else ''} to run:", *commands]
+    )
+
+
+def _write_slurm(
+    cells: Sequence[Cell],
+    folder: Path,
+    root: Path,
+    slurm_options: Sequence[str],
+    launch: Launch,
+    options: dict[str, Any],
+) -> None:
+    from sftkey.recipes.matrix import LOGS_FOLDER, slurm_script
+
+    run_options = ["--launcher", launch.launcher] if launch.launcher else []
+    if options["evaluate"]:
+        run_options += ["--eval", "--eval-backend", options["eval_backend"]]
+        for name in ("limit", "tasks", "model_args", "batch_size", "include_path"):
+            if options[f"eval_{name}"]:
+                run_options += [f"--eval-{name.replace('_', '-')}", f"{options[f'eval_{name}']}"]
+    if launch.launcher_arguments:
+        run_options += ["--", *launch.launcher_arguments]
+    script = slurm_script(
+        cells,
+        folder,
+        working_directory=Path.cwd(),
+        logs=root / LOGS_FOLDER,
+        command=shlex.join(["axolotl", *sys.argv[1:]]),
+        options=slurm_options,
+        run_options=run_options,
+    )
+    path = root / "matrix.sh"
+    path.write_text(script, encoding="utf-8")
+    click.echo(f"wrote {path}; submit it with\n  bash {shlex.quote(str(path))}")
+
+
+@dataclass
+class Table:
+    """Runs the cells one after the other and keeps account of what failed.
+
+    Attributes:
+        planned: The cells.
+        logs: Where the output of the commands goes.
+        launch: How to launch.
+        settings: What to evaluate; ``None`` for nothing.
+        failed: For a stage's output directory why it failed.
+        failures: One line per failed cell.
+        finished: For an output directory the finished stage.
+    """
+
+    planned: Sequence[PlannedCell]
+    logs: Path
+    launch: Launch
+    settings: EvaluationSettings | None
+    failed: dict[Path, str] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    finished: dict[Path, Stage] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Train and evaluate everything that can be."""
+        from sftkey.stages.launch import Runner, Stopped
+
+        try:
+            with Runner() as runner:
+                for number, one in enumerate(self.planned, 1):
+                    click.secho(f"[{number}/{len(self.planned)}] {one.cell.name}", bold=True, err=True)
+                    reason = one.problem or self._run_stages(one.stages, runner)
+                    if reason is not None:
+                        self.failures.append(f"  {one.cell.name}: {reason}")
+                        click.secho(f"  failed: {reason}", fg="red", err=True)
+        except Stopped:
+            again = shlex.join(["axolotl", *sys.argv[1:]])
+            click.secho(f"Stopped. To go on:\n  {again}", bold=True, err=True)
+            raise SystemExit(130) from None
+
+    def _run_stages(self, stages: Sequence[Stage], runner: Runner) -> str | None:
+        from sftkey.stages.run import StageFailed, evaluate_stage, train_stage
+
+        for stage in stages:
+            place = stage.output_dir
+            if place in self.failed:
+                return self.failed[place]
+            log = self.logs / f"{stage.recipe.stem}.log"
+            evaluation_log = log.with_suffix(".eval.log")
+            current = log
+            try:
+                if place not in self.finished:
+                    click.echo(f"  {stage.method}: {place} (log: {log})", err=True)
+                    self.finished[place] = train_stage(stage, self.launch, runner, log=log)
+                if self.settings is not None:
+                    current = evaluation_log
+                    evaluate_stage(self.finished[place], self.settings, self.launch, runner, log=evaluation_log)
+            except StageFailed as error:
+                self.failed[place] = f"{error}: {last_error(current)} ({current})"
+            except (ValueError, OSError) as error:
+                self.failed[place] = str(error)
+            if place in self.failed:
+                return self.failed[place]
+        return None
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table, a header first."""
+        from sftkey.stages.evaluate import evaluation_results
+
+        rows: list[tuple[str, ...]] = [("MODEL", "DATA SET", "METHOD", "STATE", "TASK", "ACC", "FMT", "SCORE")]
+        for one in self.planned:
+            start = (one.cell.model, one.cell.dataset, one.cell.method)
+            stage = self.finished.get(one.stages[-1].output_dir) if one.stages else None
+            if stage is None:
+                rows.append((*start, "failed", "-", "-", "-", "-"))
+                continue
+            results = evaluation_results(stage)
+            for result in results:
+                scores = [result.metrics.get(name) for name in ("acc", "fmt", "score")]
+                figures = [f"{score:.4f}" if isinstance(score, (int, float)) else "-" for score in scores]
+                rows.append((*start, "trained", result.task, *figures))
+            if not results:
+                rows.append((*start, "trained", "-", "-", "-", "-"))
+        return rows
+
+
+def last_error(log: Path) -> str:
+    """The line of a log that most likely says what went wrong: the last one that names an error."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError as error:
+        return f"its log can't be read ({error.strerror})"
+    lines = [line.strip() for line in lines if line.strip()]
+    # A failed launcher adds errors of its own after that of the training process.
+    errors = [line for line in lines if _ERROR_LINE.match(line) and not _FROM_A_LAUNCHER.search(line)]
+    return (errors or lines or ["its log is empty"])[-1][:_MAX_REASON]
+
+
+_FROM_A_LAUNCHER = re.compile(r"subprocess\.CalledProcessError|ChildFailedError")

@@ -1,0 +1,273 @@
+"""``axolotl sftkey run``: a recipe and all that it builds on, trained, evaluated and resumed by one command."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from sftkey.stages.chain import Override, Stage
+    from sftkey.stages.evaluate import EvaluationSettings
+    from sftkey.stages.launch import Launch
+
+_LAUNCHER_ARGUMENTS = "sftkey.launcher_arguments"
+_NOT_PASSED_ON = {
+    "sweep": "a sweep has no next stage; run `axolotl train RECIPE --sweep FILE` for one stage",
+    "cloud": "the stages of a chain need each other's outputs on this machine; use `axolotl train --cloud` stage by stage",
+}
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class LauncherArguments(click.Command):
+    """A command that keeps what stands after ``--`` apart from its own arguments."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the launcher's arguments out of `args`."""
+        if "--" in args:
+            position = args.index("--")
+            args, after = args[:position], args[position + 1 :]
+            ctx.meta[_LAUNCHER_ARGUMENTS] = tuple(after)
+        return super().parse_args(ctx, args)
+
+
+def launcher_arguments(ctx: click.Context) -> tuple[str, ...]:
+    """What stands after ``--``."""
+    found: tuple[str, ...] = ctx.meta.get(_LAUNCHER_ARGUMENTS, ())
+    return found
+
+
+def evaluation_options(function: _Function) -> _Function:
+    """The ``--eval`` options."""
+    for option in reversed(
+        (
+            click.option("--eval", "evaluate", is_flag=True, help="Evaluate each stage with lm_eval after training."),
+            click.option("--eval-limit", type=float, metavar="N", help="Items per task, or a share below 1."),
+            click.option(
+                "--eval-backend",
+                default="hf",
+                show_default=True,
+                metavar="MODEL",
+                help="lm_eval's --model: hf, vllm, ...",
+            ),
+            click.option(
+                "--eval-tasks", metavar="NAME,...", help="Tasks [default: by the recipe's data sets and method]."
+            ),
+            click.option(
+                "--eval-model-args", default="", metavar="KEY=VALUE,...", help="More of lm_eval's --model_args."
+            ),
+            click.option("--eval-batch-size", metavar="SIZE", help="[default: 16 for hf, otherwise auto]"),
+            click.option("--eval-include-path", metavar="DIR", help="A folder with tasks of your own."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def evaluation_settings(options: Mapping[str, Any]) -> EvaluationSettings | None:
+    """What the ``--eval`` options ask for; ``None`` without ``--eval``.
+
+    Raises:
+        click.UsageError: Options of an evaluation without ``--eval``.
+    """
+    from sftkey.stages.evaluate import EvaluationSettings
+
+    if not options["evaluate"]:
+        given = [
+            name for name in ("limit", "tasks", "model_args", "batch_size", "include_path") if options[f"eval_{name}"]
+        ]
+        if given:
+            raise click.UsageError(f"--eval-{given[0].replace('_', '-')} does nothing without --eval")
+        return None
+    backend = options["eval_backend"]
+    return EvaluationSettings(
+        backend=backend,
+        model_arguments=options["eval_model_args"],
+        tasks=tuple(filter(None, (options["eval_tasks"] or "").split(","))),
+        limit=options["eval_limit"],
+        batch_size=options["eval_batch_size"] or ("16" if backend == "hf" else "auto"),
+        include_path=options["eval_include_path"],
+    )
+
+
+def parse_overrides(
+    arguments: Sequence[str], known: Sequence[click.Parameter], own: Sequence[click.Parameter] = ()
+) -> list[Override]:
+    """Read options that are meant for ``axolotl train``.
+
+    Args:
+        arguments: What this command's own options left over.
+        known: The options of ``axolotl train``.
+        own: The command's own options, which a misspelt one may mean.
+
+    Raises:
+        click.UsageError: An argument is none of them, or can't hold for a chain of stages.
+    """
+    from sftkey.stages.chain import Override
+
+    options = {name: option for option in known if isinstance(option, click.Option) for name in option.opts}
+    negations = {name: option for option in known if isinstance(option, click.Option) for name in option.secondary_opts}
+    found, rest = [], list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        name, separator, value = argument.partition("=")
+        option = options.get(name) or negations.get(name)
+        if option is None or option.name is None:
+            raise click.UsageError(_unknown(name, [*(o for p in own for o in p.opts), *options, *negations]))
+        if option.name in _NOT_PASSED_ON:
+            raise click.UsageError(f"{name}: {_NOT_PASSED_ON[option.name]}")
+        if option.is_flag:
+            if separator:
+                raise click.UsageError(f"{name} takes no value")
+            found.append(Override(option.name, name in options, (argument,)))
+        elif separator:
+            found.append(Override(option.name, value, (argument,)))
+        elif rest:
+            found.append(Override(option.name, rest[0], (argument, rest.pop(0))))
+        else:
+            raise click.UsageError(f"{name} needs a value")
+    return found
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    if name.startswith("--sftkey"):
+        key = name[2:].replace("-", "_")
+        return f"{name}: keys of the plugin can't be set from the command line; set {key} in the recipe"
+    if not name.startswith("-"):
+        return f"unexpected argument {name!r}; one recipe is run at a time, and the launcher's arguments come after --"
+    nearest = difflib.get_close_matches(name, known, n=1)
+    meant = f"did you mean {nearest[0]}? " if nearest else ""
+    return f"axolotl train has no option {name}; {meant}The launcher's options come after --"
+
+
+@click.command(
+    "run", cls=LauncherArguments, context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
+)
+@click.argument("recipe", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--launcher",
+    type=click.Choice(["accelerate", "torchrun", "python"]),
+    help="Launcher of axolotl train [its default].",
+)
+@click.option("--last-only", is_flag=True, help="Let the overrides hold for RECIPE alone, not for the stages before.")
+@evaluation_options
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.pass_context
+def run_command(
+    ctx: click.Context, /, recipe: str, launcher: str | None, last_only: bool, dry_run: bool, **options: Any
+) -> None:
+    """Train RECIPE and the stages that it builds on, and evaluate them.
+
+    \b
+    axolotl sftkey run RECIPE [AXOLOTL OPTIONS] [--eval ...] [-- LAUNCHER ARGUMENTS]
+
+    Follows sftkey_after back, runs what isn't finished with `axolotl train`, and goes on from the last checkpoint of what
+    was interrupted: to resume after Ctrl-C, a crash or kill -9, give the same command again. Results of --eval go to
+    <output_dir>/eval; an evaluation that is done is not repeated.
+
+    Any option of `axolotl train` (--num-epochs 1, --micro-batch-size=4, ...) replaces the recipe's value in every stage,
+    except --output-dir and --hub-model-id, which hold for RECIPE alone. --base-model and other options that each stage
+    needs a value of its own for are refused for a chain, unless with --last-only. A stage that is finished or under way
+    with other settings is never trained over: that is an error.
+
+    What follows -- goes to the launcher: --launcher torchrun -- --nproc_per_node 8.
+    """  # noqa: D301  # \b is click's sign for lines that aren't to be wrapped.
+    from axolotl.cli.main import train
+
+    from sftkey.stages.chain import plan_chain
+    from sftkey.stages.launch import Launch
+
+    settings = evaluation_settings(options)
+    overrides = parse_overrides(ctx.args, train.params, own=ctx.command.params)
+    stages = plan_chain(recipe, overrides, last_only=last_only)
+    launch = Launch(launcher, launcher_arguments(ctx))
+    if settings is not None:
+        _check_tasks(stages, settings)
+    if dry_run:
+        click.echo(describe(stages, launch, settings))
+        return
+    _run(stages, launch, settings)
+
+
+def _check_tasks(stages: Sequence[Stage], settings: EvaluationSettings) -> None:
+    """Notice that a data set has no task before hours of training, not after."""
+    from sftkey.stages.evaluate import evaluation_command
+
+    for stage in stages:
+        evaluation_command(stage, settings)
+
+
+def _run(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettings | None) -> None:
+    from sftkey.stages.evaluate import results_table
+    from sftkey.stages.launch import Runner, Stopped
+    from sftkey.stages.run import StageFailed, evaluate_stage, train_stage
+
+    again = shlex.join(["axolotl", *sys.argv[1:]])
+    done = []
+    try:
+        with Runner() as runner:
+            for number, stage in enumerate(stages, 1):
+                what = f"Stage {number} of {len(stages)}, {stage.recipe.name} ({stage.method})"
+                click.secho(f"{what}: {_intention(stage)}", bold=True, err=True)
+                done.append(train_stage(stage, launch, runner))
+            for stage in done:
+                if settings is not None:
+                    click.secho(f"Evaluation of {stage.output_dir}", bold=True, err=True)
+                    evaluate_stage(stage, settings, launch, runner)
+    except Stopped:
+        click.secho(f"Stopped. To go on from the last checkpoint:\n  {again}", bold=True, err=True)
+        raise SystemExit(130) from None
+    except StageFailed as error:
+        raise click.ClickException(
+            f"{error}. Its messages are above; once that is mended, go on with\n  {again}"
+        ) from error
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(format_table(results_table(done)))
+
+
+def _intention(stage: Stage) -> str:
+    if stage.finished and stage.marker is not None:
+        return f"finished {stage.marker['finished_at']}, in {stage.output_dir}"
+    if stage.resume_from is not None:
+        return f"goes on from {stage.resume_from}"
+    return f"starts from the beginning, into {stage.output_dir}"
+
+
+def describe(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettings | None) -> str:
+    """The plan as text: stages, how far each is, the exact commands, where outputs go."""
+    from sftkey.stages.evaluate import EVALUATION_FOLDER, evaluation_command, is_evaluated
+
+    lines = []
+    for number, stage in enumerate(stages, 1):
+        lines.append(f"Stage {number} of {len(stages)}: {stage.recipe} ({stage.method})")
+        lines.append(f"  state   {_intention(stage)}")
+        lines.append(f"  output  {stage.output_dir}")
+        if not stage.finished:
+            lines.append(f"  train   {shlex.join(launch.train_command(stage.recipe, stage.arguments))}")
+        if settings is not None:
+            if stage.finished and is_evaluated(stage, settings):
+                lines.append(f"  eval    done, in {stage.output_dir / EVALUATION_FOLDER}")
+            else:
+                lines.append(f"  eval    {shlex.join(evaluation_command(stage, settings))}")
+    return "\n".join(lines)
+
+
+def format_table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows in columns; what looks like a figure stands to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    figures = [
+        all(row[column][:1].isdigit() or row[column] == "-" for row in rows[1:]) for column in range(len(widths))
+    ]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if figure else cell.ljust(width)
+            for cell, width, figure in zip(row, widths, figures, strict=True)
+        ).rstrip()
+        for row in rows
+    )

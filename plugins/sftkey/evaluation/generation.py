@@ -1,0 +1,103 @@
+"""Batched greedy generation that stops at the end of the turn. Torch and transformers only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from sftkey.format.templates import END_OF_TURN
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Completion(NamedTuple):
+    """What a model wrote after a prompt.
+
+    Attributes:
+        text: The new text, special tokens left out as lm-eval and vLLM do.
+        tokens: Number of new tokens, the end of the turn included.
+        finished: Whether the model ended its turn; otherwise the token limit cut it off.
+    """
+
+    text: str
+    tokens: int
+    finished: bool
+
+
+def complete(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    min_new_tokens: int = 0,
+) -> list[Completion]:
+    """Let a model go on from prompts, greedily.
+
+    Prompts of similar length share a batch; whether a completion depends on its batch is left to the precision.
+
+    Args:
+        model: A causal language model, with a generation method, on its device.
+        tokenizer: Its tokenizer.
+        prompts: Token ids of each prompt; none is empty.
+        max_new_tokens: The most new tokens for each.
+        batch_size: Prompts per batch.
+        min_new_tokens: The fewest; only of use to measure speed.
+
+    Returns:
+        One completion per prompt, in their order.
+
+    Raises:
+        ValueError: The tokenizer has no end-of-turn token.
+    """
+    from transformers import GenerationConfig
+
+    end = tokenizer.convert_tokens_to_ids(END_OF_TURN)
+    if not isinstance(end, int) or end == tokenizer.unk_token_id:
+        raise ValueError(f"{tokenizer.name_or_path} has no token {END_OF_TURN} to stop at")
+    ends = {end} if tokenizer.eos_token_id is None else {end, tokenizer.eos_token_id}
+    config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens or None,
+        eos_token_id=sorted(ends),
+        pad_token_id=end,
+    )
+    completions: list[Completion | None] = [None] * len(prompts)
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    was_training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            ids, mask = _left_padded([prompts[index] for index in chosen], end, model.device)
+            with torch.inference_mode():
+                output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+            for index, row in zip(chosen, output[:, ids.shape[1] :].tolist(), strict=True):
+                completions[index] = _completion(row, ends, tokenizer)
+    finally:
+        model.train(was_training)
+    return [completion for completion in completions if completion is not None]
+
+
+def _left_padded(prompts: list[Sequence[int]], pad: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), pad)
+    mask = torch.zeros((len(prompts), width), dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def _completion(row: list[int], ends: set[int], tokenizer: PreTrainedTokenizerBase) -> Completion:
+    length = next((index for index, token in enumerate(row) if token in ends), None)
+    kept = row if length is None else row[:length]
+    text = tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return Completion(str(text), len(kept) + (length is not None), length is not None)

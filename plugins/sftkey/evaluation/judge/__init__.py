@@ -1,0 +1,1 @@
+"""The LLM judge: what the rules can't settle."""

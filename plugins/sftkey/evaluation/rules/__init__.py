@@ -1,0 +1,1 @@
+"""Answers out of outputs, and whether two are equal, by rules."""

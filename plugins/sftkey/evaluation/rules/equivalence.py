@@ -1,0 +1,196 @@
+"""Whether an extracted answer is the reference answer, by rules, with three outcomes: same, different, can't tell.
+
+Only what can't be told goes to the judge. "Different" is said where it is certain, not where nothing matches.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sftkey.evaluation.rules import options as multiple_choice
+from sftkey.evaluation.rules import quantities
+from sftkey.evaluation.rules import text as free_text
+from sftkey.evaluation.rules.answers import AnswerKind, last_boxed
+from sftkey.evaluation.rules.formula_process import FORMULAS
+from sftkey.evaluation.rules.limits import MAX_ANSWER, OverLimit
+from sftkey.evaluation.verdicts import RuleVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the rules found.
+
+    Attributes:
+        verdict: Same, different or can't tell.
+        detail: Which rule decided, or why none could.
+        over_limit: Whether the comparison was given up because of its size, time or memory.
+    """
+
+    verdict: RuleVerdict
+    detail: str
+    over_limit: bool = False
+
+
+_SPACES = re.compile(r"(\s)\s+")
+
+
+def compare(
+    prediction: str,
+    reference: str,
+    kind: AnswerKind,
+    options: Mapping[str, str] | None = None,
+) -> Comparison:
+    """Compare an extracted answer with the reference. Bounded in time and memory, in any thread.
+
+    Args:
+        prediction: The extracted answer.
+        reference: The reference answer.
+        kind: What the answers are.
+        options: For multiple choice, the options of this question, letter -> text.
+
+    Returns:
+        The verdict and the rule behind it; where a bound was exceeded "can't tell", with ``over_limit``.
+    """
+    try:
+        if len(prediction) > MAX_ANSWER:
+            raise OverLimit(f"an answer of more than {MAX_ANSWER} characters")
+        prediction, reference = _SPACES.sub(r"\1", prediction), _SPACES.sub(r"\1", reference)
+        normalised = free_text.normalise(prediction), free_text.normalise(reference)
+        if kind is AnswerKind.OPTION:
+            return _option(prediction, reference, options or {}, normalised)
+        if prediction.strip() == reference.strip():
+            return Comparison(RuleVerdict.SAME, "same text")
+        if kind is AnswerKind.NUMBER:
+            return _number(prediction, reference)
+        if kind is AnswerKind.MATHS:
+            return _maths(prediction, reference, normalised)
+        return _text(prediction, reference, normalised)
+    except OverLimit as limit:
+        return Comparison(RuleVerdict.CANT_TELL, str(limit), over_limit=True)
+
+
+def _number(prediction: str, reference: str, *, strict: bool = False) -> Comparison:
+    found, wanted = quantities.parse(prediction, strict=strict), quantities.parse(reference, strict=strict)
+    if found is None or wanted is None:
+        side = "reference" if wanted is None else "answer"
+        return Comparison(RuleVerdict.CANT_TELL, f"the {side} doesn't state one number")
+    if quantities.equal(found, wanted):
+        if quantities.same_unit(found, wanted):
+            return Comparison(RuleVerdict.SAME, "equal numbers")
+        return Comparison(RuleVerdict.CANT_TELL, "equal numbers with different units")
+    if found.unit != wanted.unit and (quantities.may_convert(found) or quantities.may_convert(wanted)):
+        return Comparison(RuleVerdict.CANT_TELL, "different numbers whose units may convert")
+    if quantities.may_be_cents(found, wanted):
+        return Comparison(RuleVerdict.CANT_TELL, "different numbers, which may be dollars and cents")
+    if quantities.rounded(found, wanted):
+        return Comparison(RuleVerdict.CANT_TELL, "equal after rounding")
+    return Comparison(RuleVerdict.DIFFERENT, "different numbers")
+
+
+def _option(prediction: str, reference: str, options: Mapping[str, str], normalised: tuple[str, str]) -> Comparison:
+    found, wanted = multiple_choice.named(prediction, options), multiple_choice.named(reference, options)
+    if not wanted:
+        return Comparison(RuleVerdict.CANT_TELL, "the reference names no option")
+    if found is None:
+        return Comparison(RuleVerdict.CANT_TELL, "the answer doesn't name one option")
+    if found & wanted:
+        return Comparison(RuleVerdict.SAME, "same option")
+    return Comparison(RuleVerdict.DIFFERENT, "different options" if found else "a letter that is none of the options")
+
+
+_WRAPPED = re.compile(
+    r"^\s*(?:\$\$?(?P<dollars>[^$]*)\$\$?|\\\((?P<round>.*)\\\)|\\\[(?P<square>.*)\\\])[\s.]*$", re.DOTALL
+)
+_LETTER = re.compile(r"^\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\s*\(?\s*([A-H])\s*\)?\s*[.)]?\s*\}?\s*$")
+_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mbox|operatorname)\s*\{([^{}]*)\}")
+_DEGREE = re.compile(r"°|\\circ\b")
+_BOLD = re.compile(r"^\*\*([^*]*)\*\*$")
+_SUPERSCRIPTS = re.compile(r"[⁺⁻]?[⁰¹²³⁴-⁹]+")
+_VULGAR_FRACTION = re.compile(r"[¼-¾⅐-⅞]")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_WORD = re.compile(r"[^\W\d_]{2,}|(?<=\d)(?:\s|~)+[mglshk]$")
+_WORDS_IN_FORMULAS = frozenset("sin cos tan cot sec csc log ln exp gcd lcm max min mod or and if pi sqrt".split())
+
+
+def _maths(prediction: str, reference: str, normalised: tuple[str, str]) -> Comparison:
+    prediction, reference = _unwrapped(prediction), _unwrapped(reference)
+    if prediction == reference:
+        return Comparison(RuleVerdict.SAME, "same text")
+    letter = _LETTER.match(reference)
+    if letter is not None:
+        chosen = _LETTER.match(prediction)
+        if chosen is None:
+            return Comparison(RuleVerdict.CANT_TELL, "the reference is a lone letter, the answer isn't")
+        same = chosen.group(1) == letter.group(1)
+        return Comparison(RuleVerdict.SAME if same else RuleVerdict.DIFFERENT, "lone letters")
+    plain = _number(prediction, reference, strict=True)
+    if plain.verdict is not RuleVerdict.CANT_TELL:
+        return plain
+    words = _words(prediction), _words(reference)
+    convertible = any(words) or bool(_DEGREE.search(prediction)) != bool(_DEGREE.search(reference))
+    if any(words):
+        # A formula parser reads words as products of letters and drops units, so words are compared as such.
+        if normalised[0] == normalised[1]:
+            return Comparison(RuleVerdict.SAME, "same text, normalised")
+        if free_text.exclude_each_other(*normalised):
+            return Comparison(RuleVerdict.DIFFERENT, "answers that exclude each other")
+        number = _number(prediction, reference)
+        if number.verdict is not RuleVerdict.CANT_TELL or all(words):
+            return number
+        if any(not quantities.is_unit(word) for side in words for word in side):
+            return Comparison(RuleVerdict.CANT_TELL, "words in a formula")
+        prediction, reference = (_without_words(side) for side in (prediction, reference))
+    verdict, detail = FORMULAS.compare(prediction, reference)
+    if verdict is RuleVerdict.DIFFERENT and convertible:
+        # The parser drops a degree sign, as the units are dropped above.
+        return Comparison(RuleVerdict.CANT_TELL, "different values whose units may convert")
+    return Comparison(verdict, detail)
+
+
+def _unwrapped(formula: str) -> str:
+    formula = "".join(character if character.isprintable() else " " for character in formula).strip()
+    boxed = last_boxed(formula)
+    if boxed is not None:
+        formula = boxed.strip()
+    formula = _BOLD.sub(r"\1", formula).strip()
+    # The formula parser reads 12² as 12 and drops ½.
+    formula = _SUPERSCRIPTS.sub(lambda match: f"^{{{unicodedata.normalize('NFKC', match.group())}}}", formula)
+    formula = _VULGAR_FRACTION.sub(_as_fraction, formula)
+    match = _WRAPPED.match(formula)
+    if match is not None:
+        formula = next(group for group in match.groups() if group is not None)
+    return formula.strip().rstrip(".").strip()
+
+
+def _as_fraction(sign: re.Match[str]) -> str:
+    numerator, _, denominator = unicodedata.normalize("NFKC", sign.group()).partition("\u2044")
+    return rf" \frac{{{numerator}}}{{{denominator}}}"
+
+
+def _words(formula: str) -> list[str]:
+    spread = _COMMAND.sub(" ", _TEXT_COMMAND.sub(r" \1 ", formula))
+    return [word.strip() for word in _WORD.findall(spread.rstrip()) if word.strip() not in _WORDS_IN_FORMULAS]
+
+
+def _without_words(formula: str) -> str:
+    def drop(match: re.Match[str]) -> str:
+        return match.group() if match.group() in _WORDS_IN_FORMULAS else " "
+
+    plain = _TEXT_COMMAND.sub(r" \1 ", formula)
+    return re.sub(r"(?<![\\A-Za-z])[^\W\d_]{2,}", drop, plain).strip()
+
+
+def _text(prediction: str, reference: str, normalised: tuple[str, str]) -> Comparison:
+    if normalised[0] and normalised[0] == normalised[1]:
+        return Comparison(RuleVerdict.SAME, "same text, normalised")
+    if free_text.exclude_each_other(*normalised):
+        return Comparison(RuleVerdict.DIFFERENT, "answers that exclude each other")
+    if quantities.parse(reference, strict=True) is not None:
+        return _number(prediction, reference)
+    letters = _LETTER.match(prediction), _LETTER.match(reference)
+    if letters[0] and letters[1] and letters[0].group(1) != letters[1].group(1):
+        return Comparison(RuleVerdict.DIFFERENT, "lone letters")
+    return Comparison(RuleVerdict.CANT_TELL, "texts that don't match")

@@ -1,0 +1,64 @@
+"""The process that compares formulas: one JSON line in, one out. Started by `sftkey.evaluation.rules.formula_process`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+from sftkey.evaluation.rules.limits import MAX_MEMORY, MAX_SECONDS
+from sftkey.evaluation.verdicts import RuleVerdict
+
+
+class _OutOfTime(BaseException):
+    """Not an `Exception`: sympy and math-verify catch those."""
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    raise _OutOfTime
+
+
+def _limit_memory() -> None:
+    with contextlib.suppress(ImportError, OSError, ValueError):  # not every platform has or allows it
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    # Replies go to a private copy of standard output, so that nothing that a library prints can pass for one.
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    from sftkey.evaluation.rules import formulas
+
+    formulas.compare("1", "2")  # imports and the parsers' tables, before the clock runs
+    _limit_memory()
+    signal.signal(signal.SIGALRM, _interrupt)
+    print(json.dumps({"ready": True}), file=replies, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
+            verdict, detail = formulas.compare(request["prediction"], request["reference"])
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            over_limit = False
+        except _OutOfTime:
+            verdict, detail, over_limit = RuleVerdict.CANT_TELL, f"more than {MAX_SECONDS:g} s", True
+        except MemoryError:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            verdict, detail, over_limit = RuleVerdict.CANT_TELL, f"more than {MAX_MEMORY >> 20} MiB", True
+        except Exception as error:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            verdict, detail, over_limit = RuleVerdict.CANT_TELL, f"math-verify: {type(error).__name__}", False
+        reply = {"verdict": verdict.value, "detail": detail, "over_limit": over_limit}
+        print(json.dumps(reply), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The Jinja chat templates, filled in from `sftkey.format.tags` so that the format is written once.
+
+Both have ChatML turns. ``thinking_answer`` opens with the paper's training prompt (C.1) unless the messages bring
+their own system message; ``thinking_answer_plain``, for the untagged methods, has neither tags nor system prompt.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+
+from sftkey.format import tags
+
+START_OF_TURN = "<|im_start|>"
+END_OF_TURN = "<|im_end|>"
+
+TAGGED = "thinking_answer"
+PLAIN = "thinking_answer_plain"
+TEMPLATES = (TAGGED, PLAIN)
+"""The names that a recipe's ``chat_template`` may have with this plugin."""
+
+
+@cache
+def system_prompt() -> str:
+    """The paper's training prompt, verbatim with its line breaks (appendix C.1)."""
+    return _read("system_prompt.txt").removesuffix("\n")
+
+
+def chat_template(name: str, system_message: str | None = None) -> str:
+    """The text of a chat template.
+
+    Args:
+        name: One of `TEMPLATES`.
+        system_message: Replaces the paper's C.1 prompt as the default system message of ``thinking_answer``.
+
+    Returns:
+        Jinja source that a tokenizer can carry as its ``chat_template``.
+
+    Raises:
+        ValueError: `name` is not one of `TEMPLATES`, or a system message is given for a template that has none.
+    """
+    if name not in TEMPLATES:
+        raise ValueError(f"chat_template {name!r} is not one of {', '.join(TEMPLATES)}")
+    if name == PLAIN and system_message is not None:
+        raise ValueError(f"chat_template {PLAIN} has no system message; remove default_system_message")
+    values = {
+        "__START__": START_OF_TURN,
+        "__END__": END_OF_TURN,
+        "__THINKING_OPEN__": tags.THINKING_OPEN,
+        "__THINKING_CLOSE__": tags.THINKING_CLOSE,
+        "__ANSWER_OPEN__": tags.ANSWER_OPEN,
+        "__ANSWER_CLOSE__": tags.ANSWER_CLOSE,
+        # Last, because a user's text may hold what looks like a placeholder.
+        "__SYSTEM_PROMPT__": json.dumps(
+            system_prompt() if system_message is None else system_message, ensure_ascii=False
+        ),
+    }
+    source = _read(f"{name}.jinja").removesuffix("\n")
+    for placeholder, value in values.items():
+        source = source.replace(placeholder, value)
+    return source
+
+
+def _read(file: str) -> str:
+    return resources.files(__package__).joinpath(file).read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""A recipe file: its keys, its checks, the shipped ones. Neither torch nor Axolotl is imported."""

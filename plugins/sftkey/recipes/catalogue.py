@@ -1,0 +1,188 @@
+"""The recipes that are shipped: found in the installed wheel or in a checkout, read and described."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sftkey.format.methods import STRATEGIES
+from sftkey.recipes.memory import ARCHITECTURES, GIB, Architecture, MemoryEstimate, estimate_memory
+from sftkey.util.errors import UserError
+
+_HARDWARE = re.compile(r"^# Hardware: (?P<gpus>\d+) GPUs? with (?P<gigabytes>\d+) GB\b", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class ShippedRecipe:
+    """One shipped recipe file.
+
+    Attributes:
+        path: Where it is.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The file's name without ``.yml``."""
+        return self.path.stem
+
+    @cached_property
+    def text(self) -> str:
+        """The file as it is, comments included."""
+        return self.path.read_text(encoding="utf-8")
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The keys of the recipe."""
+        config = yaml.safe_load(self.text)
+        assert isinstance(config, dict), self.path
+        return config
+
+    @cached_property
+    def before(self) -> ShippedRecipe | None:
+        """The recipe that ``sftkey_after`` names."""
+        after = self.config.get("sftkey_after")
+        return ShippedRecipe(self.path.parent / after) if after else None
+
+    @property
+    def model(self) -> str:
+        """The base model of the first stage."""
+        return self.before.model if self.before else str(self.config["base_model"])
+
+    @property
+    def strategy(self) -> str:
+        """The training strategy (section 3) that is complete once this stage has finished."""
+        return strategy_of(self.methods)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The method of every stage, this one last."""
+        return (*(self.before.methods if self.before else ()), str(self.config["sftkey_method"]))
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name; for own rows the path."""
+        entry = self.config["datasets"][0]
+        module = str(entry["type"]).removeprefix("sftkey.datasets.")
+        return str(entry["path"]) if module in ("columns", "messages") else module
+
+    @property
+    def gpus(self) -> int | None:
+        """How many GPUs it is written for; ``None`` for none."""
+        found = _HARDWARE.search(self.text)
+        return int(found["gpus"]) if found else None
+
+    @property
+    def gpu_gigabytes(self) -> int | None:
+        """The memory of each of those GPUs."""
+        found = _HARDWARE.search(self.text)
+        return int(found["gigabytes"]) if found else None
+
+    @property
+    def zero_stage(self) -> int:
+        """DeepSpeed's ZeRO stage; 0 without DeepSpeed."""
+        settings = deepspeed_settings(self.config.get("deepspeed"), self.path.parent)
+        return int(settings["zero_optimization"]["stage"]) if settings else 0
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The shape of the base model, where it is one of `ARCHITECTURES`."""
+        return ARCHITECTURES.get(self.model)
+
+    @property
+    def memory(self) -> MemoryEstimate | None:
+        """Estimated peak memory per GPU; ``None`` where the model's shape or the GPUs aren't known."""
+        if self.architecture is None or self.gpus is None:
+            return None
+        return estimate_memory(self.architecture, self.config, gpus=self.gpus, zero_stage=self.zero_stage)
+
+
+def strategy_of(methods: tuple[str, ...]) -> str:
+    """The name of a chain of methods in the paper's tables; the chain itself where it has none."""
+    for strategy in STRATEGIES.values():
+        if tuple(method.name for method in strategy.stages) == methods:
+            return strategy.name
+    return " + ".join(methods)
+
+
+def deepspeed_settings(value: Any, folder: Path) -> dict[str, Any] | None:
+    """The settings that ``deepspeed:`` stands for.
+
+    Args:
+        value: The recipe's value: a path relative to the recipe or the working directory, or the settings themselves.
+        folder: The recipe's folder.
+
+    Raises:
+        UserError: There is no such file, or it isn't a JSON object.
+    """
+    if not value:
+        return None
+    if isinstance(value, Mapping):
+        return dict(value)
+    for path in (Path(value), folder / value, recipes_folder() / value):
+        if path.is_file():
+            try:
+                settings = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise UserError(f"deepspeed: {path} is not valid JSON ({error})") from error
+            if not isinstance(settings, dict):
+                raise UserError(f"deepspeed: {path} holds no JSON object")
+            return settings
+    raise UserError(f"deepspeed: {value}: there is no such file, neither here nor in {folder}")
+
+
+def recipes_folder() -> Path:
+    """The folder of the shipped recipes: inside the installed package, or beside ``plugins/`` in a checkout.
+
+    Raises:
+        UserError: It isn't there; the installation is broken.
+    """
+    shipped = Path(__file__).resolve().parent / "shipped"
+    for folder in (shipped, shipped.parents[3] / "recipes"):
+        if any(folder.glob("*_stage1.yml")):
+            return folder
+    raise UserError(f"no recipes in {shipped}: the installation is incomplete; install sftkey again")
+
+
+def shipped_recipes() -> list[ShippedRecipe]:
+    """All shipped recipes, by name."""
+    return [ShippedRecipe(path) for path in sorted(recipes_folder().glob("*.yml"))]
+
+
+def shipped_recipe(name: str) -> ShippedRecipe:
+    """Find a shipped recipe.
+
+    Args:
+        name: Its name, with or without ``.yml``.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    recipes = {recipe.name: recipe for recipe in shipped_recipes()}
+    wanted = name.removesuffix(".yml").removesuffix(".yaml")
+    if wanted not in recipes:
+        nearest = difflib.get_close_matches(wanted, recipes, n=3, cutoff=0.0)
+        raise UserError(
+            f"there is no shipped recipe {name!r}; did you mean {', '.join(nearest)}? `axolotl sftkey recipes` lists all"
+        )
+    return recipes[wanted]
+
+
+def recipe_table(recipes: list[ShippedRecipe]) -> list[tuple[str, ...]]:
+    """The rows of ``axolotl sftkey recipes``, a header first."""
+    rows: list[tuple[str, ...]] = [("RECIPE", "MODEL", "METHOD", "DATA SET", "GPUS", "MEMORY PER GPU")]
+    for recipe in recipes:
+        memory = recipe.memory
+        gpus = f"{recipe.gpus} x {recipe.gpu_gigabytes} GB" if recipe.gpus else "none"
+        needs = f"about {memory.peak / GIB:.0f} GiB" if memory else "-"
+        rows.append((recipe.name, recipe.model, recipe.strategy, recipe.dataset, gpus, needs))
+    return rows

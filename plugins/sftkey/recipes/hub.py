@@ -1,0 +1,74 @@
+"""Finds out that a data set isn't to be had on the Hub before a model is downloaded for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sftkey.recipes.load import Recipe
+from sftkey.util.errors import UserError
+
+_SECONDS = 10.0
+
+
+def check_hub_data(cfg: Recipe, api: Any = None) -> None:
+    """Ask the Hub for each data set of a recipe that isn't a local path or an address.
+
+    Where the Hub can't be reached nothing is said: the data may be in its cache, and if not, loading it fails.
+
+    Args:
+        cfg: The recipe, checked.
+        api: A `huggingface_hub.HfApi`; by default that of the user's settings.
+
+    Raises:
+        UserError: There is no such data set or revision, or this account may not read it.
+    """
+    seen: dict[tuple[str, str | None], str] = {}
+    for key in ("datasets", "test_datasets"):
+        for index, entry in enumerate(cfg.get(key) or []):
+            path = str(entry.get("path"))
+            if Path(path).exists() or "://" in path:
+                continue
+            seen.setdefault((path, entry.get("revision")), f"{key}[{index}]")
+    if not seen:
+        return
+    if api is None:
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+    for (path, revision), place in seen.items():
+        _check(place, path, revision, {"token": cfg.get("hf_use_auth_token")}, api)
+
+
+def _check(place: str, path: str, revision: str | None, access: Mapping[str, Any], api: Any) -> None:
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        info = api.repo_info(path, repo_type="dataset", revision=revision, timeout=_SECONDS, **access)
+        if getattr(info, "gated", None):
+            api.auth_check(path, repo_type="dataset", **access)
+    except HFValidationError as error:
+        raise UserError(
+            f"{place}: there is no {path}, relative to the working directory, and it can't be the name of a data set on "
+            "the Hub either (owner/name)"
+        ) from error
+    except GatedRepoError as error:
+        raise UserError(
+            f"{place}: {path} is open only to those whom its owner lets in: ask for access on its page on the Hub, then "
+            "`hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"{place}: there is no {path}, neither relative to the working directory nor as a data set on the Hub that "
+            "this account may read. Check the name; if it is private, `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise UserError(f"{place}: the data set {path} on the Hub has no revision {revision!r}") from error
+    except Exception:  # No connection, a proxy's answer, a server error: nothing is known then.
+        return

@@ -1,0 +1,91 @@
+"""A recipe file, and what its keys mean for a stage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sftkey.format import tags
+from sftkey.format.methods import METHODS
+from sftkey.format.templates import PLAIN, TAGGED, chat_template
+from sftkey.util.errors import UserError
+
+Recipe = Mapping[str, Any]
+
+DEFAULT_OUTPUT_DIR = "./model-out"
+"""Axolotl's."""
+
+
+def load_recipe(path: str | Path) -> dict[str, Any]:
+    """Read a recipe file.
+
+    Raises:
+        UserError: There is no such file, or it isn't a YAML mapping.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no recipe {path}")
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise UserError(f"{path} is not a recipe: it holds {type(recipe).__name__}, not a mapping of keys")
+    return recipe
+
+
+def recipe_before(cfg: Recipe) -> Path | None:
+    """The recipe file that ``sftkey_after`` names, resolved against the recipe's own folder.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    after = cfg.get("sftkey_after")
+    if not after:
+        return None
+    own = cfg.get("axolotl_config_path")
+    path = Path(after) if Path(after).is_absolute() or own is None else Path(own).parent / after
+    if not path.is_file():
+        raise UserError(f"sftkey_after: {after}: there is no file {path}; the path is relative to the recipe's folder")
+    return path
+
+
+def template_name(cfg: Recipe) -> str:
+    """The chat template of a recipe: the one that it names, or the one that its method needs."""
+    default = TAGGED if METHODS[cfg["sftkey_method"]].tagged else PLAIN
+    name = cfg.get("chat_template") or default
+    if name == "jinja":
+        # A recipe that was already prepared, as a Ray worker gets it.
+        system = cfg.get("default_system_message") if default == TAGGED else None
+        if cfg.get("chat_template_jinja") == chat_template(default, system):
+            return default
+    return str(name)
+
+
+def adds_tag_tokens(cfg: Recipe) -> bool:
+    """Whether the recipe makes each tag one added token."""
+    return cfg.get("sftkey_tags") == "tokens" or tags.TAGS[0] in (cfg.get("tokens") or [])
+
+
+def warmup_ratio(cfg: Recipe) -> float:
+    """The warmup of a recipe as a share of its epochs, which is what Axolotl knows."""
+    return float(cfg["sftkey_warmup_epochs"]) / float(cfg.get("num_epochs") or 1)
+
+
+def zero_stage(cfg: Recipe) -> int | None:
+    """The ZeRO stage of a recipe's DeepSpeed file; None where there is none, or no file that says it."""
+    config = cfg.get("deepspeed")
+    if isinstance(config, str):
+        beside = Path(str(cfg.get("axolotl_config_path") or "")).parent / config
+        path = Path(config) if Path(config).is_file() else beside
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            # Axolotl, which reads the file next, says what is wrong with it.
+            return 3 if "zero3" in str(config) else None
+    stage = config.get("zero_optimization", {}).get("stage") if isinstance(config, Mapping) else None
+    return stage if isinstance(stage, int) else None

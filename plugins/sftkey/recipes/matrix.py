@@ -1,0 +1,247 @@
+"""Plans the paper's table: models x data sets x training strategies, from the shipped recipes (section 4).
+
+A stage that several cells build on, such as Stage 1 of SFT-Tag and SFTKey-Tag, is one recipe file and is trained once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from sftkey.datasets.registry import DATASETS
+from sftkey.format.methods import STRATEGIES
+from sftkey.recipes.catalogue import ShippedRecipe, shipped_recipes
+from sftkey.recipes.writing import WrittenRecipe, write_recipe
+from sftkey.util.errors import UserError
+from sftkey.util.files import write_text_atomically
+
+MODELS = ("qwen3_8b", "qwen2_5_7b", "qwen2_5_3b", "qwen2_5_1_5b", "smollm3_3b")
+"""The paper's models, as the recipes are called."""
+
+METHODS = ("SFT", "SFT-Tag", "Key-Tag", "SFTKey-Tag")
+"""The strategies of the paper's tables; there is also SFTKey, the untagged two-stage one."""
+
+RECIPES_FOLDER, LOGS_FOLDER = "recipes", "logs"
+"""Inside the output root."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the table.
+
+    Attributes:
+        model: The model, as its recipes are called.
+        dataset: The data set's name.
+        method: The training strategy.
+        recipes: Its stages, first one first.
+    """
+
+    model: str
+    dataset: str
+    method: str
+    recipes: tuple[WrittenRecipe, ...]
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.model} {self.dataset} {self.method}"
+
+
+def plan_cells(
+    models: Sequence[str],
+    datasets: Sequence[str],
+    methods: Sequence[str],
+    *,
+    output_root: str | None = None,
+    overrides: Sequence[str] = (),
+) -> list[Cell]:
+    """Write the recipes of a table, in memory.
+
+    Args:
+        models: Names such as ``qwen3_8b``, or ``qwen3_8b=ID`` to train the model ID by those recipes.
+        datasets: Names of `sftkey.datasets.registry.DATASETS`.
+        methods: Names of `sftkey.format.methods.STRATEGIES`, in any case.
+        output_root: The folder in place of ``outputs``.
+        overrides: ``key=value`` pairs for every recipe.
+
+    Returns:
+        The cells, model by model.
+
+    Raises:
+        UserError: A name is unknown, or there is no recipe for a method of a model.
+    """
+    catalogue = recipes_by_model()
+    strategies = {name.lower(): name for name in STRATEGIES}
+    chosen = [strategies[_known(name.lower(), strategies, "method")] for name in dict.fromkeys(methods)]
+    for dataset in datasets:
+        _known(dataset, DATASETS, "data set")
+    cells = []
+    for model in dict.fromkeys(models):
+        name, _, model_id = model.partition("=")
+        shipped = catalogue[_known(name, catalogue, "model")]
+        for dataset in dict.fromkeys(datasets):
+            for method in chosen:
+                if method not in shipped:
+                    raise UserError(f"{name} has no recipe for {method}; it has {', '.join(shipped)}")
+                write = partial(
+                    write_recipe,
+                    shipped[method],
+                    dataset_name=dataset,
+                    model_id=model_id or None,
+                    output_root=output_root,
+                    overrides=overrides,
+                )
+                # Again, now that its name is known, so that the comment at its top says it.
+                written = write(file_name=write().file_name)
+                cells.append(Cell(model_id or name, dataset, method, written.chain))
+    _check_shared(cells)
+    return cells
+
+
+def notes_of(cells: Sequence[Cell]) -> list[str]:
+    """What to know about the data of the cells, each once, and which recipes don't fit the GPUs that they are written for."""
+    found: dict[str, None] = {}
+    for recipe in (recipe for cell in cells for recipe in cell.recipes):
+        for note in recipe.notes:
+            if note != recipe.memory_note:
+                found[note] = None
+            elif not recipe.fits:
+                found[f"{recipe.file_name}: {note}"] = None
+    return list(found)
+
+
+def recipes_by_model() -> dict[str, dict[str, ShippedRecipe]]:
+    """The shipped recipes by model name and strategy; only of models whose recipes can be moved to other data."""
+    found: dict[str, dict[str, ShippedRecipe]] = {}
+    for recipe in shipped_recipes():
+        folder = Path(str(recipe.config["output_dir"]))
+        if len(folder.parts) == 4:
+            found.setdefault(recipe.name.removesuffix(f"_{folder.name}"), {})[recipe.strategy] = recipe
+    return found
+
+
+def _known(name: str, names: Mapping[str, object], what: str) -> str:
+    if name not in names:
+        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+        raise UserError(f"unknown {what} {name!r}; did you mean {nearest[0]!r}? There are {', '.join(names)}")
+    return name
+
+
+def _check_shared(cells: Sequence[Cell]) -> None:
+    configs: dict[str, Mapping[str, object]] = {}
+    for recipe in (recipe for cell in cells for recipe in cell.recipes):
+        if configs.setdefault(recipe.file_name, recipe.config) != recipe.config:
+            raise UserError(
+                f"two cells would need different recipes called {recipe.file_name}; run them with different --output-root"
+            )
+
+
+def save_recipes(cells: Sequence[Cell], folder: Path, *, force: bool = False) -> list[Path]:
+    """Write the recipes of all cells, each once.
+
+    Args:
+        cells: The cells.
+        folder: Where to.
+        force: Replace files that say something else.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: A file exists and says something else; nothing is written then.
+    """
+    files: dict[Path, str] = {}
+    for recipe in (recipe for cell in cells for recipe in cell.recipes):
+        files.setdefault(folder / recipe.file_name, recipe.text)
+    changed = [path for path, text in files.items() if path.exists() and path.read_text(encoding="utf-8") != text]
+    if changed and not force:
+        raise UserError(
+            f"{', '.join(map(str, changed[:3]))} {'and others ' if len(changed) > 3 else ''}exist and say something else; "
+            "choose another --output-root, or --force to replace them"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, text in files.items():
+        # Whole or not at all: half a recipe of a killed run would be taken for one that somebody changed.
+        write_text_atomically(path, text)
+    return list(files)
+
+
+def slurm_script(
+    cells: Sequence[Cell],
+    folder: Path,
+    *,
+    working_directory: Path,
+    logs: Path,
+    command: str,
+    options: Sequence[str] = (),
+    run_options: Sequence[str] = (),
+) -> str:
+    """A script that submits itself as two job arrays: first stages, then second stages, each after its own first one.
+
+    Args:
+        cells: The cells.
+        folder: Where their recipes are.
+        working_directory: Where the jobs run; paths in recipes are relative to it.
+        logs: Where Slurm writes the jobs' output.
+        command: The command that wrote it, for the comment at the top.
+        options: Options of sbatch, one each, such as ``--gpus-per-node=8``.
+        run_options: What follows ``axolotl sftkey run RECIPE``.
+
+    Raises:
+        UserError: A chain has more than two stages.
+    """
+    chains = dict.fromkeys(tuple(recipe.file_name for recipe in cell.recipes) for cell in cells)
+    longest = max(map(len, chains))
+    if longest > 2:
+        raise UserError(f"a chain of {longest} stages: the Slurm script knows two")
+    firsts = list(dict.fromkeys(chain[0] for chain in chains))
+    # One array index for a first stage and for the stage that starts from it, which is what aftercorr goes by.
+    seconds = [next((chain[1] for chain in chains if chain[0] == first and len(chain) == 2), "") for first in firsts]
+    lines = [shlex.quote(str(folder / name)) if name else "''" for name in (*firsts, *seconds)]
+    with_second = ",".join(str(index) for index, name in enumerate(seconds) if name)
+    submit_second = (
+        'sbatch --parsable --array="$second_indices" --dependency=aftercorr:"${first%%;*}" --kill-on-invalid-dep=yes \\\n'
+        '    --export=ALL,SFTKEY_STAGE=2 "$0"'
+        if with_second
+        else "true"
+    )
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            f"# {len(cells)} cells of the paper's table, {len(firsts)} first and {sum(map(bool, seconds))} second stages.",
+            f"# Written by: {command}",
+            "# Submit with: bash THIS_FILE. What is finished ends at once and what was interrupted goes on, so submit it",
+            "# again after a failure.",
+            "#SBATCH --job-name=sftkey",
+            "#SBATCH --requeue",
+            f"#SBATCH --output={logs}/%x-%A_%a.log",
+            *(f"#SBATCH {option}" for option in options),
+            "set -euo pipefail",
+            f"cd {shlex.quote(str(working_directory))}",
+            "first_stages=(",
+            *(f"  {line}" for line in lines[: len(firsts)]),
+            ")",
+            "second_stages=(",
+            *(f"  {line}" for line in lines[len(firsts) :]),
+            ")",
+            f"second_indices={with_second}",
+            'if [[ -z "${SLURM_ARRAY_TASK_ID:-}" ]]; then',
+            f"  mkdir -p {shlex.quote(str(logs))}",
+            f'  first=$(sbatch --parsable --array=0-{len(firsts) - 1} --export=ALL,SFTKEY_STAGE=1 "$0")',
+            '  echo "$first"',
+            f"  {submit_second}",
+            "  exit",
+            "fi",
+            'if [[ "$SFTKEY_STAGE" == 1 ]]; then',
+            '  recipe="${first_stages[$SLURM_ARRAY_TASK_ID]}"',
+            "else",
+            '  recipe="${second_stages[$SLURM_ARRAY_TASK_ID]}"',
+            "fi",
+            f'exec axolotl sftkey run "$recipe" {shlex.join(run_options)}'.rstrip(),
+            "",
+        ]
+    )

@@ -1,0 +1,1 @@
+"""A stage's output directory and the chain of stages. Neither torch nor Axolotl is imported."""

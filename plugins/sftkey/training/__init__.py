@@ -1,0 +1,1 @@
+"""From examples to tokens, labels and segments, and from those to the loss."""

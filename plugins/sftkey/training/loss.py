@@ -1,0 +1,196 @@
+"""The training loss over labelled tokens, and its parts per segment. Torch and transformers only.
+
+The loss is the mean cross-entropy of the labelled tokens, Eq. 1 when the whole response is labelled and Eq. 4 when
+only what follows ``</Thinking>`` is; with weights per segment it is their weighted mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sftkey.format.segments import Segment
+from sftkey.training.context_grad import after_context, without_gradient_checkpointing
+from sftkey.training.linear_cross_entropy import cross_entropy
+from sftkey.training.sparse_logits import fused_loss, sparse_token_losses, tell_once, unwrap
+from sftkey.training.targets import IGNORE_INDEX, Targets, find_targets
+
+NUM_SEGMENTS = len(Segment)
+
+
+@dataclass
+class SegmentStatistics:
+    """Sums over the tokens of a batch, per segment; what is logged is their quotient.
+
+    Attributes:
+        loss: Summed cross-entropy in nats, shape ``(8,)``, float32.
+        tokens: Number of target tokens, shape ``(8,)``, int64.
+        correct: Number of target tokens that no other token has a larger logit than, shape ``(8,)``, int64.
+    """
+
+    loss: torch.Tensor
+    tokens: torch.Tensor
+    correct: torch.Tensor
+
+    def __add__(self, other: SegmentStatistics) -> SegmentStatistics:
+        """The statistics of both batches together."""
+        return SegmentStatistics(self.loss + other.loss, self.tokens + other.tokens, self.correct + other.correct)
+
+
+@dataclass
+class LossOutput:
+    """What `causal_loss` returns.
+
+    Attributes:
+        loss: Scalar, differentiable, float32.
+        statistics: Detached, unweighted sums per segment over the trained and the measured tokens, on the device. All
+            zeros if the batch has no segments, or if a fused loss of the model was used, which gives no token's loss.
+        outputs: The model's output object; without logits if only those of the targets were computed.
+    """
+
+    loss: torch.Tensor
+    statistics: SegmentStatistics
+    outputs: Any
+
+
+def causal_loss(
+    model: torch.nn.Module,
+    inputs: dict[str, torch.Tensor],
+    labels: torch.Tensor,
+    segments: torch.Tensor | None,
+    *,
+    weights: torch.Tensor | None = None,
+    num_items: torch.Tensor | float | None = None,
+    measure: frozenset[Segment] = frozenset(),
+    sparse: bool = True,
+    context_grad: bool = True,
+) -> LossOutput:
+    """The weighted mean cross-entropy of the labelled tokens.
+
+    The target of position ``t`` is token ``t + 1``. Packed batches need nothing special: the first token of a sequence
+    belongs to its prompt and has no label. What the model's own loss includes beside the cross-entropy is added: the
+    load-balancing loss of a mixture-of-experts model, and a z-loss, which needs the logits of every position.
+
+    Args:
+        model: A causal language model of transformers, wrapped (PEFT, DDP, FSDP, DeepSpeed) or not.
+        inputs: Its inputs without labels: ``input_ids`` of shape ``(B, T)`` and what goes with them.
+        labels: Shape ``(B, T)``, the token id where a token is trained, else -100.
+        segments: Shape ``(B, T)``, the `Segment` of each token, or None: then there are no statistics.
+        weights: Shape ``(8,)``, the weight of each segment (`sftkey.training.weights`); a labelled token of weight 0
+            isn't trained. A token without a label never is, whatever its weight. Default: 1 for all.
+        num_items: What the weighted sum is divided by: the total weight of the labelled tokens of all batches that
+            share an optimizer step. Default: that of this batch.
+        measure: Segments that the statistics cover though their tokens aren't trained.
+        sparse: Compute logits only where there is a target.
+        context_grad: False for the answer-only gradient (`sftkey.training.context_grad`): the same loss, another gradient.
+
+    Returns:
+        Loss, statistics and model output. Without any trained token the loss is 0 and its gradients are zeros.
+
+    Raises:
+        ValueError: ``weights`` or ``measure`` without ``segments``, or a measured prompt; without ``context_grad`` also
+            ``measure``, and what `after_context` raises.
+    """
+    if not context_grad:
+        if measure:
+            raise ValueError(
+                "measured segments may lie in the context, which gives no logits: measure with context_grad"
+            )
+        with without_gradient_checkpointing(model):
+            rest = after_context(model, inputs, labels, segments, weights)
+            return causal_loss(model, *rest, weights=weights, num_items=num_items, sparse=sparse)
+    targets = find_targets(inputs.get("input_ids"), labels, segments, weights, measure)
+    denominator = normaliser(targets.weights, num_items)
+    if _own_loss_applies(model, weights, measure):
+        if len(targets.rows):
+            return _own_loss(model, inputs, targets, denominator)
+        # A fused loss may not take an empty batch, and in several processes only this one may have such a batch: so
+        # neither may it now start to find out how the model takes sparse logits, which can cost a second forward pass.
+        sparse = False
+    z_coefficient = _z_coefficient(model)
+    if z_coefficient and sparse:
+        tell_once(model, f"{type(unwrap(model)).__name__} has a z-loss: logits are computed at every position")
+        sparse = False
+    z_loss: torch.Tensor | float = 0.0
+    found = sparse_token_losses(model, inputs, targets, denominator) if sparse else None
+    if found is None:
+        outputs = model(**inputs)
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        if logits.shape[:2] != targets.shape:
+            raise ValueError(
+                f"labels have shape {targets.shape} but the model gave logits of shape {tuple(logits.shape)}: the loss "
+                "needs them at every position of the batch; is the sequence split over several devices?"
+            )
+        if z_coefficient:
+            z_loss = z_coefficient * logits.float().logsumexp(-1).square().mean()
+        found = cross_entropy(logits.flatten(0, 1)[targets.rows], targets.ids, targets.weights, denominator), outputs
+    losses, outputs = found
+    statistics = _no_statistics(losses.losses.device)
+    if targets.segments is not None:
+        segments = targets.segments.to(losses.losses.device)
+        statistics.loss.index_add_(0, segments, losses.losses)
+        statistics.tokens.index_add_(0, segments, torch.ones_like(segments))
+        statistics.correct.index_add_(0, segments, losses.correct.long())
+    return LossOutput(losses.total + z_loss + _router_loss(unwrap(model), outputs), statistics, outputs)
+
+
+def normaliser(weights: torch.Tensor, num_items: torch.Tensor | float | None) -> torch.Tensor:
+    """What the weighted sum of losses is divided by; 1 where nothing is trained.
+
+    Args:
+        weights: The weight of each target, shape ``(N,)``.
+        num_items: As in `causal_loss`.
+    """
+    items = weights.sum() if num_items is None else num_items
+    items = torch.as_tensor(items, device=weights.device, dtype=torch.float32)
+    return torch.where(items > 0, items, torch.ones_like(items))
+
+
+def _no_statistics(device: torch.device) -> SegmentStatistics:
+    counts = torch.zeros(NUM_SEGMENTS, dtype=torch.long, device=device)
+    return SegmentStatistics(torch.zeros(NUM_SEGMENTS, device=device), counts, counts.clone())
+
+
+def _z_coefficient(model: torch.nn.Module) -> float:
+    """The weight of the z-loss, the mean squared log-normaliser over all positions, in a model's own loss (Bamba)."""
+    return float(getattr(getattr(unwrap(model), "config", None), "z_loss_coefficient", None) or 0.0)
+
+
+def _router_loss(model: torch.nn.Module, outputs: Any) -> torch.Tensor | float:
+    """What a mixture-of-experts model adds to its own loss, which it only does when it is given labels."""
+    router_loss = getattr(outputs, "aux_loss", None)
+    coefficient = getattr(getattr(model, "config", None), "router_aux_loss_coef", None)
+    if not isinstance(router_loss, torch.Tensor) or not coefficient:
+        return 0.0
+    return coefficient * router_loss.float()
+
+
+def _own_loss_applies(model: torch.nn.Module, weights: torch.Tensor | None, measure: frozenset[Segment]) -> bool:
+    """Whether the batch goes through a fused loss that was patched into the model.
+
+    Evaluation needs the statistics and such a loss has no weights per token: both take our path, which a patched model
+    serves as well.
+    """
+    name = fused_loss(model)
+    if name is None or not model.training or measure:
+        return False
+    if weights is not None and not bool(((weights == 0) | (weights == 1)).all()):
+        tell_once(model, f"{name} can't weight segments: the loss is computed by sftkey instead")
+        return False
+    tell_once(
+        model,
+        f"{name} is patched into the model and computes the loss; it knows no segments, so training logs no losses per "
+        "segment. Without it sftkey computes the output layer only where tokens have labels",
+    )
+    return True
+
+
+def _own_loss(
+    model: torch.nn.Module, inputs: dict[str, torch.Tensor], targets: Targets, denominator: torch.Tensor
+) -> LossOutput:
+    labels = torch.full(targets.shape, IGNORE_INDEX, dtype=torch.long, device=targets.ids.device)
+    labels.view(-1)[targets.rows + 1] = targets.ids
+    outputs = model(**inputs, labels=labels, num_items_in_batch=denominator)
+    return LossOutput(outputs["loss"], _no_statistics(labels.device), outputs)

@@ -1,0 +1,91 @@
+"""Row -> tokenized example, or the reason why the row is skipped: the one rule for training, inspection and experiments."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sftkey.datasets.base import ReasoningDataset
+from sftkey.format import tags
+from sftkey.format.example import Example, SkippedRow
+from sftkey.training.tokenization import ExampleTokenizer, TokenizedBatch, TokenizedExample, control_token_pattern
+
+HELD_OUT = "held out for evaluation"
+NOT_HELD_OUT = "not held out for evaluation"
+TAG_IN_TEXT = "tag in the text"
+CONTROL_TOKEN_IN_TEXT = "special token in the text"
+TOO_LONG = "longer than sequence_len"
+
+
+class RowTokenizer:
+    """Row -> tokenized example, or the reason why the row is skipped.
+
+    Args:
+        dataset: How a row becomes an `Example`.
+        tokenizer: The `ExampleTokenizer` of the stage's method.
+        sequence_len: Longest sequence in tokens; a longer row is skipped, so that no Key is ever cut.
+        evaluation: The rows are for evaluation: where the data set has no test split, exactly those held out are kept.
+    """
+
+    def __init__(
+        self, dataset: ReasoningDataset, tokenizer: ExampleTokenizer, sequence_len: int, evaluation: bool = False
+    ) -> None:
+        self.dataset = dataset
+        self.tokenizer = tokenizer
+        self.sequence_len = sequence_len
+        self.evaluation = evaluation
+        self._control_token = control_token_pattern(tokenizer.tokenizer)
+
+    def example(self, row: Mapping[str, Any]) -> Example:
+        """Turn a row into an example that is safe to tokenise.
+
+        A tag inside the thinking or the answer would make the format ambiguous, a special token inside any text would
+        end a turn early: such rows are skipped. Tags in the question are harmless, because the segments start after
+        the prompt.
+
+        Raises:
+            SkippedRow: The row must not be trained on.
+        """
+        if self.dataset.held_out is not None and self.dataset.held_out(row) != self.evaluation:
+            raise SkippedRow(NOT_HELD_OUT if self.evaluation else HELD_OUT)
+        example = self.dataset.to_example(row)
+        if tags.contains_tag(example.thinking) or tags.contains_tag(example.answer):
+            raise SkippedRow(TAG_IN_TEXT)
+        for text in (example.question, example.thinking, example.answer):
+            if self._control_token.search(text):
+                raise SkippedRow(CONTROL_TOKEN_IN_TEXT)
+        return example
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[TokenizedExample | str]:
+        """Tokenise a batch: for each row its tokens, or the reason for skipping it."""
+        results: list[TokenizedExample | str] = []
+        examples: list[Example] = []
+        positions: list[int] = []
+        for position, row in enumerate(rows):
+            try:
+                examples.append(self.example(row))
+                positions.append(position)
+                results.append("")
+            except SkippedRow as skipped:
+                results.append(skipped.reason)
+        for position, tokenized in zip(positions, self.tokenizer(examples), strict=True):
+            too_long = len(tokenized.input_ids) > self.sequence_len
+            results[position] = TOO_LONG if too_long else tokenized
+        return results
+
+    def batch(self, rows: Sequence[Mapping[str, Any]]) -> tuple[TokenizedBatch, Counter[str]]:
+        """Tokenise a batch into flat arrays: the rows that are kept, in order, and the others counted by reason."""
+        skipped: Counter[str] = Counter()
+        examples: list[Example] = []
+        for row in rows:
+            try:
+                examples.append(self.example(row))
+            except SkippedRow as error:
+                skipped[error.reason] += 1
+        tokenized = self.tokenizer.batch(examples)
+        fits = tokenized.lengths <= self.sequence_len
+        if not fits.all():
+            skipped[TOO_LONG] += int((~fits).sum())
+            tokenized = tokenized.select(fits)
+        return tokenized, skipped

@@ -1,0 +1,261 @@
+"""Example -> input_ids, labels, segments; exact at every boundary.
+
+Every piece of a response is tokenised by itself, so no token spans two segments even where the tokenizer would merge
+across them (with plain-text tags Qwen3 makes one token of the ``.</`` in ``18.</Thinking>``). The prompt is tokenised as
+lm-eval tokenises it, so that training and evaluation see the same ids.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import accumulate, chain, pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sftkey.format import tags
+from sftkey.format.example import Example
+from sftkey.format.methods import Method
+from sftkey.format.segments import Piece, Segment
+from sftkey.format.templates import END_OF_TURN, START_OF_TURN
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from sftkey.format.untagged import UntaggedForm
+
+IGNORE_INDEX = -100
+"""The label of a token that is not trained."""
+
+
+class TokenizedExample(NamedTuple):
+    """One training sequence of ``n`` tokens.
+
+    Attributes:
+        input_ids: ``n`` token ids: prompt, response, end of turn.
+        labels: ``n`` ints: the token id where the method trains it, else `IGNORE_INDEX`.
+        segments: ``n`` ints: the `Segment` of each token.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    segments: list[int]
+
+
+class TokenizedBatch(NamedTuple):
+    """``n`` training sequences end to end in flat arrays of ``t`` tokens in all, as Arrow lays out columns of lists.
+
+    Attributes:
+        lengths: int64 of shape (n,): the number of tokens of each sequence.
+        input_ids: int32 of shape (t,): see `TokenizedExample`.
+        labels: int64 of shape (t,).
+        segments: int8 of shape (t,).
+    """
+
+    lengths: NDArray[np.int64]
+    input_ids: NDArray[np.int32]
+    labels: NDArray[np.int64]
+    segments: NDArray[np.int8]
+
+    def select(self, kept: NDArray[np.bool_]) -> TokenizedBatch:
+        """The sequences for which ``kept``, of shape (n,), is true."""
+        tokens = np.repeat(kept, self.lengths)
+        return TokenizedBatch(self.lengths[kept], self.input_ids[tokens], self.labels[tokens], self.segments[tokens])
+
+    def examples(self) -> list[TokenizedExample]:
+        """Each sequence by itself, as lists of Python ints."""
+        bounds = list(pairwise(accumulate(self.lengths.tolist(), initial=0)))
+        columns = (self.input_ids.tolist(), self.labels.tolist(), self.segments.tolist())
+        return [TokenizedExample(*(column[start:end] for column in columns)) for start, end in bounds]
+
+
+class TokenizerError(ValueError):
+    """The tokenizer can't give exact segments; the message says why and what to do."""
+
+
+class ExampleTokenizer:
+    """Turns examples into token ids, labels and segments for one method.
+
+    Args:
+        tokenizer: A fast byte-level BPE tokenizer whose ``chat_template`` is one of `sftkey.format.templates`.
+        method: What is trained.
+        untagged: The data set's own untagged form; used by methods that are not tagged.
+
+    Raises:
+        TokenizerError: The tokenizer lacks the turn markers, holds only some of the tags as added tokens or holds
+            them as *special* tokens, or changes text at the start of a segment.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, method: Method, untagged: UntaggedForm) -> None:
+        self.tokenizer = tokenizer
+        self.method = method
+        self.untagged = untagged
+        check_tokenizer(tokenizer)
+        self._is_trained = np.array([segment in method.trained for segment in Segment])
+        self._constant_ids: dict[str, list[int]] = {}
+        self._split_prompt()
+
+    def pieces(self, example: Example) -> tuple[Piece, ...]:
+        """The response of an example, end of turn included, as the method writes it."""
+        if self.method.tagged:
+            response = tags.render(example.thinking, example.answer)
+        else:
+            response = self.untagged.render(example.thinking, example.answer)
+        return (*response, Piece(Segment.END_OF_TURN, END_OF_TURN))
+
+    def prompt(self, question: str) -> str:
+        """The prompt of a question as text: what ``apply_chat_template`` gives for one user message."""
+        return self._before + question + self._after
+
+    def __call__(self, examples: Sequence[Example]) -> list[TokenizedExample]:
+        """Tokenise a batch.
+
+        Args:
+            examples: Any number of examples; a few hundred at a time keep the tokenizer's threads busy.
+
+        Returns:
+            One tokenized example for each, in order. Nothing is truncated.
+        """
+        return self.batch(examples).examples()
+
+    def batch(self, examples: Sequence[Example]) -> TokenizedBatch:
+        """Tokenise a batch into flat arrays: what `__call__` gives, without a Python object for each token."""
+        responses = [self.pieces(example) for example in examples]
+        varying = (Segment.THINKING, Segment.ANSWER)
+        texts = [self._turn_head + example.question + self._turn_tail for example in examples]
+        for response in responses:
+            texts.extend(piece.text for piece in response if piece.segment in varying)
+        encoded = self._encode(texts)
+        questions, rest = encoded[: len(examples)], iter(encoded[len(examples) :])
+        parts: list[list[int]] = []
+        part_segments: list[int] = []
+        lengths: list[int] = []
+        for question, response in zip(questions, responses, strict=True):
+            first = len(parts)
+            parts += (self._prefix_ids, question, self._suffix_ids)
+            part_segments += (Segment.PROMPT, Segment.PROMPT, Segment.PROMPT)
+            for segment, text in response:
+                parts.append(next(rest) if segment in varying else self._encode_constant(text))
+                part_segments.append(segment)
+            lengths.append(sum(map(len, parts[first:])))
+        input_ids = np.fromiter(chain.from_iterable(parts), dtype=np.int32, count=sum(lengths))
+        segments = np.repeat(np.array(part_segments, dtype=np.int8), list(map(len, parts)))
+        labels = np.where(self._is_trained[segments], input_ids, IGNORE_INDEX).astype(np.int64)
+        return TokenizedBatch(np.array(lengths, dtype=np.int64), input_ids, labels, segments)
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        return encode(self.tokenizer, texts)
+
+    def _encode_constant(self, text: str) -> list[int]:
+        if text not in self._constant_ids:
+            self._constant_ids[text] = self._encode([text])[0]
+        return self._constant_ids[text]
+
+    def _split_prompt(self) -> None:
+        """Cut the prompt at the turn markers around the question, so that the rest is tokenised once.
+
+        A marker is an added token: text on both of its sides never meets in one token, which makes the cut exact.
+        """
+        sentinel = "\u241f question \u241f"
+        message = [{"role": "user", "content": sentinel}]
+        rendered = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        self._before, found, self._after = str(rendered).partition(sentinel)
+        if not found:
+            raise TokenizerError(
+                "the chat template changes the text of the question; use chat_template: thinking_answer"
+            )
+        head = self._before.rfind(START_OF_TURN) + len(START_OF_TURN)
+        tail = self._after.find(END_OF_TURN)
+        self._turn_head, self._turn_tail = self._before[head:], self._after[:tail]
+        self._prefix_ids, self._suffix_ids = self._encode([self._before[:head], self._after[tail:]])
+        probes = ["a", " a\n"]
+        whole = self._encode([self.prompt(probe) for probe in probes])
+        turns = self._encode([self._turn_head + probe + self._turn_tail for probe in probes])
+        if whole != [self._prefix_ids + turn + self._suffix_ids for turn in turns]:
+            # Markers that take whitespace away from their neighbours (phi-4): nothing is cut then.
+            self._turn_head, self._turn_tail = self._before, self._after
+            self._prefix_ids, self._suffix_ids = [], []
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """Token ids of each text by itself, with no special tokens added and nothing truncated.
+
+    The same ids as ``tokenizer(texts, add_special_tokens=False)``, but without the offsets into the text that a call
+    keeps for each token: they are a quarter of its time.
+
+    Args:
+        tokenizer: A fast tokenizer.
+        texts: Any number of texts; from a hundred on, the tokenizer's threads work in parallel.
+    """
+    backend = tokenizer.backend_tokenizer
+    # What a call sets, because the tokenizer keeps what an earlier call or its tokenizer.json asked for.
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = tokenizer.split_special_tokens
+    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The texts that the tokenizer reads as special tokens (turn markers, end of text), longest first."""
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return tuple(sorted(special | set(tokenizer.all_special_tokens), key=lambda text: (-len(text), text)))
+
+
+def control_token_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """Matches any text that the tokenizer reads as a special token."""
+    return re.compile("|".join(re.escape(token) for token in control_tokens(tokenizer)))
+
+
+def tags_are_tokens(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether each of the four tags is one added token of the tokenizer.
+
+    Raises:
+        TokenizerError: Only some of them are, or they are *special* tokens.
+    """
+    added = {str(token): token for token in tokenizer.added_tokens_decoder.values()}
+    present = [tag for tag in tags.TAGS if tag in added]
+    if not present:
+        return False
+    if len(present) < len(tags.TAGS):
+        missing = [tag for tag in tags.TAGS if tag not in added]
+        raise TokenizerError(
+            f"the tokenizer holds {', '.join(present)} as added tokens but not {', '.join(missing)}; "
+            f"list all four under `tokens:` or none"
+        )
+    special = [tag for tag in present if added[tag].special]
+    if special:
+        raise TokenizerError(
+            f"{', '.join(special)} are special tokens of the tokenizer: lm-eval and vLLM drop those from the output, and "
+            "the format could never match; add the tags under `tokens:`, not under `special_tokens:`"
+        )
+    return True
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make sure that segments can be exact with this tokenizer.
+
+    Raises:
+        TokenizerError: See `ExampleTokenizer`.
+    """
+    name = tokenizer.name_or_path
+    if not tokenizer.is_fast:
+        raise TokenizerError(f"{name} is a slow tokenizer; sftkey needs a fast one (tokenizer.json)")
+    controls = control_tokens(tokenizer)
+    for marker in (START_OF_TURN, END_OF_TURN):
+        if marker not in controls:
+            raise TokenizerError(
+                f"{name} has no special token {marker}; add it under `special_tokens: additional_special_tokens:`"
+            )
+    tags_are_tokens(tokenizer)
+    probes = ["a", " a", "\na", "a ", "a\n", "1", "<", "A", "\ufb01"]
+    for text, ids in zip(probes, encode(tokenizer, probes), strict=True):
+        decoded = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if decoded != text:
+            raise TokenizerError(
+                f"{name} turns {text!r} into {decoded!r} at the start of a segment, so segments would not join to the "
+                "exact text; byte-level BPE tokenizers (Qwen, SmolLM, Llama 3) don't"
+            )

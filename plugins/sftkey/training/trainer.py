@@ -1,0 +1,253 @@
+"""The Hugging Face `Trainer` with the segment loss: what serves Axolotl serves any other user of `Trainer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from sftkey.format.methods import Method
+from sftkey.format.segments import RESPONSE, SEGMENT_GROUPS, Segment
+from sftkey.training.context_grad import unsupported
+from sftkey.training.loss import SegmentStatistics, causal_loss
+from sftkey.training.tokenization import IGNORE_INDEX
+from sftkey.training.weights import weights_at
+from sftkey.util.errors import UserError
+
+SEGMENTS_COLUMN = "segments"
+
+
+class SegmentCollator:
+    """Carries the ``segments`` column through a collator that doesn't know it.
+
+    Args:
+        collator: Any collator that pads or packs ``input_ids`` and ``labels``; rows may come as a flat list or, from a
+            multipack sampler, as a list of lists.
+        padding_side: The side on which `collator` pads.
+    """
+
+    def __init__(self, collator: Callable[..., Any], padding_side: str = "right") -> None:
+        self.collator = collator
+        self.padding_side = padding_side
+
+    def __call__(self, features: Sequence[Any], **kwargs: Any) -> Any:
+        """Collate rows; adds ``segments`` of the same shape as ``labels``, with `Segment.PROMPT` as padding."""
+        packs = [pack if isinstance(pack, list) else [pack] for pack in features]
+        if not all(SEGMENTS_COLUMN in row for pack in packs for row in pack):
+            return self.collator(features, **kwargs)
+        stripped: list[Any] = [
+            [_without_segments(row) for row in pack] if isinstance(pack, list) else _without_segments(pack)
+            for pack in features
+        ]
+        batch = self.collator(stripped, **kwargs)
+        rows = [[value for row in pack for value in row[SEGMENTS_COLUMN]] for pack in packs]
+        height, width = batch["labels"].shape
+        if height != len(rows):
+            # The collator concatenated a flat list of rows into one packed sequence.
+            rows = [[value for row in rows for value in row]]
+        segments = torch.full((height, width), int(Segment.PROMPT), dtype=torch.long)
+        for index, row in enumerate(rows):
+            values = torch.tensor(row, dtype=torch.long)
+            if self.padding_side == "right":
+                segments[index, : len(row)] = values
+            else:
+                segments[index, width - len(row) :] = values
+        batch[SEGMENTS_COLUMN] = segments
+        return batch
+
+
+def _without_segments(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != SEGMENTS_COLUMN}
+
+
+class SegmentLossTrainer(Trainer):
+    """`Trainer` whose loss is the paper's (Eq. 1 or 4, normalised by tokens) and is logged per segment.
+
+    The loss of an optimizer step is the mean over *all* labelled tokens of the step, across accumulated micro-batches
+    and processes, so a micro-batch with few labelled tokens weighs no more than its tokens.
+
+    Set `configure_segment_loss` before training; without it the loss is that of the labels.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The loss below consumes num_items_in_batch itself.
+        self.model_accepts_loss_kwargs = True
+        self.sparse_logits = True
+        self.context_grad = True
+        self._start_weights: torch.Tensor | None = None
+        self._end_weights: torch.Tensor | None = None
+        self._sums: dict[bool, SegmentStatistics | None] = {True: None, False: None}
+        self._examples_seen = 0
+        self._new_examples: torch.Tensor | int = 0
+
+    def configure_segment_loss(
+        self,
+        method: Method,
+        *,
+        sparse_logits: bool = True,
+        weights: torch.Tensor | None = None,
+        end_weights: torch.Tensor | None = None,
+        context_grad: bool = True,
+    ) -> None:
+        """Choose what is computed.
+
+        Args:
+            method: The stage's method; named in logs.
+            sparse_logits: Compute the output layer at labelled positions only.
+            weights: Weight of each `Segment` in the loss, shape ``(8,)``; ``None`` for the labels as they are.
+            end_weights: Weights at the end of training, approached linearly; ``None`` to keep `weights`.
+            context_grad: False to train with the answer-only gradient (`sftkey.training.context_grad`); evaluation stays exact.
+
+        Raises:
+            UserError: No answer-only gradient with this model.
+        """
+        if not context_grad:
+            model: Any = self.model
+            reason = unsupported(model)
+            if reason is not None:
+                raise UserError(f"sftkey_context_grad: false can't be had here: {reason}; remove it")
+        self.context_grad = context_grad
+        self.method = method
+        self.sparse_logits = sparse_logits
+        self._start_weights, self._end_weights = weights, end_weights
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if self._signature_columns is not None and SEGMENTS_COLUMN not in self._signature_columns:
+            self._signature_columns.append(SEGMENTS_COLUMN)
+
+    def segment_weights(self) -> torch.Tensor | None:
+        """The weight of each segment at the current step, shape ``(8,)``; ``None`` for the labels as they are."""
+        if self._start_weights is None or self._end_weights is None:
+            return self._start_weights
+        progress = self.state.global_step / max(self.state.max_steps - 1, 1)
+        return weights_at(self._start_weights, self._end_weights, progress)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
+        """The total weight of the labelled tokens of an optimizer step, over micro-batches and processes."""
+        if not batch_samples or "labels" not in batch_samples[0]:
+            return None
+        weights = self.segment_weights()
+        total = torch.zeros((), dtype=torch.float32, device=device)
+        for batch in batch_samples:
+            labelled = (batch["labels"][:, 1:] != IGNORE_INDEX).to(device)
+            if weights is None or SEGMENTS_COLUMN not in batch:
+                total += labelled.sum()
+            else:
+                total += (weights.to(device)[batch[SEGMENTS_COLUMN][:, 1:].to(device)] * labelled).sum()
+        if self.args.world_size > 1:
+            total = self.accelerator.gather(total.reshape(1)).sum()
+        return total
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The loss over labelled tokens; collects the sums per segment on the way."""
+        inputs = dict(inputs)
+        labels = inputs.pop("labels")
+        segments = inputs.pop(SEGMENTS_COLUMN, None)
+        training = bool(model.training)
+        if not training:
+            labels, segments = self._without_repeated_rows(labels, segments)
+        result = causal_loss(
+            model,
+            inputs,
+            labels,
+            segments,
+            weights=self.segment_weights(),
+            num_items=num_items_in_batch if training else None,
+            measure=frozenset() if training or segments is None else RESPONSE,
+            sparse=self.sparse_logits,
+            context_grad=self.context_grad or not training,
+        )
+        loss = result.loss
+        if training and num_items_in_batch is not None and self.args.world_size > 1:
+            # num_items_in_batch counts all processes, and the gradient is averaged over them.
+            loss = loss * self.args.world_size
+        self._collect(result.statistics, training)
+        if training and segments is not None:
+            # Counted from the segments: a fused loss of the model gives no statistics.
+            # It stays on the device: reading it here would make every step wait.
+            self._new_examples = self._new_examples + (segments == Segment.END_OF_TURN).sum()
+        return (loss, result.outputs) if return_outputs else loss
+
+    def _without_repeated_rows(
+        self, labels: torch.Tensor, segments: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Labels and segments without the rows that only fill up the last round of an evaluation split.
+
+        Accelerate repeats rows of the beginning until every process has a whole batch; `gather_for_metrics` drops them
+        from `Trainer`'s own metrics, and the sums per segment must not count them either.
+        """
+        state = self.accelerator.gradient_state
+        if self.args.world_size == 1 or not self.accelerator.even_batches:
+            return labels, segments
+        if not state.end_of_dataloader or state.remainder <= 0:
+            return labels, segments
+        rows = labels.shape[0]
+        repeated = torch.arange(rows, device=labels.device) >= state.remainder - self.args.process_index * rows
+        labels = labels.masked_fill(repeated[:, None], IGNORE_INDEX)
+        return labels, None if segments is None else segments.masked_fill(repeated[:, None], int(Segment.PROMPT))
+
+    def _collect(self, statistics: SegmentStatistics, training: bool) -> None:
+        sums = self._sums[training]
+        self._sums[training] = statistics if sums is None else sums + statistics
+
+    def _segment_metrics(self, training: bool) -> dict[str, float]:
+        """Mean loss, token count and accuracy per segment since the last call, over all processes."""
+        sums = self._sums[training]
+        if sums is None:
+            return {}
+        self._sums[training] = None
+        table = torch.stack([sums.loss.float(), sums.tokens.float(), sums.correct.float()])
+        examples = torch.as_tensor(self._new_examples if training else 0, device=table.device).float()
+        table = torch.cat([table, examples.expand(1, len(Segment))])
+        if self.args.world_size > 1:
+            table = self.accelerator.reduce(table, reduction="sum")
+        loss, tokens, correct, new_examples = table.cpu().tolist()
+        metrics: dict[str, float] = {}
+        for name, group in SEGMENT_GROUPS.items():
+            count = sum(tokens[segment] for segment in group)
+            if count:
+                metrics[f"loss_{name}"] = sum(loss[segment] for segment in group) / count
+                metrics[f"tokens_{name}"] = int(count)
+        answers = tokens[Segment.ANSWER]
+        if answers:
+            metrics["acc_answer"] = correct[Segment.ANSWER] / answers
+        if training:
+            self._examples_seen += int(new_examples[0])
+            self._new_examples = 0
+            metrics["examples_seen"] = self._examples_seen
+        return metrics
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log, with the segment metrics beside the training loss."""
+        if "loss" in logs:
+            if not self._examples_seen:
+                seen = [entry["examples_seen"] for entry in self.state.log_history if "examples_seen" in entry]
+                self._examples_seen = int(seen[-1]) if seen else 0
+            logs.update(self._segment_metrics(training=True))
+        super().log(logs, *args, **kwargs)
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        """Evaluate, with the segment metrics of the whole split among the metrics."""
+        self._sums[False] = None
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        metrics = {
+            f"{metric_key_prefix}_{name}": value for name, value in self._segment_metrics(training=False).items()
+        }
+        return output._replace(metrics={**(output.metrics or {}), **metrics})

@@ -1,0 +1,186 @@
+"""Reading files that others wrote: bounded, never raising past `UnreadableFile`, every file accounted for."""
+
+from __future__ import annotations
+
+import json
+import math
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+MAX_JSON_BYTES = 256 * 2**20
+MAX_LINE_BYTES = 16 * 2**20
+MAX_LINES = 2_000_000
+
+
+class UnreadableFile(ValueError):
+    """A file can't be used; the message says why, without the path."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that the report was made from, or one that it had to leave out.
+
+    Attributes:
+        path: Where it is.
+        kind: What it is: ``marker``, ``run file``, ``training log``, ``results``, ``samples``.
+        size: Bytes.
+        modified: When it was last written, UTC.
+        skipped: Why it was left out; ``None`` where it was used.
+    """
+
+    path: Path
+    kind: str
+    size: int
+    modified: datetime
+    skipped: str | None = None
+
+
+@dataclass
+class Ledger:
+    """What was read, what was skipped, and what a reader of the report must know about it.
+
+    Attributes:
+        files: Every file that was opened, used or not.
+        notes: Full sentences, in the order in which they came up.
+    """
+
+    files: list[SourceFile] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def skipped(self) -> list[SourceFile]:
+        """The files that were left out."""
+        return [file for file in self.files if file.skipped is not None]
+
+    def used(self, path: Path, kind: str) -> None:
+        """Record a file that was read and used."""
+        self.files.append(_describe(path, kind, None))
+
+    def skip(self, path: Path, kind: str, reason: str) -> None:
+        """Record a file that was left out, and why."""
+        self.files.append(_describe(path, kind, reason))
+
+    def note(self, text: str) -> None:
+        """Record something that the reader must know; said once however often it comes up."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def _describe(path: Path, kind: str, skipped: str | None) -> SourceFile:
+    try:
+        status = path.stat()
+    except OSError:
+        return SourceFile(path, kind, 0, datetime.fromtimestamp(0, UTC), skipped)
+    return SourceFile(path, kind, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC), skipped)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a regular file: a pipe would be waited for, a device has no end."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableFile("not a regular file")
+    return status.st_size
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON from a file that may hold anything; what UTF-8 can't encode is replaced by question marks.
+
+    Raises:
+        UnreadableFile: It isn't JSON, or is nested too deeply to be a file of ours.
+    """
+    try:
+        content = json.loads(text)
+        return _encodable(content) if "\\ud" in text.lower() else content
+    except RecursionError:
+        raise UnreadableFile("nested too deeply") from None
+    except ValueError as error:
+        raise UnreadableFile(f"not valid JSON: {error}") from None
+
+
+def _encodable(value: Any) -> Any:
+    """Replace lone surrogates, which JSON can escape but no output file could be written with."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises:
+        UnreadableFile: It isn't a regular file, can't be opened, is larger than `MAX_JSON_BYTES`, or isn't one JSON
+            object in UTF-8.
+    """
+    try:
+        size = _size(path)
+        if size > MAX_JSON_BYTES:
+            raise UnreadableFile(f"{size:,} bytes, more than the {MAX_JSON_BYTES:,} that are read")
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UnreadableFile(f"not UTF-8: {error.reason} at byte {error.start}") from None
+    except OSError as error:
+        raise UnreadableFile(f"can't be read: {error.strerror or error}") from None
+    content = parse_json(text)
+    if not isinstance(content, dict):
+        raise UnreadableFile(f"holds {type(content).__name__} where an object is expected")
+    return content
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | UnreadableFile]]:
+    """Read a file with one JSON object per line; a bad line doesn't spoil the others.
+
+    Yields:
+        The line's number, counted from 1, and its object, or why it can't be used.
+
+    Raises:
+        UnreadableFile: The file isn't a regular one, can't be opened or has more than `MAX_LINES` lines.
+    """
+    try:
+        _size(path)
+        with path.open("rb") as file:
+            number = 0
+            while line := file.readline(MAX_LINE_BYTES):
+                number += 1
+                if number > MAX_LINES:
+                    raise UnreadableFile(f"more than the {MAX_LINES:,} lines that are read")
+                if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+                    while rest := file.readline(MAX_LINE_BYTES):
+                        if rest.endswith(b"\n"):
+                            break
+                    yield number, UnreadableFile(f"longer than {MAX_LINE_BYTES:,} bytes")
+                elif line.strip():
+                    yield number, _object_of(line)
+    except OSError as error:
+        raise UnreadableFile(f"can't be read: {error.strerror or error}") from None
+
+
+def _object_of(line: bytes) -> dict[str, Any] | UnreadableFile:
+    try:
+        content = parse_json(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return UnreadableFile(f"not UTF-8: {error.reason}")
+    except UnreadableFile as error:
+        return error
+    if not isinstance(content, dict):
+        return UnreadableFile(f"holds {type(content).__name__} where an object is expected")
+    return content
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or ``None`` for anything else that a file may hold in its place."""
+    if isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None

@@ -1,0 +1,312 @@
+"""The parts of a diagnosis against computations by hand; its prediction is tested in tests/e2e/test_diagnose.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sftkey.evaluation.diagnosis
+import torch
+from demo.tiny_model import make_tokenizer
+from sftkey.evaluation.diagnosis import (
+    AnswerLoss,
+    Outcome,
+    Verdict,
+    answer_in_last_sentence,
+    answer_loss,
+    before,
+    diagnose,
+    ends_with_answer,
+    gradient_shares,
+    judge_headroom,
+    outcome,
+    own_thinking,
+    report,
+)
+from sftkey.evaluation.diagnosis_terms import MEANINGS
+from sftkey.evaluation.generation import Completion
+from sftkey.format import templates
+from sftkey.format.example import Example
+from sftkey.format.methods import METHODS
+from sftkey.format.segments import Segment
+from sftkey.format.untagged import UntaggedForm
+from sftkey.training.tokenization import ExampleTokenizer
+
+EXAMPLES = [
+    Example("Which box?", "The lamp costs 31. The rope costs 40.", "the red box"),
+    Example("Which?", "The lamp costs 31.", "the blue box"),
+    Example("Which box is it, then?", "The rope costs 40. So it is the red box.", "the red box"),
+]
+
+
+@pytest.fixture(scope="module")
+def tokenize() -> ExampleTokenizer:
+    texts = [text for example in EXAMPLES for text in (example.question, example.thinking, example.answer)]
+    tokenizer = make_tokenizer(texts * 20, vocab_size=320)
+    tokenizer.chat_template = templates.chat_template(templates.TAGGED, "Think.")
+    return ExampleTokenizer(tokenizer, METHODS["sft-tag"], UntaggedForm("\n"))
+
+
+@pytest.fixture
+def model(tokenize: ExampleTokenizer) -> Any:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=len(tokenize.tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        initializer_range=0.3,
+    )
+    return Qwen3ForCausalLM(config)
+
+
+@pytest.mark.parametrize(
+    ("right", "given_reference", "own", "reference", "expected"),
+    [
+        (True, False, None, "31 and 40", Outcome.RIGHT),
+        (False, True, None, "31 and 40", Outcome.NO_THINKING),
+        (False, False, "31 and 40 ", "31 and  40.", Outcome.AFTER_CORRECT_THINKING),
+        # The same thinking: that the answer differs is not the thinking's fault, whatever the batch made of it.
+        (False, True, "31 and 40", "31 and 40", Outcome.AFTER_CORRECT_THINKING),
+        (False, True, "31 and 41", "31 and 40", Outcome.BECAUSE_OF_THINKING),
+        (False, True, "It is 31, then 40", "31 and 40", Outcome.BECAUSE_OF_THINKING),
+        (False, False, "It is 31, then 40", "31 and 40", Outcome.AFTER_CORRECT_THINKING),
+        (False, False, "40 and 31", "31 and 40", Outcome.UNCLEAR),
+        # The same numbers, but another conclusion.
+        (False, False, "31 and 40. So it is red.", "31 and 40. So it is blue.", Outcome.UNCLEAR),
+        (
+            False,
+            False,
+            "It is 31, then 40. So it is blue!",
+            "31 and 40.\nSo it is blue.",
+            Outcome.AFTER_CORRECT_THINKING,
+        ),
+        (False, False, "no idea", "the wind", Outcome.UNCLEAR),
+    ],
+)
+def test_outcome(right: bool, given_reference: bool, own: str | None, reference: str, expected: Outcome) -> None:
+    assert outcome(right, given_reference, own, reference) is expected
+
+
+@pytest.mark.parametrize(
+    ("thinking", "answer", "end", "last_sentence"),
+    [
+        ("So it is the red box.", "the red box", True, True),
+        ("So it is the red box!", "The Red Box.", True, True),
+        ("Natalia sold 48+24 = 72 clips altogether in April and May.", "72", False, True),
+        ("He has 72.\nShe has 3.", "72", False, False),
+        ("That is $1,072.50", "72", False, False),
+        ("That is 72.5 dollars", "72", False, False),
+        ("It costs 72", "72", True, True),
+        ("nothing", "", False, False),
+        ("...", "72", False, False),
+        ("box", "the red box", False, False),
+    ],
+)
+def test_copies(thinking: str, answer: str, end: bool, last_sentence: bool) -> None:
+    assert ends_with_answer(thinking, answer) is end
+    assert answer_in_last_sentence(thinking, answer) is last_sentence
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("<Thinking>a b</Thinking><Answer>c</Answer>", "a b"),
+        ("<Thinking>a b</Thinking>c", "a b"),
+        ("<Thinking>a b</Thinking><Answer>c", "a b"),
+        ("<Thinking>a b", None),
+        ("<Thinking> </Thinking><Answer>c</Answer>", None),
+        ("<Thinking>a<Answer>b</Thinking>", None),
+        ("well <Thinking>a</Thinking>", None),
+        ("<Thinking>a<|im_end|></Thinking>", None),
+        ("", None),
+    ],
+)
+def test_own_thinking(output: str, expected: str | None, tokenize: ExampleTokenizer) -> None:
+    assert own_thinking(output, tokenize) == expected
+
+
+def verdict(counts: dict[Outcome, int], given_reference: float, trained: float | None = None) -> tuple[Verdict, float]:
+    outcomes = [kind for kind, count in counts.items() for _ in range(count)]
+    loss = None if trained is None else AnswerLoss(trained, 1.0, 10, 10)
+    found = judge_headroom(outcomes, given_reference, loss)
+    assert found["headroom_interval"].low <= found["headroom"] <= found["headroom_interval"].high
+    return found["verdict"], pytest.approx(found["headroom"])
+
+
+def test_verdicts() -> None:
+    right, mendable, because, unclear = (
+        Outcome.RIGHT,
+        Outcome.AFTER_CORRECT_THINKING,
+        Outcome.BECAUSE_OF_THINKING,
+        Outcome.UNCLEAR,
+    )
+    assert verdict({right: 120, mendable: 80}, 0.6) == (Verdict.HEADROOM, 0.4)
+    assert verdict({right: 120, mendable: 80}, 0.6, trained=0.4) == (Verdict.HEADROOM, 0.4)
+    # Learned by heart: no gradient is left, however wrong the held-out answers are.
+    assert verdict({right: 20, mendable: 180}, 0.1, trained=0.001) == (Verdict.NONE, 0.9)
+    assert verdict({right: 100, because: 100}, 1.0) == (Verdict.NONE, 0.0)
+    assert verdict({right: 200}, 1.0) == (Verdict.NONE, 0.0)
+    # Ten rows without a finding exclude nothing.
+    assert verdict({right: 10}, 1.0) == (Verdict.CANT_TELL, 0.0)
+    assert verdict({right: 497, mendable: 3}, 0.994) == (Verdict.NONE, 0.006)
+    # Where the thinking is rarely right, a wrong answer after it is rarely the answer's fault alone: 8 of 197 thinkings.
+    assert verdict({right: 8, because: 189, unclear: 3}, 0.985) == (Verdict.NONE, 3 / 200 * 8 / 197)
+    # Where it is nearly always right, it is: 150 of 160.
+    assert verdict({right: 150, because: 10, unclear: 40}, 0.8) == (Verdict.HEADROOM, 0.2 * 150 / 160)
+    # Never right, also with the reference thinking: nothing is known of the thinking.
+    assert verdict({unclear: 200}, 0.0) == (Verdict.HEADROOM, 1.0)
+
+
+def test_what_was_never_written_is_no_finding() -> None:
+    right, because, missing = Outcome.RIGHT, Outcome.BECAUSE_OF_THINKING, Outcome.NO_THINKING
+    mended = judge_headroom([right] * 100 + [because] * 60 + [missing] * 40, 1.0, None)
+    assert mended["verdict"] is Verdict.NONE
+    assert mended["reason"].endswith(
+        "60 are wrong because of the thinking and 40 without one, and Stage 2 doesn't train the thinking"
+    )
+    # A model that hasn't learned the format, or never stops.
+    silent = judge_headroom([right] * 60 + [missing] * 140, 1.0, None)
+    assert silent["verdict"] is Verdict.CANT_TELL
+    assert "140 of 200 outputs have no complete thinking" in silent["reason"]
+    # A token limit below the references: the missing ones may be right with a higher one.
+    cut = judge_headroom([right] * 160 + [missing] * 40, 1.0, None, over_limit=0.2)
+    assert cut["verdict"] is Verdict.CANT_TELL
+    assert cut["reason"].startswith("20.0% of the reference responses are longer than the token limit")
+    # Neither hides what is found all the same, or that the answers are learned.
+    found = judge_headroom([Outcome.AFTER_CORRECT_THINKING] * 60 + [missing] * 140, 1.0, None, over_limit=0.5)
+    assert found["verdict"] is Verdict.HEADROOM
+    assert judge_headroom([missing] * 200, 1.0, AnswerLoss(0.001, 1.0, 10, 10))["verdict"] is Verdict.NONE
+
+
+def test_answer_loss_from_full_logits(model: Any, tokenize: ExampleTokenizer) -> None:
+    examples = tokenize(EXAMPLES)
+    loss, correct, tokens = 0.0, 0, 0
+    with torch.no_grad():
+        for example in examples:
+            logits = model(torch.tensor([example.input_ids])).logits[0].double().log_softmax(-1)
+            for index, segment in enumerate(example.segments):
+                if segment == Segment.ANSWER:
+                    loss -= float(logits[index - 1, example.input_ids[index]])
+                    correct += int(logits[index - 1].argmax()) == example.input_ids[index]
+                    tokens += 1
+    for batch_size in (1, 2, 8):
+        found = answer_loss(model, examples, batch_size)
+        assert found.tokens == tokens
+        assert found.rows == 3
+        assert found.loss == pytest.approx(loss / tokens, rel=1e-5)
+        assert found.accuracy == pytest.approx(correct / tokens)
+
+
+def test_gradient_shares_from_full_logits(model: Any, tokenize: ExampleTokenizer) -> None:
+    examples = tokenize(EXAMPLES)
+    groups = {"thinking": {Segment.THINKING}, "answer": {Segment.ANSWER}}
+    groups["format"] = set(Segment) - {Segment.PROMPT, Segment.THINKING, Segment.ANSWER}
+    norms = {}
+    for name, group in groups.items():
+        model.zero_grad()
+        total = torch.zeros(())
+        for example in examples:
+            logits = model(torch.tensor([example.input_ids])).logits[0].log_softmax(-1)
+            for index, segment in enumerate(example.segments):
+                if segment in group:
+                    total = total - logits[index - 1, example.input_ids[index]]
+        total.backward()
+        norms[name] = sum(float(p.grad.square().sum()) for p in model.parameters()) ** 0.5
+    for batch_size in (1, 8):
+        found = gradient_shares(model, examples, batch_size)
+        assert sum(found.values()) == pytest.approx(1)
+        for name, norm in norms.items():
+            assert found[name] == pytest.approx(norm / sum(norms.values()), rel=1e-3)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_reference_thinking_takes_the_place_of_the_models_own(
+    model: Any, tokenize: ExampleTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = tokenize.tokenizer.decode
+    asked: list[list[str]] = []
+    # The first thinks wrong and answers accordingly; the second thinks right and answers wrong; the third runs on.
+    scripts = [
+        [
+            "<Thinking>The lamp costs 13. The rope costs 40.</Thinking><Answer>the blue box</Answer>",
+            "<Thinking>The lamp costs 31.</Thinking><Answer>the red box</Answer>",
+            "<Thinking>The rope the rope the rope",
+        ],
+        ["<Answer>the red box</Answer>", "<Answer>the red box</Answer>", "<Answer>the red box</Answer>"],
+    ]
+
+    def scripted(model: Any, tokenizer: Any, prompts: list[list[int]], **settings: Any) -> list[Completion]:
+        asked.append([decode(prompt) for prompt in prompts])
+        return [Completion(text, 9, text.endswith(">")) for text in scripts[len(asked) - 1]]
+
+    monkeypatch.setattr(sftkey.evaluation.diagnosis, "complete", scripted)
+    found = diagnose(
+        model,
+        tokenize,
+        EXAMPLES,
+        lambda index, output: output.endswith(f"<Answer>{EXAMPLES[index].answer}</Answer>"),
+        training_examples=EXAMPLES[:2],
+    )
+    for prompt, forced, example in zip(*asked, EXAMPLES, strict=True):
+        assert prompt == tokenize.prompt(example.question)
+        assert forced == f"{prompt}<Thinking>{example.thinking}</Thinking>"
+    assert found.outcomes == {
+        Outcome.RIGHT.value: 0,
+        Outcome.AFTER_CORRECT_THINKING.value: 1,
+        Outcome.BECAUSE_OF_THINKING.value: 1,
+        Outcome.UNCLEAR.value: 0,
+        Outcome.NO_THINKING.value: 1,
+    }
+    assert (found.accuracy, found.accuracy_given_reference) == (0, pytest.approx(2 / 3))
+    assert (found.format_rate, found.unfinished) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
+    assert (found.copied, found.in_last_sentence, found.own_copied) == (pytest.approx(1 / 3), pytest.approx(1 / 3), 0)
+    own = [
+        Example(EXAMPLES[0].question, "The lamp costs 13. The rope costs 40.", EXAMPLES[0].answer),
+        Example(EXAMPLES[1].question, "The lamp costs 31.", EXAMPLES[1].answer),
+    ]
+    assert found.given_own == answer_loss(model, tokenize(own), 16)
+    assert found.given_reference == answer_loss(model, tokenize(EXAMPLES), 16)
+    assert found.on_training_rows == answer_loss(model, tokenize(EXAMPLES[:2]), 16)
+    assert found.over_limit == 0
+    assert found.shares_of_wrong == {
+        Outcome.AFTER_CORRECT_THINKING.value: pytest.approx(1 / 3),
+        Outcome.BECAUSE_OF_THINKING.value: pytest.approx(1 / 3),
+        Outcome.UNCLEAR.value: 0,
+        Outcome.NO_THINKING.value: pytest.approx(1 / 3),
+    }
+    assert found.headroom == pytest.approx(1 / 3)
+    assert found.verdict is Verdict.CANT_TELL
+    text = report(found)
+    assert "wrong because of the thinking" in text
+    assert text.splitlines()[-1].startswith("Headroom for Stage 2: can't tell, 33.3 points of Acc")
+
+
+def test_diagnose_for_real(model: Any, tokenize: ExampleTokenizer) -> None:
+    # An untrained model: nothing is right, and nothing is changed.
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    found = diagnose(model, tokenize, EXAMPLES, lambda index, output: False, max_new_tokens=8, batch_size=2)
+    assert found.rows == sum(found.outcomes.values()) == 3
+    assert found.accuracy == 0
+    assert found.on_training_rows is None
+    # Every reference response has more than 8 tokens.
+    assert found.over_limit == 1
+    assert set(found.as_dict()) == set(MEANINGS)
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert model.training
+    with pytest.raises(ValueError, match="held-out examples"):
+        diagnose(model, tokenize, [], lambda index, output: False)
+    key = ExampleTokenizer(tokenize.tokenizer, METHODS["key-tag"], tokenize.untagged)
+    with pytest.raises(ValueError, match="checkpoint of sft-tag, not of key-tag"):
+        diagnose(model, key, EXAMPLES, lambda index, output: False)
+
+
+def test_before(tokenize: ExampleTokenizer) -> None:
+    (example,) = tokenize(EXAMPLES[:1])
+    prompt = tokenize.tokenizer.decode(before(example, Segment.THINKING_OPEN))
+    assert prompt == tokenize.prompt(EXAMPLES[0].question)

@@ -1,0 +1,254 @@
+"""A written recipe says what was asked, keeps its comments and stands alone."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from sftkey.datasets.registry import DATASETS, dataset
+from sftkey.recipes.catalogue import shipped_recipe, shipped_recipes
+from sftkey.recipes.checks import check_recipe
+from sftkey.recipes.matrix import MODELS
+from sftkey.recipes.writing import SEQUENCE_LENGTHS, TITLES, model_slug, write_recipe
+from sftkey.util.errors import UserError
+
+
+def known() -> set[str]:
+    return {
+        "learning_rate",
+        "num_epochs",
+        "save_strategy",
+        "sftkey_tags",
+        "lora_target_modules",
+        "load_in_4bit",
+        "notes",
+    }
+
+
+def write(name: str, *overrides: str, **options: Any) -> Any:
+    return write_recipe(shipped_recipe(name), overrides=overrides, known_keys=known, **options)
+
+
+def cli(*arguments: str) -> Result:
+    from sftkey.cli.main import sftkey
+
+    return CliRunner().invoke(sftkey, ["recipe", *arguments])
+
+
+@pytest.mark.parametrize("recipe", shipped_recipes(), ids=lambda recipe: recipe.name)
+def test_unchanged_but_for_the_deepspeed_file(recipe: Any) -> None:
+    written = write_recipe(recipe)
+    assert written.config == dict(recipe.config) | (
+        {"deepspeed": written.config["deepspeed"]} if "deepspeed" in recipe.config else {}
+    )
+    assert written.file_name == recipe.path.name
+    if "deepspeed" in recipe.config:
+        assert written.config["deepspeed"]["zero_optimization"]["stage"] == 3
+    # Below the first lines, every line of the shipped file is there, in order: comments and empty lines too.
+    body = recipe.text[recipe.text.index("\nbase_model:") + 1 :].splitlines()
+    lines = iter(written.text.splitlines())
+    assert all(line in lines for line in body if not line.startswith("deepspeed:"))
+
+
+@pytest.mark.parametrize("name", ["qwen3_8b_stage1", "qwen2_5_1_5b_sftkey_plain", "qwen3_8b_lora_stage2"])
+@pytest.mark.parametrize("data", DATASETS)
+def test_every_data_set(name: str, data: str) -> None:
+    written = write(name, dataset_name=data)
+    published = dataset(data)
+    for stage in written.chain:
+        (entry,) = stage.config["datasets"]
+        assert entry["path"] == published.path
+        assert entry.get("name") == published.config
+        assert entry.get("revision") == published.revision
+        assert entry["split"] == published.train_split
+        assert entry["type"] == f"sftkey.datasets.{data}"
+        assert stage.config["sequence_len"] == SEQUENCE_LENGTHS[data]
+        assert stage.config["micro_batch_size"] * stage.config["gradient_accumulation_steps"] == 32
+        assert f"/{data}/" in stage.config["output_dir"]
+        assert stage.text.startswith(f"# {shipped_recipe(name).model.rpartition('/')[2]} on {TITLES[data]}, ")
+        # The data in memory stays what the shipped recipe has on the same GPU.
+        tokens = stage.config["micro_batch_size"] * stage.config["sequence_len"]
+        assert tokens <= max(shipped_recipe(name).config["micro_batch_size"] * 1024, SEQUENCE_LENGTHS[data])
+        check_recipe(stage.config)
+    if written.before:
+        assert written.config["sftkey_after"] == written.before.file_name
+        assert written.config["base_model"] == written.before.config["output_dir"]
+
+
+def test_another_model_and_place() -> None:
+    written = write(
+        "qwen3_8b_stage2", model_id="Qwen/Qwen3-4B-Base", output_root="/data/runs/", dataset_name="openbookqa"
+    )
+    assert written.file_name == "qwen3_4b_openbookqa_stage2.yml"
+    assert written.config["output_dir"] == "/data/runs/qwen3_4b/openbookqa/stage2"
+    assert written.config["base_model"] == "/data/runs/qwen3_4b/openbookqa/stage1"
+    assert written.config["dataset_prepared_path"] == "/data/runs/prepared"
+    assert written.before.config["base_model"] == "Qwen/Qwen3-4B-Base"
+    assert written.text.startswith("# Qwen3-4B-Base on OpenBookQA, Stage 2")
+    assert any("isn't known" in note for note in written.notes)
+    assert (
+        write("qwen3_8b_lora_key", model_id="Qwen/Qwen3-4B-Base")
+        .config["output_dir"]
+        .startswith("outputs/qwen3_4b_lora/")
+    )
+
+
+def test_overrides_are_yaml_and_reach_every_stage() -> None:
+    overrides = ("learning_rate=1e-5", "datasets.0.split=train[:100]", "save_strategy=no", "lora_target_modules=[a, b]")
+    written = write("qwen3_8b_stage2", *overrides, "output_dir=elsewhere", "sftkey_tags=tokens")
+    for stage in written.chain:
+        assert stage.config["learning_rate"] == 1e-5
+        assert stage.config["datasets"][0]["split"] == "train[:100]"
+        assert stage.config["save_strategy"] == "no"
+        assert stage.config["lora_target_modules"] == ["a", "b"]
+        assert stage.config["sftkey_tags"] == "tokens"
+    assert written.config["output_dir"] == "elsewhere"
+    assert written.before.config["output_dir"] == "outputs/qwen3_8b/gsm8k/stage1"
+
+
+plain = st.one_of(
+    st.text(max_size=30).filter(lambda text: text.isprintable()),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.integers(),
+    st.booleans(),
+)
+
+
+@given(st.one_of(plain, st.lists(plain, max_size=3), st.dictionaries(st.sampled_from("abc"), plain, max_size=3)))
+def test_any_value_is_read_back_by_a_yaml_1_1_reader(value: Any) -> None:
+    import json
+
+    written = write("smollm2_135m_stage1", f"notes={json.dumps(value, ensure_ascii=False)}")
+    assert yaml.safe_load(written.text)["notes"] == value
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["learnin_rate=1"], "learnin_rate: no key of Axolotl or of this plugin; did you mean 'learning_rate'"),
+        (["learning_rate"], "'learning_rate' is not of the form key=value"),
+        (["=1"], "not of the form"),
+        (["datasets.1.split=x"], "datasets.1: the list has the entries 0 to 0"),
+        (["datasets.path=x"], "datasets.path: the list has the entries 0 to 0"),
+        (["seed.x=1"], "seed.x: seed is 42, which has no keys"),
+        (["seed=[1"], "seed: '\\[1' is not a YAML value"),
+    ],
+)
+def test_what_cannot_be_set(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        write("qwen3_8b_sft", *overrides)
+
+
+def test_the_demo_keeps_its_data() -> None:
+    for options in ({"dataset_name": "gsm8k"}, {"model_id": "x/y"}, {"output_root": "x"}):
+        with pytest.raises(UserError, match="demo_stage1"):
+            write("demo_stage1", **options)
+
+
+def test_more_than_fits_is_noted() -> None:
+    (note,) = write("qwen3_8b_stage1", "micro_batch_size=64").notes
+    assert "more than 40 GB; lower micro_batch_size" in note
+    (note,) = write("qwen3_8b_stage1").notes
+    assert note == "memory: at most about 27 GiB on each of 8 GPUs (an estimate)"
+
+
+def test_what_does_not_fit_is_not_said_to_fit() -> None:
+    """OpenR1-Math's rows are too long for an adapter on one 24 GB GPU, unless the model is loaded in 4 bits."""
+    written = write("qwen3_8b_lora_stage2", dataset_name="openr1_math")
+    note = written.notes[-1]
+    assert re.search(r"about 27 GiB on one GPU .*: more than 24 GB; lower sequence_len, or set adapter=qlora", note)
+    for stage in written.chain:
+        assert "# Memory: about 27 GiB per GPU by the estimate, more than these have.\n" in stage.text
+        assert "fit 24 GB" not in stage.text
+    changes = re.search(r"set (adapter=\S+ load_in_4bit=\S+) \(about (\d+) GiB\)", note)
+    assert changes is not None
+    smaller = write("qwen3_8b_lora_stage2", *changes[1].split(), dataset_name="openr1_math")
+    assert smaller.notes[-1] == f"memory: at most about {changes[2]} GiB on one GPU (an estimate)"
+    assert "# Memory:" not in smaller.text
+    assert "in micro-batches that fit 24 GB" in smaller.text
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("data", DATASETS)
+def test_every_cell_of_the_papers_table_fits_its_gpus(model: str, data: str) -> None:
+    for stage in ("sft", "stage2", "key", "sftkey_plain"):
+        written = write(f"{model}_{stage}", dataset_name=data)
+        assert any(
+            re.fullmatch(r"memory: at most about \d+ GiB on each of 8 GPUs \(an estimate\)", note)
+            for note in written.notes
+        )
+        assert "# Memory:" not in written.text
+
+
+@pytest.mark.parametrize(
+    ("model", "slug"),
+    [
+        ("Qwen/Qwen2.5-1.5B", "qwen2_5_1_5b"),
+        ("HuggingFaceTB/SmolLM3-3B-Base", "smollm3_3b"),
+        ("/models/My Model v2/", "my_model_v2"),
+        ("/", "model"),
+    ],
+)
+def test_model_slug(model: str, slug: str) -> None:
+    assert model_slug(model) == slug
+
+
+def test_the_recipe_is_printed_and_the_command_for_the_first_stage_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The note on stderr is a command line: run it, and the chain is complete in a folder with nothing else in it."""
+    from sftkey.recipes.load import load_recipe, recipe_before
+
+    monkeypatch.chdir(tmp_path)
+    result = cli("qwen2_5_7b_stage2", "--dataset", "openbookqa", "--output-root", "my runs", "seed=7")
+    assert result.exit_code == 0, result.output
+    Path("my.yml").write_text(result.stdout)
+    command = re.search(r"^  (axolotl sftkey recipe .*)$", result.stderr, re.MULTILINE)
+    assert command is not None
+    words = shlex.split(command[1])
+    assert words[:3] == ["axolotl", "sftkey", "recipe"]
+    assert words[-2] == ">"
+    first = cli(*words[3:-2])
+    assert first.exit_code == 0, first.output
+    Path(words[-1]).write_text(first.stdout)
+    second = load_recipe("my.yml")
+    assert recipe_before({**second, "axolotl_config_path": "my.yml"}) == Path(words[-1])
+    assert load_recipe(words[-1])["seed"] == second["seed"] == 7
+    assert load_recipe(words[-1])["output_dir"] == second["base_model"] == "my runs/qwen2_5_7b/openbookqa/stage1"
+
+
+def test_o_writes_the_whole_chain_and_overwrites_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "recipes" / "my_stage2.yml"
+    result = cli("qwen3_8b_stage2", "-o", str(target))
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    assert yaml.safe_load(target.read_text())["sftkey_after"] == "my_stage1.yml"
+    first = target.with_name("my_stage1.yml")
+    assert "# Run with: axolotl train my_stage2.yml (after my_stage1.yml)\n" in target.read_text()
+    assert cli("qwen3_8b_stage2", "-o", str(target)).exit_code == 0  # the same again
+    first.write_text("# mine")
+    result = cli("qwen3_8b_stage2", "-o", str(target))
+    assert result.exit_code == 1
+    assert "my_stage1.yml exists" in result.output
+    assert first.read_text() == "# mine"
+    assert cli("qwen3_8b_stage2", "-o", str(target), "--force").exit_code == 0
+    assert "sftkey_method: sft-tag" in first.read_text()
+
+
+def test_the_first_stage_can_be_named(tmp_path: Path) -> None:
+    result = cli("qwen3_8b_stage2", "-o", str(tmp_path / "two.yml"), "sftkey_after=one.yml")
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.yml", "two.yml"]
+    assert cli("qwen3_8b_stage2", "-o", str(tmp_path / "two.yml"), "sftkey_after=two.yml").exit_code == 1
+
+
+def test_unknown_names_are_errors() -> None:
+    assert "did you mean" in cli("qwen3_9b_stage1").output
+    assert "openbookqa" in cli("qwen3_8b_stage1", "--dataset", "openbook").output

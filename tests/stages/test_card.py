@@ -1,0 +1,129 @@
+"""The section of a model card in an output directory: what led to the weights, and the scores once there are any."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sftkey.stages.card import CARD_FILE, update_card
+from sftkey.stages.stage import stage_chain
+from support.finished_stages import finish, recipe, write_results
+
+AXOLOTLS_CARD = (
+    "---\nlibrary_name: transformers\ntags:\n- axolotl\n---\n\n# outputs/stage2\n\nWritten by the trainer.\n"
+)
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Both stages, as the plugin leaves them: the second one's marker has the first one's in it."""
+    monkeypatch.chdir(tmp_path)
+    root = Path("outputs")
+    first = finish(root / "stage1", recipe("sft-tag", "outputs/stage1"), "stage1.yml")
+    marker = json.loads((root / "stage1/sftkey_stage.json").read_text())
+    config = recipe("key-tag", "outputs/stage2", base_model="outputs/stage1", learning_rate=1e-6)
+    second = finish(root / "stage2", config, "stage2.yml", first)
+    add_copy(root / "stage2", second, marker)
+    return root
+
+
+def add_copy(folder: Path, marker: dict[str, Any], before: dict[str, Any]) -> None:
+    marker["after"]["stage"] = before
+    (folder / "sftkey_stage.json").write_text(json.dumps(marker))
+
+
+def card(folder: Path) -> str:
+    return (folder / CARD_FILE).read_text()
+
+
+def test_a_card_is_made_where_there_is_none(outputs: Path) -> None:
+    update_card(outputs / "stage2")
+    _, metadata, body = card(outputs / "stage2").split("---\n", 2)
+    assert yaml.safe_load(metadata) == {
+        "tags": ["sftkey", "axolotl", "key-tag"],
+        "base_model": "Qwen/Qwen3-8B-Base",
+        "datasets": ["openai/gsm8k"],
+    }
+    assert "# Qwen/Qwen3-8B-Base trained on openai/gsm8k with SFTKey-Tag\n" in body
+    assert "| `learning_rate` | 5e-06 | 1e-06 |" in body
+    assert "1. `sft-tag`" in body
+    assert "2. `key-tag`" in body
+    assert "| key-tag | openai/gsm8k main train | default (not pinned) | 7470 | tag in the text: 3 |" in body
+    assert "Not evaluated." in body
+    assert "axolotl 0.19.0" in body
+    assert "in two stages, the second from the weights of the first." in body
+
+
+def test_only_the_section_is_replaced(outputs: Path) -> None:
+    path = outputs / "stage2" / CARD_FILE
+    path.write_text(AXOLOTLS_CARD)
+    update_card(outputs / "stage2")
+    assert card(outputs / "stage2").startswith(AXOLOTLS_CARD)
+    path.write_text(card(outputs / "stage2") + "\n## Mine\n\nKeep this.\n")
+    write_results(outputs / "stage2/eval/model", "sftkey_gsm8k", 3, 0.83)
+    update_card(outputs / "stage2")
+    text = card(outputs / "stage2")
+    assert text.startswith(AXOLOTLS_CARD)
+    assert text.endswith("\n## Mine\n\nKeep this.\n")
+    assert text.count("## Method") == text.count("## Scores") == 1
+    assert "| key-tag | sftkey_gsm8k | 1319 | 0.8300 | 1.0000 | 0.8810 |" in text
+    assert "Not evaluated." not in text
+    update_card(outputs / "stage2")
+    assert card(outputs / "stage2") == text
+
+
+def test_before_the_marker_is_written(outputs: Path) -> None:
+    path = outputs / "stage2/sftkey_stage.json"
+    marker = json.loads(path.read_text())
+    path.unlink()
+    update_card(outputs / "stage2", marker)
+    assert "2. `key-tag`" in card(outputs / "stage2")
+
+
+def test_the_stage_before_may_be_gone_or_another_one(outputs: Path) -> None:
+    write_results(outputs / "stage1/eval/model", "sftkey_gsm8k", 3, 0.79)
+    update_card(outputs / "stage2")
+    assert "| sft-tag | sftkey_gsm8k | 1319 | 0.7900 |" in card(outputs / "stage2")
+    # Trained again with other settings: neither its settings nor its scores are those of the stage that led here.
+    finish(
+        outputs / "stage1",
+        recipe("sft-tag", "outputs/stage1", learning_rate=1.0),
+        "stage1.yml",
+        finished_at="2026-02-02T00:00:00+00:00",
+    )
+    update_card(outputs / "stage2")
+    text = card(outputs / "stage2")
+    assert "| `learning_rate` | 5e-06 | 1e-06 |" in text
+    assert "Not evaluated." in text
+    first, _ = stage_chain(outputs / "stage2")
+    assert first.folder is None
+
+
+def test_a_card_that_cannot_be_written_is_no_error(outputs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (outputs / "stage2" / CARD_FILE).mkdir()
+    with caplog.at_level(logging.WARNING):
+        update_card(outputs / "stage2")
+        update_card(outputs / "nothing")
+        # What else may be wrong with a marker.
+        update_card(outputs / "odd", {"data": 3})
+    assert caplog.text.count("no section was written") == 3
+
+
+def test_a_cell_stays_in_its_row(outputs: Path) -> None:
+    config = recipe("sft-tag", "outputs/odd", seed="4|2\n\n## Not a heading")
+    finish(outputs / "odd", config, "odd.yml")
+    update_card(outputs / "odd")
+    assert "| `seed` | 4\\|2 ## Not a heading |" in card(outputs / "odd")
+
+
+def test_short_trainings_and_local_data(outputs: Path) -> None:
+    config = recipe("sft-tag", "outputs/own", datasets=[{"path": "my/rows.jsonl", "type": "sftkey.datasets.columns"}])
+    finish(outputs / "own", config, "own.yml", training={"steps": 6, "seconds": 150.0, "world_size": 1})
+    update_card(outputs / "own")
+    assert "(`own.yml`; 6 steps; 2.5 min on 1 process(es))" in card(outputs / "own")
+    assert "| sft-tag | my/rows.jsonl | local | 7470 |" in card(outputs / "own")
+    assert "datasets:" not in card(outputs / "own")

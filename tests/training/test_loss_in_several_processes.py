@@ -1,0 +1,151 @@
+"""The loss in two processes: DDP, FSDP, and DeepSpeed ZeRO-3 where it is installed. Gloo, on the CPU."""
+
+import importlib.util
+
+import pytest
+import torch
+import torch.distributed as dist
+from sftkey.format.segments import Segment
+from sftkey.training.loss import causal_loss
+from sftkey.training.sparse_logits import _known
+from support.processes import PROCESSES, in_processes
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+from transformers import AutoConfig, AutoModelForCausalLM
+
+VOCABULARY = 41
+CASES = {
+    "untied": {"model_type": "qwen3", "tie_word_embeddings": False},
+    "tied": {"model_type": "qwen3", "tie_word_embeddings": True},
+    "softcap": {"model_type": "gemma2", "tie_word_embeddings": True, "final_logit_softcapping": 5.0},
+}
+"""Two models whose loss moves into the output layer, one that is found to change logits on the first batch."""
+
+
+def build(case):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        **CASES[case],
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        initializer_range=0.3,
+    )
+    return AutoModelForCausalLM.from_config(config)
+
+
+def batches():
+    """Three batches for each process; in the first and in the last, one of them has no label at all."""
+    generator = torch.Generator().manual_seed(0)
+    input_ids = torch.randint(3, VOCABULARY, (3, PROCESSES, 2, 9), generator=generator)
+    trained = torch.rand(input_ids.shape, generator=generator) < 0.4
+    trained[..., 0] = False
+    trained[0, 1] = trained[2, 0] = False
+    return input_ids, torch.where(trained, input_ids, -100), trained.long() * int(Segment.ANSWER)
+
+
+def expected(case):
+    """Loss and gradients of every step, from the model's own loss over all batches of the step."""
+    model = build(case)
+    steps = []
+    for input_ids, labels, _ in zip(*batches(), strict=True):
+        model.zero_grad()
+        loss = model(input_ids=input_ids.flatten(0, 1), labels=labels.flatten(0, 1)).loss
+        loss.backward()
+        steps.append((loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}))
+    return steps
+
+
+def run_ddp(rank, case):
+    reference = expected(case)
+    model = DistributedDataParallel(build(case))
+    for step, (input_ids, labels, segments) in enumerate(zip(*batches(), strict=True)):
+        num_items = int((labels[..., 1:] != -100).sum())
+        model.zero_grad()
+        found = causal_loss(model, {"input_ids": input_ids[rank]}, labels[rank], segments[rank], num_items=num_items)
+        assert found.statistics.tokens.sum() == (labels[rank] != -100).sum()
+        # DDP averages gradients over processes; the loss is normalised over all of them.
+        (found.loss * PROCESSES).backward()
+        total = found.loss.detach().clone()
+        dist.all_reduce(total)
+        torch.testing.assert_close(total, reference[step][0], rtol=1e-4, atol=1e-6)
+        for name, parameter in model.module.named_parameters():
+            torch.testing.assert_close(parameter.grad, reference[step][1][name], rtol=1e-4, atol=1e-6)
+    assert _known[model.module].loss_in_head == (case != "softcap")
+
+
+def run_fsdp(rank, case):
+    reference = expected(case)
+    model = build(case)
+    mesh = init_device_mesh("cpu", (PROCESSES,))
+    for layer in model.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    head = model.get_output_embeddings()
+    assert isinstance(head.weight, DTensor)
+    for step, (input_ids, labels, segments) in enumerate(zip(*batches(), strict=True)):
+        num_items = int((labels[..., 1:] != -100).sum())
+        model.zero_grad()
+        found = causal_loss(model, {"input_ids": input_ids[rank]}, labels[rank], segments[rank], num_items=num_items)
+        (found.loss * PROCESSES).backward()
+        for name, parameter in model.named_parameters():
+            gradient = parameter.grad.full_tensor()
+            torch.testing.assert_close(gradient, reference[step][1][name], rtol=1e-4, atol=1e-6)
+    assert _known[model].loss_in_head == (case != "softcap")
+
+
+def run_zero3(rank, case):
+    import deepspeed
+    from deepspeed.utils import safe_get_full_grad
+
+    config = {
+        "train_micro_batch_size_per_gpu": 2,
+        "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
+        "optimizer": {"type": "SGD", "params": {"lr": 0.0}},
+        "zero_allow_untested_optimizer": True,
+    }
+    reference = expected(case)
+    engine, *_ = deepspeed.initialize(model=build(case), config=config)
+    head = engine.module.get_output_embeddings()
+    assert head.weight.numel() == 0, "the output layer's weights are not partitioned"
+    for step, (input_ids, labels, segments) in enumerate(zip(*batches(), strict=True)):
+        num_items = int((labels[..., 1:] != -100).sum())
+        found = causal_loss(engine, {"input_ids": input_ids[rank]}, labels[rank], segments[rank], num_items=num_items)
+        engine.backward(found.loss * PROCESSES)
+        total = found.loss.detach().clone()
+        dist.all_reduce(total)
+        torch.testing.assert_close(total, reference[step][0], rtol=1e-4, atol=1e-6)
+        for name, parameter in engine.module.named_parameters():
+            torch.testing.assert_close(
+                safe_get_full_grad(parameter).cpu(), reference[step][1][name], rtol=1e-4, atol=1e-6
+            )
+        engine.step()
+    assert _known[engine.module].loss_in_head == (case != "softcap")
+
+
+def in_each_case(rank, function):
+    for case in CASES:
+        function(rank, case)
+
+
+@pytest.mark.timeout(180)
+def test_ddp_gives_the_gradients_of_all_batches_together():
+    in_processes(in_each_case, run_ddp)
+
+
+@pytest.mark.timeout(180)
+def test_fsdp_gathers_the_output_layer():
+    in_processes(in_each_case, run_fsdp)
+
+
+@pytest.mark.deepspeed
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed: make test-deepspeed")
+def test_zero3_gathers_the_output_layer():
+    in_processes(in_each_case, run_zero3)
