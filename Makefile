@@ -48,10 +48,12 @@ test-deepspeed: $(READY) $(VENV)/deepspeed  ## Run the ZeRO-3 test on DeepSpeed'
 bench: $(READY)  ## Run the benchmarks (tests/benchmarks); their tables go to stdout
 	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
-lint: $(READY)  ## Check format, lint and types
+lint: $(READY)  ## Check format, lint, types, the floors of the house, declared dependencies
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	PYTHONPATH=plugins $(BIN)/lint-imports --no-cache
+	$(BIN)/deptry plugins
 
 format: $(READY)  ## Format the code and fix what can be fixed
 	$(BIN)/ruff format .

@@ -159,7 +159,8 @@ import json
 from importlib import resources
 from sftkey.format import templates
 print(json.dumps([len(templates.chat_template(name)) for name in templates.TEMPLATES]))
-print(len(templates.system_prompt()), len(resources.files("sftkey.evaluation.judge").joinpath("judge_prompt.txt").read_text()))
+judge_prompt = resources.files("sftkey.evaluation.judge").joinpath("judge_prompt.txt")
+print(len(templates.system_prompt()), len(judge_prompt.read_text()))
 """,
     )
     templates, prompts = output.splitlines()

@@ -1,21 +1,70 @@
-"""sftkey: two-stage supervised fine-tuning with emphasis on the answer tokens, for Axolotl and lm-eval."""
+"""sftkey: two-stage supervised fine-tuning with emphasis on the answer tokens, for Axolotl and lm-eval.
+
+The names in `__all__` are public; every other name may change between two releases. Each is imported when it is first
+used, so that ``import sftkey`` needs neither torch nor Axolotl. The package's map is in ``plugins/README.md``.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sftkey.util.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from sftkey.axolotl.plugin import SFTKeyPlugin as SFTKeyPlugin
+    from sftkey.datasets.base import ReasoningDataset as ReasoningDataset
+    from sftkey.evaluation.assess import assess as assess
+    from sftkey.format import tags as tags
+    from sftkey.format.example import Example as Example
+    from sftkey.format.example import SkippedRow as SkippedRow
+    from sftkey.format.methods import METHODS as METHODS
+    from sftkey.format.methods import STRATEGIES as STRATEGIES
+    from sftkey.format.segments import Segment as Segment
+    from sftkey.format.templates import chat_template as chat_template
+    from sftkey.format.untagged import UntaggedForm as UntaggedForm
+    from sftkey.stages.chain import Stage as Stage
+    from sftkey.training.loss import causal_loss as causal_loss
+    from sftkey.training.rows import RowTokenizer as RowTokenizer
+    from sftkey.training.tokenization import ExampleTokenizer as ExampleTokenizer
+    from sftkey.training.trainer import SegmentCollator as SegmentCollator
+    from sftkey.training.trainer import SegmentLossTrainer as SegmentLossTrainer
+    from sftkey.util.errors import UserError as UserError
 
-__all__ = ["SFTKeyPlugin", "__version__"]
+_WHERE = {
+    "SFTKeyPlugin": "axolotl.plugin",
+    # A response and its parts.
+    "Example": "format.example",
+    "SkippedRow": "format.example",
+    "Segment": "format.segments",
+    "UntaggedForm": "format.untagged",
+    "chat_template": "format.templates",
+    "METHODS": "format.methods",
+    "STRATEGIES": "format.methods",
+    # From rows to tokens, labels and segments.
+    "ReasoningDataset": "datasets.base",
+    "ExampleTokenizer": "training.tokenization",
+    "RowTokenizer": "training.rows",
+    # From those to the loss.
+    "causal_loss": "training.loss",
+    "SegmentCollator": "training.trainer",
+    "SegmentLossTrainer": "training.trainer",
+    # What came of it.
+    "assess": "evaluation.assess",
+    "Stage": "stages.chain",
+    "UserError": "util.errors",
+}
+
+__all__ = ["__version__", "tags", *_WHERE]
 
 
 def __getattr__(name: str) -> Any:
-    # A recipe names the plugin `sftkey.SFTKeyPlugin`; the core must stay importable where axolotl is not installed.
-    if name == "SFTKeyPlugin":
-        from sftkey.axolotl.plugin import SFTKeyPlugin
-
-        return SFTKeyPlugin
+    if name == "tags":
+        return import_module("sftkey.format.tags")
+    if name in _WHERE:
+        return getattr(import_module(f"sftkey.{_WHERE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,8 +5,8 @@ states of the targets. Everything else runs as ever: the wrapped model (PEFT, DD
 gathers the layer's weights in them), gradient checkpointing, and whatever the model does to logits afterwards.
 
 Where the model returns the layer's output untouched, the cross-entropy moves into the layer as well, a chunk at a time
-(`sftkey.training.linear_cross_entropy`), and no logits leave it. Whether it does is found out on the first batch, from a marker
-that must come back unchanged, not from a list of architectures.
+(`sftkey.training.linear_cross_entropy`), and no logits leave it. Whether it does is found out on the first batch, from
+a marker that must come back unchanged, not from a list of architectures.
 """
 
 from __future__ import annotations

@@ -99,7 +99,8 @@ class SegmentLossTrainer(Trainer):
             sparse_logits: Compute the output layer at labelled positions only.
             weights: Weight of each `Segment` in the loss, shape ``(8,)``; ``None`` for the labels as they are.
             end_weights: Weights at the end of training, approached linearly; ``None`` to keep `weights`.
-            context_grad: False to train with the answer-only gradient (`sftkey.training.context_grad`); evaluation stays exact.
+            context_grad: False to train with the answer-only gradient (`sftkey.training.context_grad`);
+                evaluation stays exact.
 
         Raises:
             UserError: No answer-only gradient with this model.

@@ -7,7 +7,7 @@ from types import TracebackType
 
 
 class UserError(ValueError):
-    """Something that the user gave or left behind has to be changed. The message says what was found, where, and what to do."""
+    """The user has to change something. The message says what was found, where, and what to do."""
 
 
 RecipeError = UserError

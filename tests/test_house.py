@@ -1,0 +1,67 @@
+"""The house: few rooms, small files, a face that nobody inside looks at. `make lint` checks the floors."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MOST_LINES = 300
+MOST_ENTRIES = 12
+ROOMS = {"axolotl", "cli", "datasets", "evaluation", "format", "recipes", "report", "stages", "training", "util"}
+
+
+@pytest.fixture(scope="module")
+def package(repository: Path) -> Path:
+    """The package's folder in the checkout."""
+    return repository / "plugins" / "sftkey"
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+
+
+def test_no_file_is_long(package: Path) -> None:
+    lengths = {path.relative_to(package): len(path.read_text("utf-8").splitlines()) for path in files(package)}
+    assert len(lengths) > 100
+    assert {path: lines for path, lines in lengths.items() if lines > MOST_LINES} == {}
+
+
+def test_the_entries_at_the_root(package: Path) -> None:
+    entries = {path.name for path in package.iterdir() if path.name != "__pycache__"}
+    assert {name for name in entries if (package / name).is_dir()} == ROOMS
+    assert len(entries - {"py.typed"}) <= MOST_ENTRIES
+
+
+def test_nobody_inside_imports_the_face(package: Path) -> None:
+    found = []
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if "sftkey" in names or (isinstance(node, ast.ImportFrom) and node.module == "sftkey" and not node.level):
+                found.append(f"{path.relative_to(package)}:{node.lineno}")
+    assert found == []
+
+
+def test_the_public_names_are_there_and_cost_nothing_until_used(package: Path) -> None:
+    code = """
+import sys
+import sftkey
+heavy = {"torch", "transformers", "axolotl", "pandas", "datasets", "lm_eval"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+assert set(sftkey.__all__) <= set(dir(sftkey))
+missing = [name for name in sftkey.__all__ if getattr(sftkey, name, None) is None]
+assert not missing, missing
+from sftkey import *  # noqa: F403
+try:
+    sftkey.ReasoningDatasets
+except AttributeError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "module 'sftkey' has no attribute 'ReasoningDatasets'"
+    assert (package / "py.typed").is_file()
