@@ -1,46 +1,113 @@
-"""Which settings two runs must share to be the same run: the comparison that resuming and skipping rest on."""
+"""What the keys of a recipe are for (one table), and which settings two runs must share to be the same run."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
-# Keys that may differ between a run and its resumption: where things are, what is logged, how work is spread.
-_NOT_TRAINING_SETTINGS = (
-    "axolotl_config_path",
-    "output_dir",
-    "dataset_prepared_path",
-    "dataset_num_proc",
-    "dataset_keep_in_memory",
-    "dataloader_",
-    "logging_steps",
-    "save_",
-    "saves_per_epoch",
-    "eval_",
-    "evals_per_epoch",
-    "resume_from_checkpoint",
-    "auto_resume_from_checkpoints",
-    "wandb",
-    "use_wandb",
-    "mlflow",
-    "use_mlflow",
-    "comet",
-    "use_comet",
-    "trackio",
-    "use_trackio",
-    "use_tensorboard",
-    "hub_",
-    "debug",
-    "strict",
-    "ddp_timeout",
-    "include_tkps",
-    "shard",
-    "prompter",
+
+class Role(enum.Flag):
+    """What else than "it decides the weights" is true of a recipe key."""
+
+    NOT_TRAINING = enum.auto()
+    """May differ between a run and its resumption: where things are, what is logged, how work is spread."""
+    NOT_VARIANT = enum.auto()
+    """Not named by the report where runs differ in it."""
+    PLACE = enum.auto()
+    """Where this run reported to; not shared: of no use to others, and their runs would go to the same place."""
+    COMMAND_LINE = enum.auto()
+    """Added to a recipe by ``axolotl train`` from its own options; not shared."""
+    SHOWN = enum.auto()
+    """In a model card's table of settings, in the order of `ROLES`."""
+    ONE_STAGE = enum.auto()
+    """In ``sftkey recipe``: an override is not passed on to the stage before."""
+    LAST_STAGE = enum.auto()
+    """In ``sftkey run``: an override holds for the last stage alone; it can't hold for two."""
+    PER_STAGE = enum.auto()
+    """In ``sftkey run``: an override is refused for a chain, as each stage needs its own value."""
+
+
+_ELSEWHERE = Role.NOT_TRAINING | Role.NOT_VARIANT
+
+
+def _each(keys: str, roles: Role) -> dict[str, Role]:
+    return dict.fromkeys(keys.split(), roles)
+
+
+ROLES: Mapping[str, Role] = MappingProxyType(
+    {
+        # The stage: what it starts from, where it goes.
+        "base_model": Role.NOT_VARIANT | Role.ONE_STAGE | Role.PER_STAGE,
+        "lora_model_dir": Role.NOT_VARIANT | Role.ONE_STAGE | Role.PER_STAGE,
+        **_each("base_model_config tokenizer_config", Role.NOT_VARIANT | Role.PER_STAGE),
+        "output_dir": _ELSEWHERE | Role.ONE_STAGE | Role.LAST_STAGE,
+        "sftkey_after": Role.NOT_VARIANT | Role.ONE_STAGE,
+        **_each("sftkey_method sftkey_other_data chat_template", Role.ONE_STAGE),
+        "resume_from_checkpoint": Role.NOT_TRAINING | Role.PER_STAGE,
+        "auto_resume_from_checkpoints": Role.NOT_TRAINING,
+        # Training.
+        **_each("learning_rate lr_scheduler optimizer weight_decay num_epochs max_steps", Role.SHOWN),
+        **_each("sftkey_warmup_epochs micro_batch_size gradient_accumulation_steps sequence_len bf16", Role.SHOWN),
+        **_each("adapter lora_r lora_alpha sftkey_tags sftkey_segment_weights sftkey_segment_schedule", Role.SHOWN),
+        **_each("sftkey_context_grad seed", Role.SHOWN),
+        # Data.
+        "datasets": Role.NOT_VARIANT,
+        "dataset_prepared_path": _ELSEWHERE,
+        **_each("dataset_num_proc dataset_keep_in_memory dataloader_*", Role.NOT_TRAINING),
+        # Logging, saving, evaluating.
+        **_each("logging_steps save_* eval_*", _ELSEWHERE),
+        **_each("saves_per_epoch evals_per_epoch include_tkps use_tensorboard", Role.NOT_TRAINING),
+        **_each("wandb_* mlflow_* comet_* trackio_* hub_*", _ELSEWHERE | Role.PLACE),
+        **_each("use_wandb use_mlflow use_comet use_trackio", Role.NOT_TRAINING | Role.PLACE),
+        "hub_model_id": Role.ONE_STAGE | Role.LAST_STAGE,
+        # How it is launched and checked.
+        **_each("debug debug_text_only debug_num_examples prompter shard", Role.NOT_TRAINING | Role.COMMAND_LINE),
+        **_each("axolotl_config_path strict", _ELSEWHERE),
+        "ddp_timeout": Role.NOT_TRAINING,
+        "plugins": Role.NOT_VARIANT,
+    }
 )
+"""Every key with a role; ``wandb_*`` stands for all keys that begin with ``wandb_``. A key may match several lines."""
+
+LAYOUT: tuple[tuple[str, ...], ...] = (
+    ("base_model", "output_dir"),
+    (
+        "plugins",
+        "sftkey_requires",
+        "sftkey_method",
+        "sftkey_after",
+        "sftkey_warmup_epochs",
+        "chat_template",
+        "sftkey_*",
+    ),
+    ("datasets", "test_datasets", "dataset_prepared_path"),
+    ("adapter", "lora_*", "load_in_*"),
+    ("sequence_len", "micro_batch_size", "gradient_accumulation_steps", "num_epochs", "max_steps", "learning_rate"),
+    ("lr_scheduler", "optimizer", "weight_decay"),
+    ("bf16", "tf32", "gradient_checkpointing", "attn_implementation", "deepspeed"),
+)
+"""How a recipe is laid out: one group of keys after the other; what isn't listed comes last."""
+
+
+def matches(key: str, pattern: str) -> bool:
+    """Whether a line of `ROLES` or `LAYOUT` is about a key."""
+    return key.startswith(pattern[:-1]) if pattern.endswith("*") else key == pattern
+
+
+def has_role(key: str, role: Role) -> bool:
+    """Whether a recipe key has a role."""
+    return any(role in roles and matches(key, pattern) for pattern, roles in ROLES.items())
+
+
+def keys_with(role: Role) -> tuple[str, ...]:
+    """The keys of a role, in the order of `ROLES`."""
+    return tuple(pattern for pattern, roles in ROLES.items() if role in roles)
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON gives it back, so that settings compare equal after being written and read."""
+    """Convert a value to what JSON gives back, so that settings compare equal after being written and read."""
     if hasattr(value, "items"):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -49,7 +116,7 @@ def plain(value: Any) -> Any:
 
 
 def training_settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a recipe decides the weights that come out.
+    """Select the settings of a recipe that decide the trained weights.
 
     Args:
         recipe: The raw recipe, after `sftkey.stages.handover.start_from`.
@@ -57,12 +124,12 @@ def training_settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {
         str(key): plain(value)
         for key, value in recipe.items()
-        if value is not None and not str(key).startswith(_NOT_TRAINING_SETTINGS)
+        if value is not None and not has_role(str(key), Role.NOT_TRAINING)
     }
 
 
 def changed_settings(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The settings in which two runs differ, as ``key: earlier -> now``.
+    """List the settings in which two runs differ, as ``key: earlier -> now``.
 
     Args:
         earlier: `training_settings` as a marker or run file holds them.
@@ -77,7 +144,7 @@ def changed_settings(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list
 
 
 def _alike(one: Any, other: Any) -> bool:
-    """Whether two settings are the same, whoever parsed them: ``"1e-5"`` from a command line is ``1.0e-5`` in YAML."""
+    """Compare two settings across parsers: ``"1e-5"`` from a command line is ``1.0e-5`` in YAML."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):

@@ -26,6 +26,7 @@ from sftkey.datasets.base import ReasoningDataset
 from sftkey.datasets.registry import DATASETS, dataset
 from sftkey.recipes.catalogue import ShippedRecipe, deepspeed_settings
 from sftkey.recipes.memory import ARCHITECTURES, GIB, Architecture, estimate_memory
+from sftkey.recipes.settings import Role, has_role
 from sftkey.util.errors import UserError
 from sftkey.util.version import __version__
 
@@ -48,18 +49,6 @@ TITLES: Mapping[str, str] = {
 }
 
 _OUTPUT_DIR = re.compile(r"outputs/(?P<model>[^/]+)/(?P<dataset>[^/]+)/(?P<stage>[^/]+)")
-
-# What belongs to one stage of a chain: an override of these isn't passed on to the stage before.
-_OF_ONE_STAGE = (
-    "base_model",
-    "output_dir",
-    "sftkey_method",
-    "sftkey_after",
-    "sftkey_other_data",
-    "chat_template",
-    "hub_model_id",
-    "lora_model_dir",
-)
 
 
 @dataclass(frozen=True)
@@ -139,7 +128,7 @@ def write_recipe(
             overrides=[
                 override
                 for override, (key, _) in zip(overrides, changes, strict=True)
-                if key.split(".")[0] not in _OF_ONE_STAGE
+                if not has_role(key.split(".")[0], Role.ONE_STAGE)
             ],
             file_name=_before_name(str(named) if named else None, file_name, recipe, recipe.before, names),
             known_keys=known_keys,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sftkey.evaluation.results import Evaluation
 from sftkey.format.methods import METHODS, STRATEGIES
+from sftkey.recipes.settings import Role, has_role
 from sftkey.report.collect import Collection
 from sftkey.report.stages import Stage
 
@@ -32,11 +33,6 @@ ANSWER_ONLY = ", answer-only gradient"
 """Behind a strategy with a stage of ``sftkey_context_grad: false``: another method, with no figures in the paper."""
 
 _STAGE_NAMES = {"sft": "SFT", "sft-tag": "SFT-Tag", "key-tag": "Key-Tag", "key": "Key"}
-_NOT_A_VARIANT = (
-    "output_dir", "base_model", "lora_model_dir", "tokenizer_config", "sftkey_after", "datasets",
-    "dataset_prepared_path", "wandb", "mlflow", "comet", "trackio", "hub_", "plugins", "logging_steps", "save_",
-    "eval_", "strict", "axolotl_config",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -223,7 +219,7 @@ def _setting_names(group: list[Run]) -> list[str] | None:
     differing = sorted(
         key
         for key in set().union(*settings)
-        if not key.startswith(_NOT_A_VARIANT) and len({str(one.get(key)) for one in settings}) > 1
+        if not has_role(key, Role.NOT_VARIANT) and len({str(one.get(key)) for one in settings}) > 1
     )
     if not 1 <= len(differing) <= 2:
         return None

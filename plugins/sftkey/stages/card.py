@@ -17,6 +17,7 @@ import yaml
 
 from sftkey.format.methods import METHODS
 from sftkey.recipes.catalogue import strategy_of
+from sftkey.recipes.settings import Role, keys_with
 from sftkey.stages.marker import MARKER_FILE
 from sftkey.stages.stage import StageRecord, stage_chain
 from sftkey.util.files import write_text_atomically
@@ -27,28 +28,6 @@ CARD_FILE = "README.md"
 
 _BEGIN = "<!-- sftkey: this section is written again after each training and evaluation -->"
 _END = "<!-- end of sftkey's section -->"
-
-_SHOWN_SETTINGS = (
-    "learning_rate",
-    "lr_scheduler",
-    "optimizer",
-    "weight_decay",
-    "num_epochs",
-    "max_steps",
-    "sftkey_warmup_epochs",
-    "micro_batch_size",
-    "gradient_accumulation_steps",
-    "sequence_len",
-    "bf16",
-    "adapter",
-    "lora_r",
-    "lora_alpha",
-    "sftkey_tags",
-    "sftkey_segment_weights",
-    "sftkey_segment_schedule",
-    "sftkey_context_grad",
-    "seed",
-)
 
 
 @dataclass(frozen=True)
@@ -222,7 +201,7 @@ def _method_line(stage: CardStage) -> str:
 
 
 def _settings_table(stages: Sequence[CardStage]) -> str:
-    keys = [key for key in _SHOWN_SETTINGS if any(stage.config.get(key) is not None for stage in stages)]
+    keys = [key for key in keys_with(Role.SHOWN) if any(stage.config.get(key) is not None for stage in stages)]
     header = ["setting", *(stage.method for stage in stages)]
     return _table(header, [[f"`{key}`", *(stage.config.get(key, "-") for stage in stages)] for key in keys])
 

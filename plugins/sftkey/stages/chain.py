@@ -13,7 +13,7 @@ from typing import Any
 
 from sftkey.recipes.checks import check_recipe
 from sftkey.recipes.load import DEFAULT_OUTPUT_DIR, adds_tag_tokens, load_recipe, recipe_before
-from sftkey.recipes.settings import changed_settings, training_settings
+from sftkey.recipes.settings import Role, changed_settings, has_role, training_settings
 from sftkey.stages.handover import (
     check_agreement,
     data_identity,
@@ -23,18 +23,6 @@ from sftkey.stages.handover import (
 )
 from sftkey.stages.marker import checkpoints, read_marker, read_run
 from sftkey.util.errors import UserError
-
-OF_THE_LAST_STAGE = ("output_dir", "hub_model_id")
-"""Overrides that can't hold for two stages: they are meant for the recipe that was named."""
-
-AMBIGUOUS = (
-    "base_model",
-    "base_model_config",
-    "tokenizer_config",
-    "lora_model_dir",
-    "resume_from_checkpoint",
-)
-"""Overrides that would have to differ from stage to stage: a chain of several stages refuses them."""
 
 
 class State(enum.Enum):
@@ -112,7 +100,7 @@ def plan_chain(recipe: str | Path, overrides: Sequence[Override] = (), *, last_o
 
     Args:
         recipe: The recipe of the last stage.
-        overrides: Options from the command line. They hold for every stage, except `OF_THE_LAST_STAGE`.
+        overrides: Options from the command line. They hold for every stage, except those with `Role.LAST_STAGE`.
         last_only: Let all overrides hold for the last stage alone.
 
     Returns:
@@ -127,7 +115,7 @@ def plan_chain(recipe: str | Path, overrides: Sequence[Override] = (), *, last_o
     files = _files(Path(recipe))
     if len(files) > 1 and not last_only:
         for override in overrides:
-            if override.key in AMBIGUOUS:
+            if has_role(override.key, Role.PER_STAGE):
                 names = " and ".join(path.name for path in files)
                 raise UserError(
                     f"{override.arguments[0]}: {names} would each need another value; set {override.key} in the recipe, or "
@@ -135,7 +123,7 @@ def plan_chain(recipe: str | Path, overrides: Sequence[Override] = (), *, last_o
                 )
     configs, arguments = [], []
     for path in files:
-        here = [o for o in overrides if path == files[-1] or not (last_only or o.key in OF_THE_LAST_STAGE)]
+        here = [o for o in overrides if path == files[-1] or not (last_only or has_role(o.key, Role.LAST_STAGE))]
         config = {**load_recipe(path), "axolotl_config_path": str(path)}
         for override in here:
             _apply(override, config)

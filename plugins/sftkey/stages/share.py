@@ -18,6 +18,7 @@ import yaml
 from sftkey.datasets.registry import DATASETS
 from sftkey.format.methods import METHODS
 from sftkey.recipes.catalogue import deepspeed_settings, recipes_folder
+from sftkey.recipes.settings import LAYOUT, Role, has_role, keys_with, matches
 from sftkey.stages.card import (
     CARD_FILE,
     CardStage,
@@ -56,28 +57,6 @@ _WEIGHT_FILES = (
 """What loads a model. Not checkpoints, not optimizer states, no pickles."""
 
 _PACKAGES = ("sftkey", "axolotl", "torch", "transformers", "datasets")
-
-# How a recipe is laid out: one group of keys after the other; what isn't listed comes last.
-_GROUPS: tuple[tuple[str, ...], ...] = (
-    ("base_model", "output_dir"),
-    (
-        "plugins",
-        "sftkey_requires",
-        "sftkey_method",
-        "sftkey_after",
-        "sftkey_warmup_epochs",
-        "chat_template",
-        "sftkey_*",
-    ),
-    ("datasets", "test_datasets", "dataset_prepared_path"),
-    ("adapter", "lora_*", "load_in_*"),
-    ("sequence_len", "micro_batch_size", "gradient_accumulation_steps", "num_epochs", "max_steps", "learning_rate"),
-    ("lr_scheduler", "optimizer", "weight_decay"),
-    ("bf16", "tf32", "gradient_checkpointing", "attn_implementation", "deepspeed"),
-)
-
-# Where this run reported to: of no use to others, and theirs would go to the same place.
-_OWN_PLACES = ("wandb_", "mlflow_", "comet_", "trackio_", "hub_", "use_wandb", "use_mlflow", "use_comet", "use_trackio")
 
 
 @dataclass(frozen=True)
@@ -231,18 +210,14 @@ def _shared_place(own: str, name: str) -> str:
     return f"outputs/{Path(name).stem}"
 
 
-# What `axolotl train` adds to a recipe from its own options.
-_COMMAND_LINE = ("debug", "debug_text_only", "debug_num_examples", "prompter", "shard")
-
-
 def _leave_out(config: dict[str, Any], name: str, notes: list[str]) -> None:
     """Drop what only works here, and bring in what the recipe refers to."""
-    dropped = [key for key, value in config.items() if key.startswith(_OWN_PLACES) and value is not None]
+    dropped = [key for key, value in config.items() if has_role(key, Role.PLACE) and value is not None]
     prepared = str(config.get("dataset_prepared_path") or "")
     if prepared and is_local(prepared):
         dropped.append("dataset_prepared_path")
     empty = [key for key, value in config.items() if value is None]
-    for key in [*dropped, *empty, *_COMMAND_LINE]:
+    for key in [*dropped, *empty, *keys_with(Role.COMMAND_LINE)]:
         config.pop(key, None)
     if dropped:
         notes.append(f"{name}: left out as they belong to this machine or account: {', '.join(sorted(dropped))}")
@@ -272,10 +247,10 @@ def _recipe_text(stage: SharedStage) -> str:
     )
     left = dict(stage.config)
     groups = []
-    for names in _GROUPS:
+    for names in LAYOUT:
         group: dict[str, Any] = {}
         for name in names:
-            for key in [key for key in left if key == name or (name.endswith("*") and key.startswith(name[:-1]))]:
+            for key in [key for key in left if matches(key, name)]:
                 group[key] = left.pop(key)
         groups.append(group)
     groups.append(dict(sorted(left.items())))
