@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sftkey.evaluation.results import MAX_TEXT, shorten
+from sftkey.evaluation.results import MAX_TEXT
 from sftkey.report.collect import collect
 from sftkey.report.runs import Run, runs_of
 from sftkey.report.scores import matrix_of
 from sftkey.report.write import write_report
 from sftkey.util import sources
+from sftkey.util.text import shorten
 from support.output_roots import Outputs, write_json
 
 GOOD = [(1.0, 1.0), (0.0, 1.0), (1.0, 0.0)]
@@ -330,7 +331,7 @@ def test_files_are_bounded(outputs: Outputs, monkeypatch: pytest.MonkeyPatch) ->
     assert "lines that can't be used: 1 (line 2: longer than 50,000 bytes)" in notes_in(outputs.root)
     monkeypatch.setattr(sources, "MAX_JSON_BYTES", 10)
     assert results in {file.path for file in collect([outputs.root]).ledger.skipped}
-    text = shorten("a" * MAX_TEXT + "b" * MAX_TEXT)
+    text = shorten("a" * MAX_TEXT + "b" * MAX_TEXT, MAX_TEXT)
     assert len(text) < MAX_TEXT + 60
     assert f"{MAX_TEXT:,} characters left out" in text
 

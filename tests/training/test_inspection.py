@@ -17,9 +17,7 @@ from sftkey.training.inspection import (
     render_colour,
     render_plain,
     runs,
-    shorten,
     table,
-    visible,
 )
 from sftkey.training.tokenization import IGNORE_INDEX, TokenizedExample
 
@@ -157,27 +155,6 @@ def test_escape_sequences_of_the_data_are_defused() -> None:
     assert (
         re.sub(r"\x1b\[(1;32|2|0)m", "", render_colour(hostile, decode)) == "a\\x1b[2Jb\\x9bc\\r\\u202ed\\u2028e\\x07"
     )
-
-
-@given(st.text())
-def test_visible_text_has_no_control_characters(text: str) -> None:
-    shown = visible(text)
-    assert shown.replace("\n", "").replace("\t", "").isprintable()
-    if text.isprintable():
-        assert shown == text
-
-
-@given(st.text(max_size=200), st.integers(1, 60))
-def test_a_long_text_is_bounded_and_keeps_both_ends(text: str, shown: int) -> None:
-    short = shorten(text, shown)
-    if len(text) <= shown:
-        assert short == text
-    else:
-        head, note, tail = short.partition(f"\n[... {len(text) - shown:,} characters not shown ...]\n")
-        assert note
-        assert len(head) + len(tail) == shown
-        assert text.startswith(head)
-        assert text.endswith(tail)
 
 
 def test_memory_does_not_grow_with_the_number_of_rows() -> None:

@@ -10,6 +10,7 @@ import click
 
 from sftkey.evaluation.judge.client import JudgeMode, JudgeSettings
 from sftkey.evaluation.judge.later import NotJudgeable, TaskJudgement, TaskPlan, plan, rejudge
+from sftkey.util.text import table
 
 
 @click.command()
@@ -60,7 +61,7 @@ def _plan_table(plans: list[TaskPlan], mode: JudgeMode) -> str:
         )
         for p in plans
     ]
-    return _table([header, *rows])
+    return table([header, *rows])
 
 
 def _outcome_table(judgements: list[TaskJudgement]) -> str:
@@ -75,15 +76,4 @@ def _outcome_table(judgements: list[TaskJudgement]) -> str:
         )
         for done in judgements
     ]
-    return _table([header, *rows])
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
+    return table([header, *rows])

@@ -17,9 +17,9 @@ from sftkey.cli.run import (
     LauncherArguments,
     evaluation_options,
     evaluation_settings,
-    format_table,
     launcher_arguments,
 )
+from sftkey.util.text import table as text_table
 
 if TYPE_CHECKING:
     from sftkey.recipes.matrix import Cell
@@ -107,7 +107,7 @@ def matrix_command(
         return
     table = Table(_plan(cells, folder), Path(output_root) / LOGS_FOLDER, launch, settings)
     table.run()
-    click.echo(format_table(table.rows()))
+    click.echo(text_table(table.rows()))
     if table.failures:
         raise click.ClickException("\n".join([f"{len(table.failures)} of {len(cells)} cells failed:", *table.failures]))
 
@@ -156,7 +156,7 @@ def _describe(planned: Sequence[PlannedCell], launch: Launch, settings: Evaluati
             if settings is not None and not (stage.finished and is_evaluated(stage, settings)):
                 commands[shlex.join(evaluation_command(stage, settings))] = None
     return "\n".join(
-        [format_table(rows), "", f"{len(commands)} command{'s' if len(commands) != 1 else ''} to run:", *commands]
+        [text_table(rows), "", f"{len(commands)} command{'s' if len(commands) != 1 else ''} to run:", *commands]
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from sftkey.recipes.catalogue import recipe_table, shipped_recipes
+from sftkey.util.text import table
 
 
 @click.command("recipes")
@@ -13,7 +14,4 @@ def recipes_command() -> None:
 
     `axolotl sftkey recipe NAME > my.yml` writes one of them, for any model, data set and setting.
     """
-    rows = recipe_table(shipped_recipes())
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    click.echo(table(recipe_table(shipped_recipes())))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sftkey.util.text import table
+
 if TYPE_CHECKING:
     from sftkey.stages.chain import Override, Stage
     from sftkey.stages.evaluate import EvaluationSettings
@@ -228,7 +230,7 @@ def _run(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettings |
         ) from error
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(format_table(results_table(done)))
+    click.echo(table(results_table(done)))
 
 
 def _intention(stage: Stage) -> str:
@@ -256,18 +258,3 @@ def describe(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettin
             else:
                 lines.append(f"  eval    {shlex.join(evaluation_command(stage, settings))}")
     return "\n".join(lines)
-
-
-def format_table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Rows in columns; what looks like a figure stands to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    figures = [
-        all(row[column][:1].isdigit() or row[column] == "-" for row in rows[1:]) for column in range(len(widths))
-    ]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if figure else cell.ljust(width)
-            for cell, width, figure in zip(row, widths, figures, strict=True)
-        ).rstrip()
-        for row in rows
-    )

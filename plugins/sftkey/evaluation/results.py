@@ -20,6 +20,7 @@ import pandas as pd
 from sftkey.evaluation.verdicts import composite
 from sftkey.format.tags import FormatFailure
 from sftkey.util.sources import Ledger, UnreadableFile, number, read_json, read_json_lines
+from sftkey.util.text import shorten
 
 METRICS = ("score", "acc", "fmt")
 """Score, Acc and Fmt of section 4, in the order of the report."""
@@ -249,10 +250,10 @@ def _item(sample: Mapping[str, Any]) -> dict[str, Any] | None:
     return {
         "key": hashlib.blake2b(f"{question}\0{reference}".encode(), digest_size=16).hexdigest(),
         "doc_id": _string(sample.get("doc_id"))[:40],
-        "question": shorten(question),
-        "reference": shorten(reference),
-        "output": shorten(_first_text(sample.get("resps"))),
-        "extracted": shorten(_string(sample.get("extracted"))),
+        "question": shorten(question, MAX_TEXT),
+        "reference": shorten(reference, MAX_TEXT),
+        "output": shorten(_first_text(sample.get("resps")), MAX_TEXT),
+        "extracted": shorten(_string(sample.get("extracted")), MAX_TEXT),
         "extraction": _string(sample.get("extraction"))[:80],
         "failure": _failure(sample),
         "verdict": _string(sample.get("verdict"))[:40],
@@ -287,14 +288,6 @@ def _first_text(responses: Any) -> str:
     while isinstance(responses, list) and responses:
         responses = responses[0]
     return _string(responses)
-
-
-def shorten(text: str, limit: int = MAX_TEXT) -> str:
-    """A text of about `limit` characters at most: of a longer one the beginning, the end and how much is missing."""
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n[... {len(text) - 2 * half:,} characters left out ...]\n{text[-half:]}"
 
 
 def values_of(items: pd.DataFrame, metric: str) -> np.ndarray:

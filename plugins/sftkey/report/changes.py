@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from sftkey.evaluation.results import METRICS, Evaluation, shorten
+from sftkey.evaluation.results import METRICS, Evaluation
 from sftkey.report.runs import Run
+from sftkey.util.text import shorten
 
 KINDS: Mapping[str, str] = {
     "fixed": "wrong after Stage 1, right after Stage 2",

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 
 from sftkey.format.segments import Segment
 from sftkey.training.tokenization import IGNORE_INDEX, TokenizedExample
+from sftkey.util.text import shorten, visible
+from sftkey.util.text import table as text_table
 
 Decode = Callable[[list[int]], str]
 
@@ -144,7 +146,7 @@ def table(statistics: DatasetStatistics) -> str:
         ("tokens per epoch", f"{statistics.tokens:,}", ""),
         ("trained tokens", f"{statistics.trained:,}", _share(statistics.trained, statistics.tokens)),
     ]
-    sections = [_aligned(rows, "<>><"), _aligned(lengths, "<>>>"), _aligned(trained, "<>>")]
+    sections = [text_table(rows), text_table(lengths), text_table(trained)]
     if statistics.too_long:
         longest = _number(statistics.lengths["whole row"].quantile(1.0))
         sections.append(
@@ -183,7 +185,7 @@ def render_plain(example: TokenizedExample, decode: Decode, shown: int = SHOWN_C
         name = run.segment.name.lower().replace("_", " ")
         count = f"{len(run.tokens):,} token{'s' if len(run.tokens) != 1 else ''}"
         state = "trained" if run.trained else "not trained"
-        text = visible(shorten(decode(run.tokens), shown))
+        text = visible(shorten(decode(run.tokens), shown, "not shown"))
         blocks.append(
             "\n".join([f"{mark} [{name}: {count}, {state}]", *(f"{mark} | {line}" for line in text.split("\n"))])
         )
@@ -199,47 +201,16 @@ def render_colour(example: TokenizedExample, decode: Decode, shown: int = SHOWN_
         shown: As for `render_plain`.
     """
     return "".join(
-        _styled(visible(shorten(decode(run.tokens), shown)), TRAINED_STYLE if run.trained else CONTEXT_STYLE)
+        _styled(
+            visible(shorten(decode(run.tokens), shown, "not shown")), TRAINED_STYLE if run.trained else CONTEXT_STYLE
+        )
         for run in runs(example)
     )
-
-
-def visible(text: str) -> str:
-    r"""Text that is safe to print: all but printable characters, tabs and line breaks as escapes (``\x1b``).
-
-    Data can hold anything, a terminal's escape sequences included.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        character
-        if character.isprintable() or character in "\n\t"
-        else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
-
-
-def shorten(text: str, shown: int) -> str:
-    """`text`, or its beginning and its end with a note of what is left out where it is longer than `shown`."""
-    if len(text) <= shown:
-        return text
-    tail = shown // 3
-    head = shown - tail
-    return f"{text[:head]}\n[... {len(text) - shown:,} characters not shown ...]\n{text[len(text) - tail :]}"
 
 
 def _styled(text: str, style: str) -> str:
     # Line by line: pagers and log viewers forget a style at the end of the line.
     return "\n".join(f"{style}{line}{_RESET}" if line else "" for line in text.split("\n"))
-
-
-def _aligned(rows: Sequence[tuple[str, ...]], alignment: str) -> str:
-    """Columns side by side, each aligned to the left (``<``) or to the right (``>``)."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, alignment, widths, strict=True)).rstrip()
-        for row in rows
-    )
 
 
 def _share(part: int, whole: int) -> str:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from sftkey.evaluation.judge.cache import CachedVerdict, JudgeCache, cache_key
+from sftkey.util.text import shorten
 
 if TYPE_CHECKING:
     import openai
@@ -257,7 +258,7 @@ def judge_prompt(item: JudgeItem) -> str:
         if len(text) > MAX_ANSWER_CHARS:
             raise TooLong(f"the {name} has {len(text):,} characters, more than {MAX_ANSWER_CHARS:,}")
     values = {
-        "question": _shorten(item.question, MAX_QUESTION_CHARS),
+        "question": shorten(item.question, MAX_QUESTION_CHARS),
         "answer1": item.reference,
         "answer2": item.prediction,
     }
@@ -419,14 +420,7 @@ class _Panel:
         if key is not None:
             for form in {key, json.dumps(key)[1:-1], repr(key)[1:-1], quote(key, safe="")}:
                 text = text.replace(form, "[API key]")
-        return _shorten(text, _MAX_DETAIL_CHARS)
-
-
-def _shorten(text: str, limit: int) -> str:
-    if len(text) <= limit:
-        return text
-    head, tail = text[: limit * 2 // 3], text[-(limit // 3) :]
-    return f"{head}\n[... {len(text) - len(head) - len(tail):,} characters left out ...]\n{tail}"
+        return shorten(text, _MAX_DETAIL_CHARS)
 
 
 def _check_base_url(url: str) -> None:

@@ -1,0 +1,65 @@
+"""Text for a terminal: tables, long texts, unprintable characters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+Cell = str | int | float | None
+"""A value in a table: ``None`` is shown as ``-``, an integer with thousands separators, a float with four decimals."""
+
+_FIGURE = re.compile(r"$|-$|nan\b|[+-]?\d")
+
+
+def table(rows: Sequence[Sequence[Cell]]) -> str:
+    """Align rows in columns, figures to the right.
+
+    Args:
+        rows: At least one, all of one length. The first is the header; it doesn't decide how a column is aligned.
+    """
+    texts = [[_shown(cell) for cell in row] for row in rows]
+    columns = list(zip(*texts, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    sides = [">" if all(map(_FIGURE.match, column[1:])) else "<" for column in columns]
+    return "\n".join(
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
+        for row in texts
+    )
+
+
+def _shown(cell: Cell) -> str:
+    if cell is None:
+        return "-"
+    if isinstance(cell, float):
+        return f"{cell:.4f}"
+    return f"{cell:,}" if isinstance(cell, int) else cell
+
+
+def shorten(text: str, limit: int, gap: str = "left out") -> str:
+    """Cut a text that is longer than `limit` characters down to its first two thirds and last third of that.
+
+    Args:
+        text: The text.
+        limit: Characters that are kept.
+        gap: What to call the rest in the line that stands in its place.
+    """
+    if len(text) <= limit:
+        return text
+    tail = limit // 3
+    head = limit - tail
+    return f"{text[:head]}\n[... {len(text) - limit:,} characters {gap} ...]\n{text[len(text) - tail :]}"
+
+
+def visible(text: str) -> str:
+    r"""Make a text safe to print: all but printable characters, tabs and line breaks become escapes (``\x1b``).
+
+    Data can hold anything, a terminal's escape sequences included.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or character in "\n\t"
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
