@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftkey.evaluation.rules.answers import AnswerKind
+from sftkey.datasets.base import AnswerKind
 from sftkey.evaluation.rules.equivalence import compare
 from sftkey.evaluation.rules.formula_process import FORMULAS
 from sftkey.evaluation.verdicts import RuleVerdict

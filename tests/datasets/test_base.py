@@ -1,9 +1,15 @@
-"""The untagged form: its pieces and what they join to."""
+"""The untagged form: its pieces and what they join to; how a data set is asked."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sftkey.datasets import columns
+from sftkey.datasets.base import AnswerKind, ReasoningDataset
+from sftkey.datasets.gsm8k import GSM8K
 from sftkey.format.segments import Segment
 from sftkey.format.untagged import UntaggedForm
 
@@ -27,3 +33,28 @@ def test_empty_surroundings_make_no_pieces() -> None:
 def test_pieces_join_to_the_text(before: str, thinking: str, between: str, answer: str, after: str) -> None:
     pieces = UntaggedForm(before=before, between=between, after=after).render(thinking, answer)
     assert "".join(piece.text for piece in pieces) == before + thinking + between + answer + after
+
+
+ROW = {"question": "3 + 4?", "thinking": "I add.", "answer": "7"}
+
+
+def test_question_and_reference_follow_from_the_example_where_no_function_says_them() -> None:
+    own = ReasoningDataset("own", None, columns.to_example, UntaggedForm(between="="))
+    assert (own.question_of(ROW), own.reference_of(ROW)) == ("3 + 4?", "7")
+    named = replace(own, question=lambda row: "Q", reference=lambda row: "R")
+    assert (named.question_of(ROW), named.reference_of(ROW)) == ("Q", "R")
+
+
+def test_own_rows_with_renamed_columns_are_asked_by_them() -> None:
+    own = columns.with_columns({"question": "prompt"})
+    assert own.question_of({"prompt": "3 + 4?", "thinking": "I add.", "answer": "7"}) == "3 + 4?"
+
+
+def test_the_kind_of_own_rows_can_be_said_and_that_of_published_ones_is_known() -> None:
+    assert columns.ROWS.with_kind(None) is columns.ROWS
+    assert columns.ROWS.with_kind(AnswerKind.NUMBER) == replace(columns.ROWS, kind=AnswerKind.NUMBER)
+    with pytest.raises(ValueError, match="own rows have no options; their answers are number, maths or text"):
+        columns.ROWS.with_kind(AnswerKind.OPTION)
+    assert GSM8K.with_kind(AnswerKind.NUMBER) is GSM8K
+    with pytest.raises(ValueError, match="the answers of gsm8k are of the kind number"):
+        GSM8K.with_kind(AnswerKind.TEXT)

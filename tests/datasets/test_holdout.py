@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sftkey.datasets.cot_collection import COT_COLLECTION
-from sftkey.datasets.holdout import is_held_out, normalise
+from sftkey.datasets.holdout import is_held_out, problem_key
 from sftkey.datasets.openr1_math import OPENR1_MATH
 
 
@@ -60,7 +60,7 @@ def test_the_choice_never_changes():
         fraction = int(hashlib.sha256(letters.encode()).hexdigest()[:16], 16) / 2**64
         assert is_held_out(problem, min(1.0, fraction + 1e-9))
         assert not is_held_out(problem, max(0.0, fraction - 1e-9))
-    assert normalise("Straße ½") == "strasse12"
+    assert problem_key("Straße ½") == "strasse12"
 
 
 @given(st.text(), st.floats(0, 1), st.floats(0, 1))
@@ -73,8 +73,8 @@ def test_larger_shares_hold_out_more(problem, first, second):
 
 @given(st.text())
 def test_normalising_twice_changes_nothing_and_never_gives_an_empty_text_for_a_problem(problem):
-    once = normalise(problem)
-    assert normalise(once) == once
+    once = problem_key(problem)
+    assert problem_key(once) == once
     assert bool(once) == bool(problem)
 
 

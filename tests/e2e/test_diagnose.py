@@ -65,7 +65,7 @@ def predict_and_train(root: Path, kind: str, seed: int) -> Found:
     train(model, tokenizer, Stage(sft_tag, examples, epochs, 2e-3, seed, stage1_steps), settings)
 
     def is_right(index: int, output: str) -> bool:
-        return assess(output, data.test[index], data.benchmark, plain=False).rule_verdict is RuleVerdict.SAME
+        return assess(output, data.test[index], data.dataset, plain=False).rule_verdict is RuleVerdict.SAME
 
     held_out = usable_rows(data, tokenizer, sft_tag, DIAGNOSED, test=True)
     assert [row for row, _ in held_out] == data.test[:DIAGNOSED]
@@ -79,7 +79,7 @@ def predict_and_train(root: Path, kind: str, seed: int) -> Found:
         max_new_tokens=48,
         gradient_rows=32,
     )
-    others = Data(data.dataset, data.benchmark, data.train, data.test[DIAGNOSED:])
+    others = Data(data.dataset, data.dataset, data.train, data.test[DIAGNOSED:])
 
     def accuracy() -> float:
         return aggregate(evaluate(model, tokenizer, others, key_tag, TESTED, settings))["acc"][0]

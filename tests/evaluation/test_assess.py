@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sftkey.datasets.registry import DATASETS
-from sftkey.evaluation.assess import assess, benchmark
+from sftkey.datasets.registry import DATASETS, dataset
+from sftkey.evaluation.assess import assess
 from sftkey.evaluation.verdicts import RuleVerdict
 from sftkey.format.tags import FormatFailure
 
@@ -32,29 +32,29 @@ PLAIN = {
 }
 
 
-def test_every_data_set_has_a_benchmark():
-    assert all(benchmark(name).dataset.name == name for name in DATASETS)
+def test_every_data_set_has_a_dataset():
+    assert all(dataset(name).name == name and dataset(name).columns for name in DATASETS)
 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_right_answer_in_tags(name):
-    item = assess(f"<Thinking>well</Thinking><Answer>{RIGHT[name]}</Answer>", ROWS[name], benchmark(name), plain=False)
+    item = assess(f"<Thinking>well</Thinking><Answer>{RIGHT[name]}</Answer>", ROWS[name], dataset(name), plain=False)
     assert item.rule_verdict is RuleVerdict.SAME
     assert item.extraction == "answer block"
     assert item.format_failure is None
     assert item.thinking_valid
-    assert item.question == benchmark(name).question(ROWS[name])
+    assert item.question == dataset(name).question_of(ROWS[name])
 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_right_answer_in_the_untagged_form(name):
     output = PLAIN[name].format(RIGHT[name])
-    plain = assess(output, ROWS[name], benchmark(name), plain=True)
+    plain = assess(output, ROWS[name], dataset(name), plain=True)
     assert plain.rule_verdict is RuleVerdict.SAME
     assert plain.format_failure is None
     assert plain.thinking_valid
     # The same output is right, but not in the format, where tags are expected.
-    tagged = assess(output, ROWS[name], benchmark(name), plain=False)
+    tagged = assess(output, ROWS[name], dataset(name), plain=False)
     assert tagged.rule_verdict is RuleVerdict.SAME
     assert tagged.format_failure is FormatFailure.NO_THINKING
     assert not tagged.thinking_valid
@@ -62,7 +62,7 @@ def test_a_right_answer_in_the_untagged_form(name):
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_wrong_answer_in_the_right_format(name):
-    item = assess(f"<Thinking>well</Thinking><Answer>{WRONG[name]}</Answer>", ROWS[name], benchmark(name), plain=False)
+    item = assess(f"<Thinking>well</Thinking><Answer>{WRONG[name]}</Answer>", ROWS[name], dataset(name), plain=False)
     assert item.rule_verdict is not RuleVerdict.SAME
     assert item.format_failure is None
 
@@ -71,7 +71,7 @@ def test_a_wrong_answer_in_the_right_format(name):
 @pytest.mark.parametrize("output", ["", None, 7, "   "])
 def test_no_output_is_wrong_and_goes_to_no_judge(name, output):
     for plain in (False, True):
-        item = assess(output, ROWS[name], benchmark(name), plain=plain)
+        item = assess(output, ROWS[name], dataset(name), plain=plain)
         assert item.rule_verdict is RuleVerdict.DIFFERENT
         assert item.extracted is None
         assert item.format_failure is FormatFailure.NO_THINKING
@@ -79,7 +79,7 @@ def test_no_output_is_wrong_and_goes_to_no_judge(name, output):
 
 def test_an_answer_of_several_lines_is_well_formed_where_the_reference_has_several():
     row = {"source": "List two.", "target": "one\ntwo"}
-    item = assess("Well.\n[ANSWER] one\ntwo", row, benchmark("cot_collection"), plain=True)
+    item = assess("Well.\n[ANSWER] one\ntwo", row, dataset("cot_collection"), plain=True)
     assert item.format_failure is None
     assert item.rule_verdict is RuleVerdict.SAME
 
@@ -90,12 +90,12 @@ def test_an_answer_of_several_lines_is_well_formed_where_the_reference_has_sever
 def test_a_megabyte_of_output(name, unit):
     output = unit * ((1 << 20) // len(unit))
     for plain in (False, True):
-        item = assess(output, ROWS[name], benchmark(name), plain=plain)
+        item = assess(output, ROWS[name], dataset(name), plain=plain)
         assert item.rule_verdict is not RuleVerdict.SAME or "(A)" in unit
 
 
 @given(st.text(max_size=300))
 def test_any_output_is_assessed(output):
     for name in ("gsm8k", "openbookqa", "cot_collection"):
-        assess(output, ROWS[name], benchmark(name), plain=True)
-        assess(output, ROWS[name], benchmark(name), plain=False)
+        assess(output, ROWS[name], dataset(name), plain=True)
+        assess(output, ROWS[name], dataset(name), plain=False)

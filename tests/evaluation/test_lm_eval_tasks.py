@@ -10,8 +10,9 @@ import pytest
 pytest.importorskip("lm_eval")
 
 from datasets import Dataset
-from sftkey.datasets.holdout import is_held_out, normalise
+from sftkey.datasets.holdout import is_held_out, problem_key
 from sftkey.datasets.openr1_math import HELD_OUT_SHARE
+from sftkey.datasets.registry import dataset
 from sftkey.evaluation import lm_eval_tasks as harness
 from sftkey.evaluation.judge import decide as judging
 from sftkey.evaluation.judge.client import JudgeMode, JudgeSettings, JudgeVerdict
@@ -50,9 +51,11 @@ def test_held_out_rows_are_the_documents_each_problem_once(caplog):
 
 def test_no_document_can_have_been_trained_on():
     rows = openr1_rows(2_000)
-    documents = {normalise(problem) for problem in harness.documents(Dataset.from_list(rows), "openr1_math")["problem"]}
-    held_out = harness.benchmark("openr1_math").dataset.held_out
-    assert documents.isdisjoint(normalise(row["problem"]) for row in rows if not held_out(row))
+    documents = {
+        problem_key(problem) for problem in harness.documents(Dataset.from_list(rows), "openr1_math")["problem"]
+    }
+    held_out = dataset("openr1_math").held_out
+    assert documents.isdisjoint(problem_key(row["problem"]) for row in rows if not held_out(row))
 
 
 def test_rows_without_a_reference_are_left_out_and_counted(caplog):

@@ -13,10 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sftkey.datasets import columns, registry
-from sftkey.datasets.base import ReasoningDataset, make_example
-from sftkey.evaluation.assess import Benchmark
-from sftkey.evaluation.own_data import benchmark_of
-from sftkey.evaluation.rules.answers import AnswerKind
+from sftkey.datasets.base import AnswerKind, ReasoningDataset, make_example
 from sftkey.format.example import Example, SkippedRow
 from sftkey.format.methods import Method
 from sftkey.training.rows import RowTokenizer
@@ -35,8 +32,7 @@ class Data:
     """The rows of an experiment.
 
     Attributes:
-        dataset: How a row becomes an example.
-        benchmark: How an output is assessed.
+        dataset: How a row becomes an example, and how an output is assessed.
         train: Rows to train on.
         test: Rows that have a question and a reference, in the order of the file.
         left_out: Test rows that have none, by reason.
@@ -46,7 +42,6 @@ class Data:
     """
 
     dataset: ReasoningDataset
-    benchmark: Benchmark
     train: list[Row]
     test: list[Row]
     left_out: Counter[str] = field(default_factory=Counter)
@@ -92,13 +87,13 @@ def load_data(settings: Settings) -> Data:
             f"The rows have no fact1, so the model answers without a fact: the thinking of every row is {NO_FACT!r} and "
             "carries no information."
         )
-    data = Data(dataset, benchmark_of(dataset, kind), train, [], notes=notes)
+    data = Data(dataset.with_kind(kind), train, [], notes=notes)
     test = read_rows(settings.test_file)
     data.sha256 = {"train": _sha256(train), "test": _sha256(test)}
     for row in test:
         try:
-            data.benchmark.question(row)
-            data.benchmark.reference(row)
+            data.dataset.question_of(row)
+            data.dataset.reference_of(row)
         except SkippedRow as skipped:
             data.left_out[skipped.reason] += 1
         except KeyError as error:
@@ -153,7 +148,7 @@ def training_examples(data: Data, tokenizer: Any, method: Method, settings: Sett
 def test_prompts(data: Data, tokenizer: Any, method: Method, items: int) -> list[list[int]]:
     """The prompts of the first `items` test rows, as token ids."""
     tokenize = example_tokenizer(data, tokenizer, method)
-    return encode(tokenizer, [tokenize.prompt(data.benchmark.question(row)) for row in data.test[:items]])
+    return encode(tokenizer, [tokenize.prompt(data.dataset.question_of(row)) for row in data.test[:items]])
 
 
 def usable_rows(data: Data, tokenizer: Any, method: Method, limit: int, *, test: bool) -> list[tuple[Row, Example]]:

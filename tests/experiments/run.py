@@ -250,7 +250,7 @@ class Experiment:
             return None
 
         def is_right(index: int, output: str) -> bool:
-            return assess(output, held_out[index][0], self.data.benchmark, plain=False).rule_verdict is RuleVerdict.SAME
+            return assess(output, held_out[index][0], self.data.dataset, plain=False).rule_verdict is RuleVerdict.SAME
 
         found = diagnose(
             model,

@@ -39,7 +39,7 @@ def evaluate(model: Any, tokenizer: Any, data: Data, method: Method, items: int,
     )
     records = []
     for row, completion in zip(data.test[:items], completions, strict=True):
-        record = decide(assess(completion.text, row, data.benchmark, plain=not method.tagged))
+        record = decide(assess(completion.text, row, data.dataset, plain=not method.tagged))
         record |= {
             "output": completion.text[:OUTPUT_KEPT],
             "tokens": completion.tokens,

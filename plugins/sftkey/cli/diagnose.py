@@ -87,16 +87,15 @@ def diagnose_command(
     and with the reference thinking in its place: where it is wrong with both, the answer is to blame, which Stage 2
     trains; where it is wrong with its own only, the thinking is, which Stage 2 doesn't train. Rules only, no judge.
     """
+    from sftkey.datasets.base import AnswerKind
     from sftkey.evaluation.assess import assess
     from sftkey.evaluation.diagnosis import diagnose, report, verdict_text
-    from sftkey.evaluation.own_data import benchmark_of
-    from sftkey.evaluation.rules.answers import AnswerKind
     from sftkey.evaluation.verdicts import RuleVerdict
 
     cfg, tokenizer = _stage(stage1_output)
     held_out = _held_out(cfg, tokenizer, data, rows)
     try:
-        on = benchmark_of(held_out.tokenize.dataset, AnswerKind(answers) if answers else None)
+        on = held_out.tokenize.dataset.with_kind(AnswerKind(answers) if answers else None)
     except ValueError as error:
         raise UserError(f"--answers: {error}") from error
     if json_file is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 from sftkey.format.example import Example, SkippedRow
@@ -19,23 +20,37 @@ MISSING_FIELD = "missing field"
 Row = Mapping[str, Any]
 
 
+class AnswerKind(Enum):
+    """What the answers of a data set are: it decides how they are found and compared."""
+
+    NUMBER = "number"
+    MATHS = "maths"
+    OPTION = "option"
+    TEXT = "text"
+
+
 @dataclass(frozen=True, slots=True)
 class ReasoningDataset:
-    """One data set with reasoning and a final answer.
+    """One data set with reasoning and a final answer. The first four fields are needed, the others describe more.
 
     Attributes:
         name: Short name, as in ``--dataset`` and in task names.
         path: Where it is published (Hub repository), ``None`` for the user's own data.
         to_example: Turns a row as published into an `Example`, or raises `SkippedRow`.
         untagged: Its natural form, for the untagged methods.
+        title: The name that people and papers write; empty where it is `name`.
         config: Configuration name on the Hub.
         train_split: The split that is trained on.
         test_split: The split that is evaluated; ``None`` where a held-out part of the train split is.
         revision: The Hub revision, where it isn't the default one.
         held_out: For data without a test split, whether a row belongs to the evaluated part; never raises for a row
             that has the columns.
-        question: The ``question`` of `to_example` alone: for evaluation, on rows that may lack a thinking; ``None`` for
-            data that no task evaluates.
+        sequence_len: The ``sequence_len`` of its recipes, in tokens.
+        kind: What its answers are.
+        columns: The columns that evaluation reads; only these are logged with an item. Empty for all.
+        options: For multiple choice, the options of a row: letter -> text.
+        question: The ``question`` of `to_example` alone: for evaluation, on rows that may lack a thinking. ``None``
+            where `to_example` says it.
         reference: The ``answer`` of `to_example` alone, likewise. Both raise `SkippedRow` where there is none.
     """
 
@@ -43,13 +58,54 @@ class ReasoningDataset:
     path: str | None
     to_example: Callable[[Row], Example]
     untagged: UntaggedForm
+    title: str = ""
     config: str | None = None
     train_split: str = "train"
     test_split: str | None = "test"
     revision: str | None = None
     held_out: Callable[[Row], bool] | None = None
+    sequence_len: int = 2048
+    kind: AnswerKind = AnswerKind.TEXT
+    columns: tuple[str, ...] = ()
+    options: Callable[[Row], Mapping[str, str]] | None = None
     question: Callable[[Row], str] | None = None
     reference: Callable[[Row], str] | None = None
+
+    def question_of(self, row: Row) -> str:
+        """The question that a row asks.
+
+        Raises:
+            KeyError: The data has no such column.
+            SkippedRow: The row has no question.
+        """
+        return self.to_example(row).question if self.question is None else self.question(row)
+
+    def reference_of(self, row: Row) -> str:
+        """The reference answer of a row.
+
+        Raises:
+            KeyError: The data has no such column.
+            SkippedRow: The row has no answer.
+        """
+        return self.to_example(row).answer if self.reference is None else self.reference(row)
+
+    def with_kind(self, kind: AnswerKind | None) -> ReasoningDataset:
+        """The same data set with another kind of answers, for the user's own rows.
+
+        Args:
+            kind: What the answers are; ``None`` for what the data set says.
+
+        Raises:
+            ValueError: The data set is published, so its kind is known; or `kind` is multiple choice and there are no
+                options.
+        """
+        if kind in (None, self.kind):
+            return self
+        if self.path is not None:
+            raise ValueError(f"the answers of {self.name} are of the kind {self.kind.value}")
+        if kind is AnswerKind.OPTION and self.options is None:
+            raise ValueError("own rows have no options; their answers are number, maths or text")
+        return replace(self, kind=kind)
 
     def load(self, tokenizer: Any, cfg: Any, ds_cfg: Any) -> Any:
         """The function that Axolotl calls for ``type: sftkey.datasets.<name>``.

@@ -77,9 +77,13 @@ def with_columns(names: Mapping[str, str] | None) -> ReasoningDataset:
         path=None,
         to_example=partial(to_example, names=dict(names or {})),
         untagged=UntaggedForm(between="\nThe answer is ", after="."),
+        columns=() if names else ("question", "answer"),
         question=None if names else question,
         reference=None if names else reference,
     )
+
+
+ROWS = with_columns(None)
 
 
 def load(tokenizer: Any, cfg: Any, ds_cfg: Any) -> Any:

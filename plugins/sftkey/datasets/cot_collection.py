@@ -71,6 +71,7 @@ def held_out(row: Row) -> bool:
 
 COT_COLLECTION = ReasoningDataset(
     name="cot_collection",
+    title="CoT-Collection",
     path="kaist-ai/CoT-Collection",
     config="en",
     revision="refs/convert/parquet",
@@ -79,6 +80,7 @@ COT_COLLECTION = ReasoningDataset(
     question=question,
     reference=reference,
     held_out=held_out,
+    columns=("source", "target", "task", "type"),
     untagged=UntaggedForm(between="\n[ANSWER] "),
 )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from sftkey.datasets.base import NO_ANSWER, ReasoningDataset, Row, SkippedRow, make_example, required_text
+from sftkey.datasets.base import NO_ANSWER, AnswerKind, ReasoningDataset, Row, SkippedRow, make_example, required_text
 from sftkey.format.example import Example
 from sftkey.format.untagged import UntaggedForm
 
@@ -52,11 +52,15 @@ def _split(row: Row) -> tuple[str, str]:
 
 GSM8K = ReasoningDataset(
     name="gsm8k",
+    title="GSM8K",
     path="openai/gsm8k",
     config="main",
     to_example=to_example,
     question=question,
     reference=reference,
+    sequence_len=1024,
+    kind=AnswerKind.NUMBER,
+    columns=("question", "answer"),
     untagged=UntaggedForm(between=f"\n{_MARKER} "),
 )
 

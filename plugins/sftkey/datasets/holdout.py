@@ -1,4 +1,4 @@
-"""A fixed held-out set for data without a test split, chosen by a hash of the normalised problem.
+"""A fixed held-out set for data without a test split, chosen by a hash of the problem's text.
 
 Training data sets and evaluation tasks ask the same question about the same text, so no evaluated problem can have been
 trained on, whatever the order, the configuration or the version of the data; duplicates of a problem always agree.
@@ -12,7 +12,7 @@ import unicodedata
 _BUCKETS = 1 << 64
 
 
-def normalise(problem: str) -> str:
+def problem_key(problem: str) -> str:
     """What two spellings of the same problem have in common.
 
     Only letters and digits are kept, in Unicode's compatibility form and without case: copies of a problem differ in
@@ -42,5 +42,5 @@ def is_held_out(problem: str, share: float) -> bool:
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share must be between 0 and 1, found {share!r}")
-    digest = hashlib.sha256(normalise(problem).encode("utf-8", "surrogatepass")).digest()
+    digest = hashlib.sha256(problem_key(problem).encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") < share * _BUCKETS

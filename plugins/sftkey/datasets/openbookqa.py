@@ -13,6 +13,7 @@ from typing import Any
 from sftkey.datasets.base import (
     EMPTY_QUESTION,
     NO_ANSWER,
+    AnswerKind,
     ReasoningDataset,
     Row,
     SkippedRow,
@@ -94,11 +95,16 @@ def _texts(values: Any) -> list[str]:
 
 OPENBOOKQA = ReasoningDataset(
     name="openbookqa",
+    title="OpenBookQA",
     path="allenai/openbookqa",
     config="additional",
     to_example=to_example,
     question=question,
     reference=reference,
+    sequence_len=1024,
+    kind=AnswerKind.OPTION,
+    columns=("id", "question_stem", "choices", "answerKey"),
+    options=choices,
     untagged=UntaggedForm(between="\nThe answer is "),
 )
 

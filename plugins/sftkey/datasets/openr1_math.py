@@ -21,6 +21,7 @@ from typing import Any
 from sftkey.datasets.base import (
     EMPTY_QUESTION,
     NO_ANSWER,
+    AnswerKind,
     ReasoningDataset,
     Row,
     SkippedRow,
@@ -110,6 +111,7 @@ def _is_true(flags: Sequence[Any], position: int) -> bool:
 
 OPENR1_MATH = ReasoningDataset(
     name="openr1_math",
+    title="OpenR1-Math-220k",
     path="open-r1/OpenR1-Math-220k",
     config="default",
     test_split=None,
@@ -117,6 +119,9 @@ OPENR1_MATH = ReasoningDataset(
     question=question,
     reference=reference,
     held_out=held_out,
+    sequence_len=16384,  # its traces were generated up to 16k tokens
+    kind=AnswerKind.MATHS,
+    columns=("problem", "answer", "problem_type", "source", "uuid"),
     untagged=UntaggedForm(between="\n\nThe final answer is \\boxed{", after="}"),
 )
 

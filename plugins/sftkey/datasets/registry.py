@@ -1,30 +1,29 @@
-"""The data sets by name. A module is imported when its data set is asked for."""
+"""The data sets by name, and any other module's by its dotted path. A module is imported when its data set is asked for."""
 
 from __future__ import annotations
 
 import difflib
 from importlib import import_module
-from types import MappingProxyType
+from types import ModuleType
 
 from sftkey.datasets.base import ReasoningDataset
 from sftkey.util.errors import UserError
 
-DATASETS = MappingProxyType(
-    {
-        "gsm8k": "GSM8K",
-        "openr1_math": "OPENR1_MATH",
-        "openbookqa": "OPENBOOKQA",
-        "cot_collection": "COT_COLLECTION",
-    }
-)
-"""The paper's data sets (section 3): name, which is the module's, and the constant in it."""
+DATASETS = ("gsm8k", "openr1_math", "openbookqa", "cot_collection")
+"""The data sets that are shipped. A name is that of the module and of the `ReasoningDataset` in it."""
+
+PAPER = ("gsm8k", "openr1_math", "openbookqa", "cot_collection")
+"""The paper's data sets (section 3), in the order of its tables."""
 
 OWN_DATA = ("columns", "messages")
 """The modules for a user's own rows; a recipe says where those are."""
 
+TYPES = f"{__package__}."
+"""What a recipe's ``type:`` begins with for the modules of this package."""
+
 
 def dataset(name: str) -> ReasoningDataset:
-    """Look a published data set up.
+    """Look a shipped data set up.
 
     Args:
         name: One of `DATASETS`.
@@ -34,11 +33,50 @@ def dataset(name: str) -> ReasoningDataset:
     """
     if name not in DATASETS:
         nearest = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.0)
-        own = " or ".join(f"{__package__}.{module}" for module in OWN_DATA)
+        own = " or ".join(f"{TYPES}{module}" for module in OWN_DATA)
         raise UserError(
             f"unknown data set {name!r}; did you mean {nearest[0]!r}? There are {', '.join(DATASETS)}; for own rows "
             f"write a recipe with type: {own}"
         )
-    module = import_module(f"{__package__}.{name}")
-    found: ReasoningDataset = getattr(module, DATASETS[name])
-    return found
+    return _in_module(import_module(TYPES + name))
+
+
+def find_dataset(name: str) -> ReasoningDataset:
+    """The data set of a name or of a dotted module, of this package or of another one.
+
+    A dotted module is imported, which runs code of the user's own environment, exactly as Axolotl's ``type:`` does.
+    Never call this with what a marker or a results file says: it may be a stranger's.
+
+    Args:
+        name: One of `DATASETS` and `OWN_DATA`, or a module such as ``my_lab.svamp`` that has a `ReasoningDataset` and
+            ``load``, the function that Axolotl calls.
+
+    Raises:
+        UserError: There is no such module, it can't be imported, or it holds no data set.
+    """
+    module = name.removeprefix(TYPES)
+    if "." not in module:
+        return _in_module(import_module(TYPES + module)) if module in OWN_DATA else dataset(module)
+    try:
+        imported = import_module(module)
+    except Exception as error:  # whatever the module's own code raises
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise UserError(
+            f"{module!r} can't be imported ({reason}); install its package, or name its folder in PYTHONPATH"
+        ) from error
+    return _in_module(imported)
+
+
+def _in_module(module: ModuleType) -> ReasoningDataset:
+    """The data set that the module's ``load`` belongs to, or else the only one in the module."""
+    load = getattr(module, "load", None)
+    owner = getattr(load, "__self__", None)
+    if isinstance(owner, ReasoningDataset):
+        return owner
+    found = {id(value): value for value in vars(module).values() if isinstance(value, ReasoningDataset)}
+    if callable(load) and len(found) == 1:
+        return next(iter(found.values()))
+    raise UserError(
+        f"{module.__name__!r} has {len(found) or 'no'} ReasoningDataset and {'a' if callable(load) else 'no'} `load`; a "
+        "module of a data set ends with `load = MY_DATA.load`, where MY_DATA is its ReasoningDataset"
+    )

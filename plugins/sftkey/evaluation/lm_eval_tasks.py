@@ -11,9 +11,10 @@ import lm_eval.evaluator
 from lm_eval.api.filter import Filter
 from lm_eval.api.task import ConfigurableTask
 
-from sftkey.datasets.base import Row
-from sftkey.datasets.holdout import normalise
-from sftkey.evaluation.assess import Benchmark, assess, benchmark
+from sftkey.datasets.base import ReasoningDataset, Row
+from sftkey.datasets.holdout import problem_key
+from sftkey.datasets.registry import find_dataset
+from sftkey.evaluation.assess import assess
 from sftkey.evaluation.judge.client import JudgeSettings
 from sftkey.evaluation.judge.decide import judged
 from sftkey.evaluation.verdicts import DecidedBy, Record, RuleVerdict, scores
@@ -86,7 +87,7 @@ def documents(docs: Any, dataset: str) -> Any:
 
     Args:
         docs: A split, as ``datasets.Dataset``.
-        dataset: Name of the benchmark.
+        dataset: What `find_dataset` knows it by.
 
     Returns:
         The chosen rows with the columns that evaluation needs. Rows without question or reference are left out, counted
@@ -95,11 +96,12 @@ def documents(docs: Any, dataset: str) -> Any:
     Raises:
         ValueError: No row is left.
     """
-    on = benchmark(dataset)
+    on = find_dataset(dataset)
     published = len(docs)
-    docs = docs.select_columns([column for column in on.columns if column in docs.column_names])
-    if on.dataset.held_out is not None:
-        docs = docs.filter(on.dataset.held_out, desc=f"{dataset}: held-out rows")
+    if on.columns:
+        docs = docs.select_columns([column for column in on.columns if column in docs.column_names])
+    if on.held_out is not None:
+        docs = docs.filter(on.held_out, desc=f"{dataset}: held-out rows")
     chosen, left_out = _choose(docs, on)
     if not chosen:
         raise ValueError(
@@ -112,19 +114,19 @@ def documents(docs: Any, dataset: str) -> Any:
     return docs.select(chosen)
 
 
-def _choose(docs: Iterable[Row], on: Benchmark) -> tuple[list[int], Counter[str]]:
+def _choose(docs: Iterable[Row], on: ReasoningDataset) -> tuple[list[int], Counter[str]]:
     chosen: list[int] = []
     left_out: Counter[str] = Counter()
     seen: set[str] = set()
     for index, row in enumerate(docs):
         try:
-            question = on.question(row)
-            on.reference(row)
+            question = on.question_of(row)
+            on.reference_of(row)
         except SkippedRow as skipped:
             left_out[skipped.reason] += 1
             continue
-        if on.dataset.held_out is not None:
-            problem = normalise(question)
+        if on.held_out is not None:
+            problem = problem_key(question)
             if problem in seen:
                 left_out["duplicate"] += 1
                 continue
@@ -157,7 +159,7 @@ class Verdicts(Filter):
         """Take the filter's settings from the YAML file.
 
         Args:
-            dataset: Name of the benchmark.
+            dataset: What `find_dataset` knows it by.
             plain: Whether the expected format is the data set's untagged form.
             **kwargs: For lm-eval.
         """
@@ -175,7 +177,7 @@ class Verdicts(Filter):
         Returns:
             One answer for each document, in their order.
         """
-        on = benchmark(self.dataset)
+        on = find_dataset(self.dataset)
         items = [
             assess(outputs[0] if outputs else None, row, on, plain=self.plain)
             for outputs, row in zip(resps, docs, strict=True)

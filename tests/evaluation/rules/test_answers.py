@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sftkey.datasets.base import AnswerKind
 from sftkey.datasets.cot_collection import COT_COLLECTION
 from sftkey.datasets.gsm8k import GSM8K
 from sftkey.datasets.openbookqa import OPENBOOKQA
 from sftkey.datasets.openr1_math import OPENR1_MATH
-from sftkey.evaluation.rules.answers import AnswerKind, extract, last_boxed
+from sftkey.evaluation.rules.answers import extract, last_boxed
 from sftkey.evaluation.rules.limits import MAX_ANSWER
 
 FORMS = {

@@ -7,7 +7,7 @@ import threading
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sftkey.evaluation.rules.answers import AnswerKind
+from sftkey.datasets.base import AnswerKind
 from sftkey.evaluation.rules.equivalence import Comparison, compare
 from sftkey.evaluation.rules.limits import MAX_ANSWER, MAX_FORMULA, MAX_NESTING
 from sftkey.evaluation.verdicts import RuleVerdict

@@ -10,23 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 
+from sftkey.datasets.base import AnswerKind
 from sftkey.evaluation.rules import options as multiple_choice
 from sftkey.evaluation.rules.limits import MAX_ANSWER
 from sftkey.evaluation.rules.text import normalise
 from sftkey.format import tags
 from sftkey.format.untagged import UntaggedForm
-
-
-class AnswerKind(Enum):
-    """What the answers of a data set are, which decides how they are found and compared."""
-
-    NUMBER = "number"
-    MATHS = "maths"
-    OPTION = "option"
-    TEXT = "text"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sftkey.datasets.base import AnswerKind
 from sftkey.evaluation.rules import options as multiple_choice
 from sftkey.evaluation.rules import quantities
 from sftkey.evaluation.rules import text as free_text
-from sftkey.evaluation.rules.answers import AnswerKind, last_boxed
+from sftkey.evaluation.rules.answers import last_boxed
 from sftkey.evaluation.rules.formula_process import FORMULAS
 from sftkey.evaluation.rules.limits import MAX_ANSWER, OverLimit
 from sftkey.evaluation.verdicts import RuleVerdict
