@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -124,7 +124,7 @@ def recipes_by_model() -> dict[str, dict[str, ShippedRecipe]]:
     return found
 
 
-def _known(name: str, names: Mapping[str, object], what: str) -> str:
+def _known(name: str, names: Collection[str], what: str) -> str:
     if name not in names:
         nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
         raise UserError(f"unknown {what} {name!r}; did you mean {nearest[0]!r}? There are {', '.join(names)}")
