@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sftkey.evaluation.results import MAX_TEXT
+from sftkey.evaluation.samples import MAX_TEXT
 from sftkey.report.collect import collect
 from sftkey.report.runs import Run, runs_of
 from sftkey.report.scores import matrix_of

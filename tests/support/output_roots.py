@@ -116,7 +116,9 @@ class Outputs:
         name = str(model)
         folder = self.root / (where or "evaluations") / name.replace("/", "__")
         acc, fmt = (sum(values) / len(outcomes) for values in zip(*outcomes, strict=True))
-        metrics = {"acc,none": acc, "fmt,none": fmt, "score,none": 0.7 * acc + 0.3 * fmt}
+        metrics = {"acc,none": acc, "fmt,none": fmt, "score,none": 0.7 * acc + 0.3 * fmt, "judged,none": 0.0}
+        if judge_mode != "off":
+            metrics["judge_unresolved,none"] = 0.0
         results = folder / f"results_{date}.json"
         content = (
             json.loads(results.read_text()) if results.exists() else {"results": {}, "n-samples": {}, "versions": {}}

@@ -57,6 +57,8 @@ def collect(roots: Sequence[Path]) -> Collection:
     for path in results:
         try:
             evaluations = read_evaluations(path, collection.ledger)
+            for evaluation in evaluations:
+                _ = evaluation.items  # now, so that the ledger is complete
         except OSError as error:  # a folder that may be listed but not entered
             collection.ledger.skip(path, "results", f"can't be read: {error.strerror or error}")
             continue

@@ -10,7 +10,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from sftkey.evaluation.results import METRICS, Evaluation, values_of
+from sftkey.evaluation.results import METRICS, Evaluation
+from sftkey.evaluation.samples import values_of
 from sftkey.evaluation.statistics import (
     SIGNIFICANT,
     Interval,
