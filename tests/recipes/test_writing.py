@@ -146,6 +146,24 @@ def test_what_cannot_be_set(overrides: list[str], message: str) -> None:
         write("qwen3_8b_sft", *overrides)
 
 
+def test_a_comment_stays_while_it_holds() -> None:
+    rate, batch = "# The paper trains all weights, at 5.0e-6;", "# 32 sequences per device, as in the paper"
+    text = write("qwen3_8b_lora_stage1", "seed=7").text
+    assert f"{rate} an adapter needs a larger rate. This one was not tuned.\nlearning_rate: 1.0e-4\n" in text
+    assert batch in text
+    text = write("qwen3_8b_lora_stage1", "learning_rate=2e-4", "gradient_accumulation_steps=1").text
+    assert rate not in text
+    assert batch not in text
+    # The recipe that is shipped is another object.
+    assert "learning_rate: 1.0e-4" in write("qwen3_8b_lora_stage1").text
+
+
+def test_a_line_break_in_an_override_is_no_key() -> None:
+    config = write("smollm2_135m_stage1", "notes='a\n\n  b'").config
+    assert config["notes"] == "a\nb"
+    assert config["seed"] == 42
+
+
 def test_the_demo_keeps_its_data() -> None:
     for options in ({"dataset_name": "gsm8k"}, {"model_id": "x/y"}, {"output_root": "x"}):
         with pytest.raises(UserError, match="demo_stage1"):

@@ -17,8 +17,10 @@ in a micro-batch, hidden width H, L layers, vocabulary V::
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -217,3 +219,63 @@ def _states(architecture: Architecture, recipe: Mapping[str, Any], gpus: int, ze
     weights, gradients, optimizer = 2, 2, 12
     shared = optimizer + (gradients if zero_stage >= 2 else 0) + (weights if zero_stage >= 3 else 0)
     return (16 - shared) * parameters + shared * parameters / gpus
+
+
+@dataclass(frozen=True)
+class MemoryNote:
+    """What a recipe needs on each GPU that it is written for, as far as that is known.
+
+    Attributes:
+        text: For the user; ``None`` for a recipe that is written for no GPU.
+        fits: Whether it is known to fit.
+        too_large: The peak in GiB where that is more than the GPU has.
+    """
+
+    text: str | None = None
+    fits: bool = False
+    too_large: float | None = None
+
+
+def memory_note(
+    model: str, recipe: Mapping[str, Any], *, gpus: int | None, gigabytes: int | None, zero_stage: int
+) -> MemoryNote:
+    """Say whether a recipe fits its GPUs, and if not, what to change.
+
+    Args:
+        model: The base model: one of `ARCHITECTURES`, or a folder with a ``config.json``.
+        recipe: The recipe.
+        gpus: Number of GPUs that it is written for.
+        gigabytes: The memory of each, in GB.
+        zero_stage: DeepSpeed's ZeRO stage; 0 without.
+    """
+    if gpus is None or gigabytes is None:
+        return MemoryNote()
+    shape = _architecture(model)
+    if shape is None:
+        return MemoryNote(f"memory: the shape of {model} isn't known here, so nothing says whether it fits")
+    try:
+        peak = estimate_memory(shape, recipe, gpus=gpus, zero_stage=zero_stage).peak / GIB
+    except (KeyError, TypeError, ValueError) as error:
+        return MemoryNote(f"memory: no estimate ({error})")
+    place = f"each of {gpus} GPUs" if gpus > 1 else "one GPU"
+    note = f"memory: at most about {peak:.0f} GiB on {place} (an estimate)"
+    has = gigabytes * 10**9 / GIB
+    if peak <= has:
+        return MemoryNote(note, fits=True)
+    means = ["lower micro_batch_size"] if int(recipe.get("micro_batch_size") or 1) > 1 else []
+    means.append("lower sequence_len")
+    if recipe.get("adapter") and not recipe.get("load_in_4bit"):
+        smaller = {**recipe, "adapter": "qlora", "load_in_4bit": True}
+        four_bits = estimate_memory(shape, smaller, gpus=gpus, zero_stage=zero_stage).peak / GIB
+        if four_bits <= has:
+            means.append(f"set adapter=qlora load_in_4bit=true (about {four_bits:.0f} GiB)")
+    return MemoryNote(f"{note}: more than {gigabytes} GB; {', or '.join(means)}", too_large=peak)
+
+
+def _architecture(model: str) -> Architecture | None:
+    if model in ARCHITECTURES:
+        return ARCHITECTURES[model]
+    try:
+        return Architecture.from_config(json.loads((Path(model) / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -71,28 +71,9 @@ ROLES: Mapping[str, Role] = MappingProxyType(
 )
 """Every key with a role; ``wandb_*`` stands for all keys that begin with ``wandb_``. A key may match several lines."""
 
-LAYOUT: tuple[tuple[str, ...], ...] = (
-    ("base_model", "output_dir"),
-    (
-        "plugins",
-        "sftkey_requires",
-        "sftkey_method",
-        "sftkey_after",
-        "sftkey_warmup_epochs",
-        "chat_template",
-        "sftkey_*",
-    ),
-    ("datasets", "test_datasets", "dataset_prepared_path"),
-    ("adapter", "lora_*", "load_in_*"),
-    ("sequence_len", "micro_batch_size", "gradient_accumulation_steps", "num_epochs", "max_steps", "learning_rate"),
-    ("lr_scheduler", "optimizer", "weight_decay"),
-    ("bf16", "tf32", "gradient_checkpointing", "attn_implementation", "deepspeed"),
-)
-"""How a recipe is laid out: one group of keys after the other; what isn't listed comes last."""
-
 
 def matches(key: str, pattern: str) -> bool:
-    """Whether a line of `ROLES` or `LAYOUT` is about a key."""
+    """Whether a pattern, such as a line of `ROLES`, is about a key."""
     return key.startswith(pattern[:-1]) if pattern.endswith("*") else key == pattern
 
 

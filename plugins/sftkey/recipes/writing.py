@@ -1,31 +1,27 @@
-"""Writes a shipped recipe for another model, data set, place or setting, with its comments kept.
+"""Write a shipped recipe for another model, data set, place or setting, with its comments.
 
-What is written stands alone: the DeepSpeed settings are in it, and a second stage names a first stage that is written
+A written recipe stands alone: the DeepSpeed settings are in it, and a second stage names a first stage that is written
 with it (or can be, by the command in the notes), never a file of the installation.
 """
 
 from __future__ import annotations
 
-import difflib
-import io
-import json
+import copy
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.representer import RoundTripRepresenter
-from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from sftkey.datasets.base import ReasoningDataset
 from sftkey.datasets.registry import DATASETS, dataset
 from sftkey.recipes.catalogue import ShippedRecipe, deepspeed_settings
-from sftkey.recipes.memory import ARCHITECTURES, GIB, Architecture, estimate_memory
+from sftkey.recipes.layout import recipe_text
+from sftkey.recipes.load import zero_stage
+from sftkey.recipes.memory import memory_note
+from sftkey.recipes.overrides import parse_override, set_key
 from sftkey.recipes.settings import Role, has_role
 from sftkey.util.errors import UserError
 from sftkey.util.version import __version__
@@ -49,6 +45,8 @@ TITLES: Mapping[str, str] = {
 }
 
 _OUTPUT_DIR = re.compile(r"outputs/(?P<model>[^/]+)/(?P<dataset>[^/]+)/(?P<stage>[^/]+)")
+
+_PUBLISHED = ("path", "name", "split", "revision")
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def write_recipe(
     Raises:
         UserError: An override isn't of that form, its key is unknown, or the recipe isn't made for other models or data.
     """
-    changes = [_parse_override(override) for override in overrides]
+    changes = [parse_override(override) for override in overrides]
     options = [
         *(("--dataset", dataset_name) if dataset_name else ()),
         *(("--model-id", model_id) if model_id else ()),
@@ -114,7 +112,7 @@ def write_recipe(
     ]
     command = shlex.join(["axolotl", "sftkey", "recipe", recipe.name, *options, *overrides])
 
-    document = _yaml().load(recipe.text)
+    document: dict[str, Any] = copy.deepcopy(dict(recipe.config))
     names = _names(recipe, dataset_name, model_id)
     own_name = file_name or _file_name(recipe, names)
     before = None
@@ -145,20 +143,33 @@ def write_recipe(
     if dataset_name:
         notes += _change_dataset(document, dataset(dataset_name), recipe.dataset)
     if document.get("deepspeed"):
-        settings = deepspeed_settings(document["deepspeed"], recipe.path.parent)
-        _keep_comment_after(document, "deepspeed", _commented(settings))
+        document["deepspeed"] = deepspeed_settings(document["deepspeed"], recipe.path.parent)
     for key, value in changes:
-        _override(document, key, value, known_keys)
-    memory = _memory(recipe, document, model_id)
-    notes += [memory.note] if memory.note else []
-    body = _body(document)
+        set_key(document, key, value, known_keys)
+    memory = memory_note(
+        model_id or recipe.model,
+        document,
+        gpus=recipe.gpus,
+        gigabytes=recipe.gpu_gigabytes,
+        zero_stage=zero_stage({"deepspeed": deepspeed_settings(document.get("deepspeed"), recipe.path.parent)}) or 0,
+    )
+    notes += [memory.text] if memory.text else []
+    comments = _comments(recipe, {key.partition(".")[0] for key, _ in changes})
     if memory.too_large is not None:
-        body = body.replace(f" in micro-batches that fit {recipe.gpu_gigabytes} GB.", " in micro-batches.", 1)
-    text = _header(recipe, names, file_name or "<this file>", command, before, memory.too_large) + body
-    config = yaml.safe_load(text)
-    if config != _plain(document):
-        raise AssertionError(f"{recipe.name} did not survive being written; its text would be read as {config}")
-    return WrittenRecipe(own_name, text, config, tuple(notes), before, command, memory.note, memory.fits)
+        fits = f" in micro-batches that fit {recipe.gpu_gigabytes} GB."
+        comments = {key: comment.replace(fits, " in micro-batches.") for key, comment in comments.items()}
+    header = _header(recipe, names, file_name or "<this file>", command, before, memory.too_large)
+    text = recipe_text(document, header, comments)
+    return WrittenRecipe(own_name, text, yaml.safe_load(text), tuple(notes), before, command, memory.text, memory.fits)
+
+
+def _comments(recipe: ShippedRecipe, overridden: set[str]) -> dict[str, str]:
+    """The comments of a shipped recipe by key, without those of keys that say something else now."""
+    if overridden & {"micro_batch_size", "gradient_accumulation_steps"}:
+        overridden = {*overridden, "micro_batch_size"}
+    _, _, body = recipe.text.partition("\nbase_model:")
+    found = re.findall(r"^((?:#.*\n)+)(\w+):", body, re.MULTILINE)
+    return {key: comment for comment, key in found if key not in overridden}
 
 
 def model_slug(model_id: str) -> str:
@@ -217,16 +228,6 @@ def _before_name(
     return f"{stem}{dot}{suffix}"
 
 
-def _parse_override(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
-        raise UserError(f"{text!r} is not of the form key=value, such as num_epochs=1 or datasets.0.split=train[:100]")
-    try:
-        return key, YAML(typ="safe", pure=True).load(value) if value else None
-    except Exception as error:
-        raise UserError(f"{key}: {value!r} is not a YAML value: {str(error).splitlines()[0]}") from error
-
-
 def _move(document: Any, recipe: ShippedRecipe, names: _Names, output_root: str | None) -> None:
     if names.fixed:
         if output_root:
@@ -237,20 +238,14 @@ def _move(document: Any, recipe: ShippedRecipe, names: _Names, output_root: str 
     document["dataset_prepared_path"] = f"{root}/prepared"
 
 
-def _change_dataset(document: Any, new: ReasoningDataset, old: str) -> list[str]:
-    entry = document["datasets"][0]
-    for key, value in (
-        ("path", new.path),
-        ("name", new.config),
-        ("split", new.train_split),
-        ("revision", new.revision),
-    ):
-        if value is not None:
-            entry[key] = value
-        else:
-            entry.pop(key, None)
-    entry.move_to_end("type")
-    entry["type"] = f"sftkey.datasets.{new.name}"
+def _change_dataset(document: dict[str, Any], new: ReasoningDataset, old: str) -> list[str]:
+    entry = {key: value for key, value in document["datasets"][0].items() if key not in _PUBLISHED}
+    published = dict(zip(_PUBLISHED, (new.path, new.config, new.train_split, new.revision), strict=True))
+    document["datasets"][0] = {
+        **{key: value for key, value in published.items() if value is not None},
+        **entry,
+        "type": f"sftkey.datasets.{new.name}",
+    }
     if new.name == old:
         return []
     length, was = SEQUENCE_LENGTHS[new.name], int(document["sequence_len"])
@@ -259,7 +254,7 @@ def _change_dataset(document: Any, new: ReasoningDataset, old: str) -> list[str]
     document["micro_batch_size"] = micro
     document["gradient_accumulation_steps"] = SEQUENCES_PER_DEVICE // micro
     notes = []
-    if new.name in ("openr1_math", "cot_collection"):
+    if new.test_split is None:
         notes.append(
             f"{TITLES[new.name]} has no test split: the rows that {'sftkey_' + new.name} evaluates are left out of training"
         )
@@ -270,158 +265,6 @@ def _change_dataset(document: Any, new: ReasoningDataset, old: str) -> list[str]
     return notes
 
 
-def _override(document: Any, path: str, value: Any, known_keys: Callable[[], set[str]] | None) -> None:
-    keys = path.split(".")
-    if keys[0] not in document and known_keys is not None:
-        known = known_keys()
-        if keys[0] not in known:
-            nearest = difflib.get_close_matches(keys[0], known, n=1, cutoff=0.0)
-            raise UserError(f"{keys[0]}: no key of Axolotl or of this plugin; did you mean {nearest[0]!r}?")
-    place = document
-    for done, key in enumerate(keys[:-1]):
-        place = _step(place, key, ".".join(keys[: done + 1]), document)
-    last: Any = keys[-1]
-    if isinstance(place, list):
-        _step(place, last, path, document)
-        last = int(last)
-    elif not isinstance(place, dict):
-        raise UserError(f"{path}: {'.'.join(keys[:-1])} is {place!r}, which has no keys")
-    new = _quoted(value)
-    if isinstance(place, CommentedMap):
-        _keep_comment_after(place, last, new)
-    else:
-        place[last] = new
-
-
-def _step(place: Any, key: str, path: str, document: Any) -> Any:
-    if isinstance(place, list):
-        if not key.isdigit() or int(key) >= len(place):
-            raise UserError(f"{path}: the list has the entries 0 to {len(place) - 1}")
-        return place[int(key)]
-    if isinstance(place, dict):
-        if key not in place:
-            place[key] = CommentedMap()
-        return place[key]
-    raise UserError(f"{path}: {place!r} has no keys")
-
-
-def _keep_comment_after(document: CommentedMap, key: str, value: Any) -> None:
-    """Set a key without losing the empty line or comment that follows it.
-
-    What follows a nested value is kept with the value's last line: it has to move to where the new value ends.
-    """
-    following = _take_following(document, key)
-    document[key] = value
-    if following is not None:
-        _put_following(document, key, following)
-
-
-def _take_following(document: CommentedMap, key: Any) -> Any:
-    if key not in document:
-        return None
-    own = document.ca.items.get(key)
-    if own is not None and len(own) > 2 and own[2] is not None:
-        token, own[2] = own[2], None
-        return token
-    value = document[key]
-    if isinstance(value, CommentedMap) and value:
-        return _take_following(value, list(value)[-1])
-    if isinstance(value, list) and value and hasattr(value, "ca"):
-        items = value.ca.items.get(len(value) - 1)
-        if items is not None and items[0] is not None:
-            token, items[0] = items[0], None
-            return token
-        last = value[-1]
-        return _take_following(last, list(last)[-1]) if isinstance(last, CommentedMap) and last else None
-    return None
-
-
-def _put_following(document: CommentedMap, key: Any, token: Any) -> None:
-    value = document[key]
-    if isinstance(value, CommentedMap) and value and not value.fa.flow_style():
-        _put_following(value, list(value)[-1], token)
-    else:
-        document.ca.items[key] = [None, None, token, None]
-
-
-def _commented(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return CommentedMap({key: _commented(item) for key, item in value.items()})
-    return _quoted(value)
-
-
-def _quoted(value: Any) -> Any:
-    """A value whose strings stay strings for a YAML 1.1 reader such as Axolotl's: ``no`` and ``1e5`` are quoted."""
-    if isinstance(value, Mapping):
-        return {key: _quoted(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_quoted(item) for item in value]
-    if isinstance(value, str):
-        try:
-            plain = yaml.safe_load(value) == value
-        except yaml.YAMLError:
-            plain = True  # ruamel quotes what isn't a plain scalar
-        return value if plain else DoubleQuotedScalarString(value)
-    return value
-
-
-@dataclass(frozen=True)
-class _Memory:
-    """What a written recipe needs on each GPU that it is written for, as far as that is known.
-
-    Attributes:
-        note: For the user; ``None`` for a recipe that is written for no GPU.
-        fits: Whether it is known to fit.
-        too_large: The peak in GiB where that is more than the GPU has; the recipe's own comments say otherwise then.
-    """
-
-    note: str | None = None
-    fits: bool = False
-    too_large: float | None = None
-
-
-def _memory(recipe: ShippedRecipe, document: Any, model_id: str | None) -> _Memory:
-    shape = _architecture(model_id) if model_id else recipe.architecture
-    if recipe.gpus is None or recipe.gpu_gigabytes is None:
-        return _Memory()
-    if shape is None:
-        return _Memory(f"memory: the shape of {model_id} isn't known here, so nothing says whether it fits")
-    try:
-        peak = _peak(recipe, document, shape)
-    except (KeyError, TypeError, ValueError) as error:
-        return _Memory(f"memory: no estimate ({error})")
-    place = f"each of {recipe.gpus} GPUs" if recipe.gpus > 1 else "one GPU"
-    note = f"memory: at most about {peak:.0f} GiB on {place} (an estimate)"
-    has = recipe.gpu_gigabytes * 10**9 / GIB
-    if peak <= has:
-        return _Memory(note, fits=True)
-    means = ["lower micro_batch_size"] if int(document.get("micro_batch_size") or 1) > 1 else []
-    means.append("lower sequence_len")
-    if document.get("adapter") and not document.get("load_in_4bit"):
-        four_bits = _peak(recipe, {**document, "adapter": "qlora", "load_in_4bit": True}, shape)
-        if four_bits <= has:
-            means.append(f"set adapter=qlora load_in_4bit=true (about {four_bits:.0f} GiB)")
-    return _Memory(f"{note}: more than {recipe.gpu_gigabytes} GB; {', or '.join(means)}", too_large=peak)
-
-
-def _peak(recipe: ShippedRecipe, document: Any, shape: Architecture) -> float:
-    settings = deepspeed_settings(_plain(document.get("deepspeed")), recipe.path.parent)
-    stage = int(settings["zero_optimization"]["stage"]) if settings else 0
-    return estimate_memory(shape, _plain(document), gpus=recipe.gpus or 1, zero_stage=stage).peak / GIB
-
-
-def _architecture(model_id: str) -> Architecture | None:
-    if model_id in ARCHITECTURES:
-        return ARCHITECTURES[model_id]
-    path = Path(model_id) / "config.json"
-    if not path.is_file():
-        return None
-    try:
-        return Architecture.from_config(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
 def _header(
     recipe: ShippedRecipe,
     names: _Names,
@@ -429,70 +272,23 @@ def _header(
     command: str,
     before: WrittenRecipe | None,
     too_large: float | None,
-) -> str:
-    """The comment at the top, true for the recipe as written."""
-    lines = recipe.text.split("base_model:", 1)[0].splitlines()
-    what = [line for line in lines if not re.match(r"# (Run with|Hardware|      or): ", line) and line.startswith("#")]
-    rest = [line for line in lines if line.startswith("# Hardware: ")]
+) -> list[str]:
+    """The lines at the top, true for the recipe as written."""
+    lines = [line.removeprefix("# ") for line in recipe.text.partition("base_model:")[0].splitlines()]
+    hardware = [line for line in lines if line.startswith("Hardware: ")]
+    what = "\n".join(line for line in lines if not re.match(r"Run with: |Hardware: | +or: ", line))
     if too_large is not None:
-        rest.append(f"# Memory: about {too_large:.0f} GiB per GPU by the estimate, more than these have.")
-    text = "\n".join(what)
+        hardware.append(f"Memory: about {too_large:.0f} GiB per GPU by the estimate, more than these have.")
     if not names.fixed:
         old = recipe.model.rpartition("/")[2]
-        text = text.replace(f"{old} on {TITLES[recipe.dataset]},", f"{names.model_title} on {names.dataset_title},", 1)
+        what = what.replace(f"{old} on {TITLES[recipe.dataset]},", f"{names.model_title} on {names.dataset_title},", 1)
     after = f" (after {before.file_name})" if before else ""
-    return "\n".join(
-        [
-            text,
-            f"# Run with: axolotl train {file_name}{after}",
-            *rest,
-            f"# Written with sftkey {__version__}: {command}",
-            "",
-        ]
-    )
-
-
-def _body(document: Any) -> str:
-    """The YAML below the comment at the top."""
-    stream = io.StringIO()
-    document.ca.comment = None
-    _yaml().dump(document, stream)
-    return stream.getvalue()
-
-
-class _Representer(RoundTripRepresenter):
-    """Floats that YAML 1.1 readers take for floats: ``1.0e-05``, not ``1e-05``."""
-
-    def represent_float(self, data: float) -> Any:
-        text = repr(data)
-        if "e" in text and "." not in text:
-            text = text.replace("e", ".0e", 1)
-        return self.represent_scalar("tag:yaml.org,2002:float", text)
-
-
-_Representer.add_representer(float, _Representer.represent_float)
-
-
-def _yaml() -> YAML:
-    handler = YAML()
-    handler.Representer = _Representer
-    handler.preserve_quotes = True
-    handler.width = 4096
-    handler.indent(mapping=2, sequence=4, offset=2)
-    return handler
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, bool) or value is None:
-        return value
-    for kind in (int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
+    return [
+        what,
+        f"Run with: axolotl train {file_name}{after}",
+        *hardware,
+        f"Written with sftkey {__version__}: {command}",
+    ]
 
 
 DATASET_NAMES = tuple(DATASETS)

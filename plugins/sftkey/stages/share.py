@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from sftkey.datasets.registry import DATASETS
 from sftkey.format.methods import METHODS
 from sftkey.recipes.catalogue import deepspeed_settings, recipes_folder
-from sftkey.recipes.settings import LAYOUT, Role, has_role, keys_with, matches
+from sftkey.recipes.layout import recipe_text
+from sftkey.recipes.settings import Role, has_role, keys_with
 from sftkey.stages.card import (
     CARD_FILE,
     CardStage,
@@ -241,21 +240,10 @@ def _note_versions(bundle: Bundle) -> None:
 
 def _recipe_text(stage: SharedStage) -> str:
     method = METHODS.get(str(stage.marker.get("method")))
-    lines = [f"# {method.name}: {method.summary}." if method else f"# {stage.marker.get('method')}"]
-    lines.append(
-        f"# As run; finished {stage.marker.get('finished_at')}. Run with: axolotl train recipes/{stage.file_name}"
-    )
-    left = dict(stage.config)
-    groups = []
-    for names in LAYOUT:
-        group: dict[str, Any] = {}
-        for name in names:
-            for key in [key for key in left if matches(key, name)]:
-                group[key] = left.pop(key)
-        groups.append(group)
-    groups.append(dict(sorted(left.items())))
-    texts = [yaml.safe_dump(group, sort_keys=False, allow_unicode=True, width=4096) for group in groups if group]
-    return "\n".join(lines) + "\n" + "\n".join(texts)
+    what = f"{method.name}: {method.summary}." if method else str(stage.marker.get("method"))
+    finished = stage.marker.get("finished_at")
+    header = [what, f"As run; finished {finished}. Run with: axolotl train recipes/{stage.file_name}"]
+    return recipe_text(stage.config, header)
 
 
 def _requirements(marker: Mapping[str, Any]) -> str:

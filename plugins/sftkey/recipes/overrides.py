@@ -1,0 +1,78 @@
+"""``key=value`` on a command line: parse it, and set it in a recipe."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+from sftkey.util.errors import UserError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's plain scalars, as people type them: ``no`` is text and ``1e-5`` a number. PyYAML's are those of 1.1."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"null|Null|NULL|~", "nN~"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)", "-+.0123456789"),
+    ("float", r"\.(nan|NaN|NAN)", "."),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})$"), list(_first))
+# 010 is ten, not eight.
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split ``key=value``; the value is YAML 1.2, the key may be a path such as ``datasets.0.split``.
+
+    Raises:
+        UserError: It is not of that form.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
+        raise UserError(f"{text!r} is not of the form key=value, such as num_epochs=1 or datasets.0.split=train[:100]")
+    try:
+        return key, yaml.load(value, _Loader) if value else None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{key}: {value!r} is not a YAML value: {str(error).splitlines()[0]}") from error
+
+
+def set_key(config: dict[str, Any], path: str, value: Any, known_keys: Callable[[], set[str]] | None = None) -> None:
+    """Set a key of a recipe, in place.
+
+    Args:
+        config: The recipe.
+        path: The key; for a nested one the way to it, such as ``datasets.0.split``.
+        value: Its new value.
+        known_keys: Called for the keys that exist when the first one is not in the recipe yet.
+
+    Raises:
+        UserError: The key is unknown, or the way leads through a value that has no keys.
+    """
+    keys = path.split(".")
+    if keys[0] not in config and known_keys is not None:
+        known = known_keys()
+        if keys[0] not in known:
+            nearest = difflib.get_close_matches(keys[0], known, n=1, cutoff=0.0)
+            raise UserError(f"{keys[0]}: no key of Axolotl or of this plugin; did you mean {nearest[0]!r}?")
+    place: Any = config
+    for done, key in enumerate(keys, start=1):
+        index: Any = key
+        if isinstance(place, list):
+            if not key.isdigit() or int(key) >= len(place):
+                raise UserError(f"{'.'.join(keys[:done])}: the list has the entries 0 to {len(place) - 1}")
+            index = int(key)
+        elif not isinstance(place, dict):
+            raise UserError(f"{path}: {'.'.join(keys[: done - 1])} is {place!r}, which has no keys")
+        if done == len(keys):
+            place[index] = value
+        else:
+            place = place.setdefault(index, {}) if isinstance(place, dict) else place[index]
