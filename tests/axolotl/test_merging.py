@@ -20,7 +20,8 @@ def test_the_stage_before_is_not_what_is_merged(tmp_path: Path) -> None:
     own = {**recipe, "axolotl_config_path": "my recipes/stage2.yml"}
     with pytest.raises(UserError, match=r"stage2 holds no finished stage .*\n  axolotl train 'my recipes/stage2\.yml'"):
         merge_own_adapter(own, None)
-    write_atomically(tmp_path / "stage2" / MARKER_FILE, {"schema": SCHEMA})
+    marker = {"schema": SCHEMA, "finished_at": "2026", "method": "key-tag", "base_model": recipe["lora_model_dir"]}
+    write_atomically(tmp_path / "stage2" / MARKER_FILE, marker)
     merge_own_adapter(own, None)
     assert own["lora_model_dir"] == recipe["output_dir"]
     # A checkpoint, or any adapter, that the user names is the user's choice.

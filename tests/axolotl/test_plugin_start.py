@@ -86,7 +86,8 @@ def test_other_settings_are_refused(output: Path) -> None:
 
 def test_a_finished_stage_ends_at_once(output: Path) -> None:
     checkpoint(output, 8)
-    write_atomically(output / MARKER_FILE, {"schema": SCHEMA, "settings": SETTINGS, "finished_at": "2026"})
+    marker = {"schema": SCHEMA, "settings": SETTINGS, "finished_at": "2026", "method": "sft-tag", "base_model": "x"}
+    write_atomically(output / MARKER_FILE, marker)
     with pytest.raises(SystemExit) as ended:
         start(output)
     assert ended.value.code == 0

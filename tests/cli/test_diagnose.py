@@ -26,7 +26,8 @@ def stage1(stage1_recipe: dict[str, Any], tiny_root: Path, tmp_path: Path) -> Pa
     folder = tmp_path / "stage1"
     shutil.copytree(tiny_root / "model", folder)
     recipe = {key: value for key, value in stage1_recipe.items() if key != "dataset_prepared_path"}
-    mark(folder, method="sft-tag", recipe={"name": "stage1.yml", "config": recipe})
+    base = {"finished_at": "2026", "base_model": recipe["base_model"]}
+    mark(folder, **base, method="sft-tag", recipe={"name": "stage1.yml", "config": recipe})
     return folder
 
 

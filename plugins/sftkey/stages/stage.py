@@ -1,25 +1,272 @@
-"""The stages that led to a finished one, from what its completion marker and those of the stages before record."""
+"""A stage on disk: its output directory, what it recorded there, and the stages that led to it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+import enum
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
-from sftkey.stages.marker import MARKER_FILE, read_marker
+from sftkey.stages.marker import MARKER_FILE, After, DataRecord, Marker, RunFile, TrainingRecord, checkpoints
 from sftkey.util.errors import UserError
+
+
+class State(enum.Enum):
+    """How far a stage is."""
+
+    FINISHED = "finished"
+    UNFINISHED = "unfinished"
+    NOT_STARTED = "not started"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage, finished or not: as its output directory tells it, or as a recipe plans it.
+
+    Attributes:
+        output_dir: Where its weights go.
+        config: The recipe: of a planned stage the keys with the command line's values, of a finished one those it was
+            run with, of an interrupted one its training settings.
+        marker: The completion marker; ``None`` until it is finished.
+        run: The run file; ``None`` until it is started.
+        recorded_only: Whether its directory is gone, or holds another stage, and only the copy of its marker in the stage
+            after it is left.
+        recipe: The recipe file of a planned stage.
+        arguments: The options of a planned stage that ``axolotl train`` gets.
+        as_trained: Whether a planned stage was trained into another place than its recipe says: its settings are its own.
+        planned_before: The stage before, of a planned stage.
+    """
+
+    output_dir: Path
+    config: Mapping[str, Any] = field(repr=False)
+    marker: Marker | None = field(default=None, repr=False)
+    run: RunFile | None = field(default=None, repr=False)
+    recorded_only: bool = False
+    recipe: Path | None = None
+    arguments: tuple[str, ...] = ()
+    as_trained: bool = False
+    planned_before: Stage | None = field(default=None, repr=False)
+
+    @classmethod
+    def read(cls, output_dir: str | Path, marker: Marker | Mapping[str, Any] | None = None) -> Self:
+        """Read what a stage left in its output directory.
+
+        Args:
+            output_dir: The output directory.
+            marker: Its completion marker, where that isn't written yet.
+
+        Raises:
+            UserError: The marker or the run file is broken.
+        """
+        known = Marker.read(output_dir) if marker is None else Marker.model_validate(marker)
+        run = RunFile.read(output_dir)
+        config = known.recipe.config if known else run.settings if run else {}
+        return cls(Path(output_dir), config, known, run)
+
+    @property
+    def method(self) -> str:
+        """The value of ``sftkey_method``."""
+        return self.marker.method if self.marker else str(self.config.get("sftkey_method"))
+
+    @property
+    def data(self) -> list[DataRecord]:
+        """The training data, with the rows used and skipped once it is finished."""
+        if self.marker is not None:
+            return self.marker.data
+        return [DataRecord.model_validate(dict(entry)) for entry in self.config.get("datasets") or []]
+
+    @property
+    def training(self) -> TrainingRecord:
+        """Steps, time and losses of a finished stage; empty before."""
+        return self.marker.training if self.marker else TrainingRecord()
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has its completion marker."""
+        return self.marker is not None
+
+    @property
+    def state(self) -> State:
+        """How far it is."""
+        if self.finished:
+            return State.FINISHED
+        return State.UNFINISHED if self.run is not None or self.checkpoints else State.NOT_STARTED
+
+    @cached_property
+    def checkpoints(self) -> tuple[Path, ...]:
+        """The whole checkpoints, oldest first."""
+        return tuple(checkpoints(self.output_dir)[0])
+
+    @property
+    def resume_from(self) -> Path | None:
+        """The checkpoint that it goes on from; ``None`` where it is finished or starts at the beginning."""
+        resumes = self.config.get("auto_resume_from_checkpoints") is not False and not self.config.get(
+            "save_only_model"
+        )
+        return self.checkpoints[-1] if resumes and not self.finished and self.checkpoints else None
+
+    @cached_property
+    def after(self) -> After | None:
+        """What it recorded of the stage that it started from; ``None`` for a first stage."""
+        if self.marker is not None:
+            return self.marker.after
+        if self.run is None:
+            return None
+        if self.run.after is not None or not self.run.settings.get("sftkey_after"):
+            return self.run.after
+        # Before 0.2 a run file didn't say it; the weights of the stage before are where the recipe's model would be.
+        start = self.run.settings.get("lora_model_dir") or self.run.settings.get("base_model")
+        return After(output_dir=start[:4096]) if isinstance(start, str) else None
+
+    @cached_property
+    def before(self) -> Stage | None:
+        """The stage that it started from; ``None`` for a first stage.
+
+        Raises:
+            UserError: That stage isn't there, or was trained again since, and there is no copy of its marker.
+        """
+        if self.recipe is not None or self.after is None:
+            return self.planned_before
+        found, instead = find_before(self, _finished_at)
+        if found is not None:
+            return found
+        if self.after.stage is not None:
+            copy = self.after.stage
+            return Stage(Path(self.after.output_dir), copy.recipe.config, copy, recorded_only=True)
+        if instead is not None and instead.marker is not None:
+            raise UserError(
+                f"{instead.output_dir} finished at {instead.marker.finished_at}, but {self.output_dir} started from what "
+                f"finished there at {self.after.finished_at}: its recipe may be another one by now. Train {self.output_dir} "
+                f"again, or share {instead.output_dir} itself"
+            )
+        recorded = Path(self.after.output_dir)
+        raise UserError(
+            f"{self.output_dir} started from {recorded}, and there is no {MARKER_FILE} there, nor in "
+            f"{self.output_dir.resolve().parent / recorded.name}; both stages' recipes are needed to run it again. Run this "
+            "where the outputs are, or put the stage before there"
+        )
+
+    @property
+    def chain(self) -> tuple[Stage, ...]:
+        """All stages from the first to this one.
+
+        Raises:
+            UserError: See `before`.
+        """
+        chain: tuple[Stage, ...] = (self,)
+        while (before := chain[0].before) is not None:
+            if any(before.marker is not None and before.marker == stage.marker for stage in chain):
+                raise UserError(f"{before.output_dir}: the stages start from each other in a circle")
+            chain = (before, *chain)
+        return chain
+
+
+_Stage = TypeVar("_Stage", bound=Stage)
+
+
+def finished_stage(output_dir: str | Path, marker: Marker | Mapping[str, Any] | None = None) -> Stage:
+    """Read a stage that has finished.
+
+    Args:
+        output_dir: Its output directory.
+        marker: Its completion marker, where that isn't written yet.
+
+    Raises:
+        UserError: It hasn't finished, isn't there, or its marker is broken.
+    """
+    output_dir = Path(output_dir)
+    stage = Stage.read(output_dir, marker)
+    if not stage.finished:
+        what = "hasn't finished: there is no" if output_dir.is_dir() else "isn't there: no"
+        raise UserError(f"{output_dir} {what} {output_dir / MARKER_FILE}")
+    return stage
+
+
+def find_before(
+    stage: Stage, read: Callable[[Path], _Stage | None], known: Iterable[_Stage] = ()
+) -> tuple[_Stage | None, _Stage | None]:
+    """Find the stage that another one started from: the one with the recorded id, wherever it is by now.
+
+    Markers written before 0.2 have no id: there the path leads to a stage, and the time when it finished tells whether it
+    is the same one.
+
+    Args:
+        stage: The later stage.
+        read: Reads the stage in a directory; ``None`` where there is none.
+        known: Stages that it may be, wherever they are.
+
+    Returns:
+        The stage before, and where that isn't found, the finished stage that is in its place now.
+    """
+    after = stage.after
+    if after is None:
+        return None, None
+    known = list(known)
+    if after.id is not None:
+        for other in known:
+            if other.marker is not None and after.names(other.marker):
+                return other, None
+    beside = read(_resolved(stage.output_dir).parent / Path(after.output_dir).name)
+    instead = None
+    for other in (*stages_at(after.output_dir, (stage.output_dir,), read, known), *filter(None, [beside])):
+        if other.marker is not None and after.names(other.marker):
+            return other, None
+        instead = instead or (other if other.finished else None)
+    return None, instead
+
+
+def stages_at(
+    recorded: str, anchors: Iterable[Path], read: Callable[[Path], _Stage | None], known: Iterable[_Stage] = ()
+) -> Iterator[_Stage]:
+    """The stages that a recorded path may mean, the likeliest first.
+
+    The directory that a relative path is relative to isn't recorded, and outputs are moved. So it is looked for from the
+    working directory and from each folder above the anchors.
+
+    Args:
+        recorded: A path out of a marker, a run file or a command line.
+        anchors: Directories that were written by the same commands.
+        read: Reads the stage in a directory; ``None`` where there is none.
+        known: Stages that it may be: the one whose recipe, or whose path's end, says the same path, if that is one alone.
+    """
+    path = Path(recorded)
+    folders = (
+        []
+        if path.is_absolute()
+        else [folder for start in map(_resolved, anchors) for folder in (start, *start.parents)]
+    )
+    for place in (path, *(folder / path for folder in folders)):
+        if (stage := read(place)) is not None:
+            yield stage
+    wanted = os.path.normpath(recorded)
+    named = [
+        stage
+        for stage in known
+        if os.path.normpath(str(stage.config.get("output_dir") or "")) == wanted
+        or str(stage.output_dir).endswith(os.sep + wanted)
+    ]
+    if len(named) == 1:
+        yield named[0]
+
+
+def _finished_at(place: Path) -> Stage | None:
+    # os.path, because a place may be in a folder that can't be entered.
+    return Stage.read(place) if os.path.isfile(place / MARKER_FILE) else None
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return path
 
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One finished stage.
-
-    Attributes:
-        place: Its output directory, as the stage after it, or the user, names it.
-        marker: Its completion marker.
-        folder: The directory where that marker still is; ``None`` where only the stage after it keeps a copy.
-    """
+    """A finished stage as `sftkey.stages.card` and `sftkey.stages.share` still take it."""
 
     place: Path
     marker: Mapping[str, Any]
@@ -27,66 +274,12 @@ class StageRecord:
 
 
 def stage_chain(output_dir: Path, marker: Mapping[str, Any] | None = None) -> list[StageRecord]:
-    """The stages that led to an output directory, first one first.
-
-    Args:
-        output_dir: The last stage's output directory.
-        marker: Its completion marker, where that isn't written yet.
-
-    Raises:
-        UserError: The last stage hasn't finished; or one before it isn't there, or was run again since, and the stage
-            after it keeps no copy of its marker.
-    """
-    if marker is None:
-        marker = read_marker(output_dir) if output_dir.is_dir() else None
-    if marker is None:
-        what = "hasn't finished: there is no" if output_dir.is_dir() else "isn't there: no"
-        raise UserError(f"{output_dir} {what} {output_dir / MARKER_FILE}")
-    chain = [StageRecord(output_dir, marker, output_dir)]
-    while after := chain[0].marker.get("after"):
-        before = _before(chain[0], after)
-        if any(_same(before, record) for record in chain):
-            raise UserError(f"{before.place}: the stages start from each other in a circle")
-        chain.insert(0, before)
-    return chain
-
-
-def _same(one: StageRecord, other: StageRecord) -> bool:
-    if one.folder is None or other.folder is None:
-        return False
-    return one.folder.resolve() == other.folder.resolve()
-
-
-def _before(stage: StageRecord, after: Mapping[str, Any]) -> StageRecord:
-    """The stage that another one started from: where it is, or the copy of its marker."""
-    recorded, copy = Path(str(after["output_dir"])), after.get("stage")
-    folder = _find(stage, recorded)
-    marker = read_marker(folder) if folder is not None else None
-    if folder is not None and marker is not None and marker.get("finished_at") == after.get("finished_at"):
-        return StageRecord(folder, marker, folder)
-    if isinstance(copy, Mapping):
-        return StageRecord(recorded, copy, None)
-    if marker is not None:
-        raise UserError(
-            f"{folder} finished at {marker.get('finished_at')}, but {stage.place} started from what finished there at "
-            f"{after.get('finished_at')}: its recipe may be another one by now. Train {stage.place} again, or share {folder} "
-            "itself"
+    """The stages that led to an output directory, first one first."""
+    return [
+        StageRecord(
+            stage.output_dir,
+            stage.marker.content if stage.marker else {},
+            None if stage.recorded_only else stage.output_dir,
         )
-    raise UserError(
-        f"{stage.place} started from {recorded}, and there is no {MARKER_FILE} there, nor in "
-        f"{stage.place.resolve().parent / recorded.name}; both stages' recipes are needed to run it again. Run this where "
-        "the outputs are, or put the stage before there"
-    )
-
-
-def _find(stage: StageRecord, recorded: Path) -> Path | None:
-    """Where the stage before is: as recorded, or moved along with the stage after it."""
-    places = [recorded]
-    if stage.folder is not None:
-        resolved = stage.folder.resolve()
-        own = str(stage.marker.get("recipe", {}).get("config", {}).get("output_dir") or "")
-        parts = PurePosixPath(own).parts
-        if parts and resolved.parts[-len(parts) :] == parts and not Path(own).is_absolute():
-            places.append(Path(*resolved.parts[: -len(parts)]) / recorded)
-        places.append(resolved.parent / recorded.name)
-    return next((place for place in places if (place / MARKER_FILE).is_file()), None)
+        for stage in finished_stage(output_dir, marker).chain
+    ]
