@@ -28,6 +28,7 @@ def test_a_good_recipe_passes() -> None:
     check_recipe({**RECIPE, "adapter": "lora", "sftkey_tags": "tokens", "sftkey_after": "stage1.yml"})
     check_recipe({**RECIPE, "adapter": "lora", "sftkey_tags": "tokens", "peft_trainable_token_indices": [1]})
     check_recipe({**RECIPE, "sftkey_segment_schedule": {"thinking": 0}})
+    check_recipe({**RECIPE, "num_epochs": "3", "warmup_ratio": "1e-1"})
     check_recipe({**RECIPE, "sftkey_requires": ">=0.1"})
     check_recipe({**RECIPE, "datasets": [{"path": "hf://me/rows.jsonl", "type": COLUMNS}]})
     check_recipe({**RECIPE, "datasets": [{"path": "me/rows", "data_files": "part.jsonl", "type": COLUMNS}]})
@@ -53,6 +54,7 @@ def test_a_good_recipe_passes() -> None:
         ({"sftkey_after": 1}, "sftkey_after: 1 is not a text"),
         ({"sftkey_warmup_epochs": "half"}, "sftkey_warmup_epochs: 'half' is not a number"),
         ({"sftkey_warmup_epochs": float("nan")}, "sftkey_warmup_epochs: nan is not a number"),
+        ({"num_epochs": True}, "num_epochs: True is not a number"),
         ({"datasets": "openai/gsm8k"}, "datasets: 'openai/gsm8k' is not a list of entries such as"),
         ({"datasets": ["openai/gsm8k"]}, "datasets: .* is not a list of entries such as"),
         ({"test_datasets": {"path": "x"}}, "test_datasets: .* is not a list of entries such as"),

@@ -1,8 +1,7 @@
-"""What a recipe must not say: each check names the key, what was found and what to change."""
+"""Checks of a raw recipe. Each error names the key, what was found and what to change."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import reprlib
 from collections.abc import Callable, Mapping
@@ -10,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from pydantic import BaseModel, ValidationError
 
 from sftkey.datasets.registry import DATASETS, OWN_DATA
 from sftkey.format import tags
 from sftkey.format.methods import METHODS
-from sftkey.format.segments import AFTER_THINKING, SEGMENT_GROUPS
+from sftkey.format.segments import SEGMENT_GROUPS
 from sftkey.format.templates import END_OF_TURN, PLAIN, START_OF_TURN, TAGGED, TEMPLATES
-from sftkey.recipes.keys import KEYS, PREFIX
-from sftkey.recipes.load import Recipe, adds_tag_tokens, template_name, warmup_ratio, zero_stage
-from sftkey.util.errors import UserError
+from sftkey.recipes.context_grad import check_context_grad
+from sftkey.recipes.keys import KEYS, PREFIX, AxolotlKeys, EntryKeys, SpecialTokens
+from sftkey.recipes.load import Recipe, adds_tag_tokens, template_name, warmup_ratio
+from sftkey.util.errors import UserError, nearest
 from sftkey.util.version import __version__
 
 DATASET_TYPES = "sftkey.datasets."
@@ -54,64 +55,27 @@ def _requires(cfg: Recipe) -> None:
         )
 
 
-def _shapes(cfg: Recipe) -> None:
-    for key, (fits, wanted) in _SHAPES.items():
-        value = cfg.get(key)
-        if value is not None and not fits(value):
-            raise UserError(f"{key}: {reprlib.repr(value)} is not {wanted}")
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, Mapping)
-
-
-def _is_number(value: Any) -> bool:
+def _check_shapes(shapes: type[BaseModel], values: Mapping[str, Any], where: str = "") -> None:
     try:
-        return not isinstance(value, bool) and math.isfinite(float(value))
-    except (TypeError, ValueError):
-        return False
+        shapes.model_validate(values)
+    except ValidationError as error:
+        key = str(error.errors()[0]["loc"][0])
+        wanted = shapes.model_fields[key].description
+        raise UserError(f"{where}{key}: {reprlib.repr(values[key])} is not {wanted}") from error
 
 
-def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, (list, tuple)) and all(map(fits, value))
-
-
-_TEXT = (_is_text, "a text")
-_NUMBER = (_is_number, "a number")
-_TEXTS = (_list_of(_is_text), "a list of texts")
-_ENTRIES = (_list_of(_is_mapping), "a list of entries such as {path: openai/gsm8k, type: sftkey.datasets.gsm8k}")
-
-# What the checks below, and the plugin before Axolotl has validated the recipe, take for granted.
-_SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "output_dir": _TEXT,
-    "base_model": _TEXT,
-    "chat_template": _TEXT,
-    "default_system_message": _TEXT,
-    "dataset_prepared_path": _TEXT,
-    "datasets": _ENTRIES,
-    "test_datasets": _ENTRIES,
-    "tokens": _TEXTS,
-    "lora_modules_to_save": _TEXTS,
-    "special_tokens": (_is_mapping, "a mapping such as {pad_token: <|endoftext|>}"),
-    "num_epochs": _NUMBER,
-    "warmup_ratio": _NUMBER,
-    "context_parallel_size": _NUMBER,
-    "sftkey_after": _TEXT,
-    "sftkey_method": _TEXT,
-    "sftkey_columns": (_is_mapping, "a mapping such as {question: prompt, thinking: cot, answer: target}"),
-    "sftkey_warmup_epochs": _NUMBER,
-}
+def _shapes(cfg: Recipe) -> None:
+    _check_shapes(AxolotlKeys, cfg)
+    for key in ("datasets", "test_datasets"):
+        for index, entry in enumerate(cfg.get(key) or []):
+            _check_shapes(EntryKeys, entry, f"{key}[{index}]: ")
+    _check_shapes(SpecialTokens, cfg.get("special_tokens") or {}, "special_tokens: ")
 
 
 def _keys(cfg: Recipe) -> None:
     for key in cfg:
         if str(key).startswith(PREFIX) and key not in KEYS:
-            nearest = difflib.get_close_matches(str(key), KEYS, n=1, cutoff=0.0)
-            raise UserError(f"unknown key {key!r}; did you mean {nearest[0]!r}?")
+            raise UserError(f"unknown key {key!r}; did you mean {nearest(key, KEYS)!r}?")
 
 
 def _method(cfg: Recipe) -> None:
@@ -119,8 +83,8 @@ def _method(cfg: Recipe) -> None:
     if method is None:
         raise UserError(f"sftkey_method is missing; set it to one of {_METHOD_LIST}")
     if method not in METHODS:
-        nearest = difflib.get_close_matches(str(method), METHODS, n=1, cutoff=0.0)
-        raise UserError(f"sftkey_method: {method!r} is not one of {_METHOD_LIST}; did you mean {nearest[0]!r}?")
+        meant = nearest(method, METHODS)
+        raise UserError(f"sftkey_method: {method!r} is not one of {_METHOD_LIST}; did you mean {meant!r}?")
 
 
 def _train_on_inputs(cfg: Recipe) -> None:
@@ -159,14 +123,11 @@ def _datasets(cfg: Recipe) -> None:
                 )
             name = kind.removeprefix(DATASET_TYPES)
             if name not in (*DATASETS, *OWN_DATA):
-                nearest = difflib.get_close_matches(name, (*DATASETS, *OWN_DATA), n=1, cutoff=0.0)
+                meant = nearest(name, (*DATASETS, *OWN_DATA))
                 raise UserError(
-                    f"{key}[{index}]: type {kind!r}: there is no such module; did you mean {DATASET_TYPES}{nearest[0]}? "
+                    f"{key}[{index}]: type {kind!r}: there is no such module; did you mean {DATASET_TYPES}{meant}? "
                     f"This version ({__version__}) knows {', '.join((*DATASETS, *OWN_DATA))}"
                 )
-            files = entry.get("data_files")
-            if files is not None and not isinstance(files, (str, list, tuple)):
-                raise UserError(f"{key}[{index}]: data_files: {reprlib.repr(files)} is not a text or a list of texts")
             for file in _local_files(entry):
                 if not Path(file).exists():
                     raise UserError(f"{key}[{index}]: there is no {file}; a path is relative to the working directory")
@@ -226,12 +187,7 @@ def _tags(cfg: Recipe) -> None:
     if listed and cfg.get("sftkey_tags") == "text":
         raise UserError("sftkey_tags: text, but the tags are listed under tokens:; remove one of the two")
     special = cfg.get("special_tokens") or {}
-    listed_as_special = special.get("additional_special_tokens") or []
-    if not _list_of(_is_text)(listed_as_special):
-        raise UserError(
-            f"special_tokens: additional_special_tokens: {reprlib.repr(listed_as_special)} is not a list of texts"
-        )
-    if any(tag in listed_as_special for tag in tags.TAGS):
+    if any(tag in (special.get("additional_special_tokens") or []) for tag in tags.TAGS):
         raise UserError(
             "special_tokens: additional_special_tokens: the tags must not be special tokens (lm-eval and vLLM drop those "
             "from the output); use sftkey_tags: tokens"
@@ -262,69 +218,13 @@ def _segment_weights(cfg: Recipe) -> None:
             continue
         if not isinstance(weights, Mapping) or not weights or set(weights) - set(SEGMENT_GROUPS):
             raise UserError(f"{key}: {weights!r}; it maps thinking, format and answer to weights")
-        numbers = [v for v in weights.values() if isinstance(v, int | float) and not isinstance(v, bool)]
-        # Not a number (.nan) is not at least 0 either.
-        if len(numbers) < len(weights) or not all(0 <= number < math.inf for number in numbers):
+        # True is no number here, and .nan is not at least 0.
+        if not all(type(weight) in (int, float) and 0 <= weight < math.inf for weight in weights.values()):
             raise UserError(f"{key}: {dict(weights)!r}; weights are finite numbers >= 0")
         trained = METHODS[cfg["sftkey_method"]].trained
         # A name that is left out keeps what the method gives it.
         if not any(weights.get(name, bool(group & trained)) for name, group in SEGMENT_GROUPS.items()):
             raise UserError(f"{key}: {dict(weights)!r} leaves nothing to train with the method {cfg['sftkey_method']}")
-
-
-_ATTENTION_WITH_CACHE = ("eager", "sdpa", "flash_attention")
-_ADAPTERS_WITH_CACHE = ("lora", "qlora")
-
-
-def _context_grad(cfg: Recipe) -> None:
-    wanted = cfg.get("sftkey_context_grad")
-    if wanted is None or wanted is True:
-        return
-    if wanted is not False:
-        raise UserError(f"sftkey_context_grad: {wanted!r} is not true or false")
-
-    def refuse(what: str, how: str) -> UserError:
-        return UserError(f"{what} does not go with sftkey_context_grad: false ({how}), or remove sftkey_context_grad")
-
-    method = METHODS[cfg["sftkey_method"]]
-    if not method.trained <= AFTER_THINKING:
-        after = " or ".join(name for name, other in METHODS.items() if other.trained <= AFTER_THINKING)
-        raise refuse(
-            f"sftkey_method: {method.name}", f"it trains the thinking, which would get no gradient; set it to {after}"
-        )
-    for key in ("sftkey_segment_weights", "sftkey_segment_schedule"):
-        if (cfg.get(key) or {}).get("thinking"):
-            raise refuse(f"{key}: thinking: {cfg[key]['thinking']}", "the thinking gets no gradient; set it to 0")
-    for key, why in (
-        ("sample_packing", "each row has a context of its own"),
-        ("neftune_noise_alpha", "its noise depends on the length of what is run, and a row is run in two parts"),
-        ("xformers_attention", "it was not made to attend to a cache in training"),
-        ("flex_attention", "it was not made to attend to a cache in training"),
-        ("sage_attention", "it was not made to attend to a cache in training"),
-        ("s2_attention", "it was not made to attend to a cache in training"),
-    ):
-        if cfg.get(key):
-            raise refuse(key, f"{why}; remove it")
-    for key in ("sequence_parallel_degree", "tensor_parallel_size"):
-        if (cfg.get(key) or 1) > 1:
-            raise refuse(f"{key}: {cfg[key]}", "it was not made for a second pass; remove it")
-    attention = cfg.get("attn_implementation")
-    if attention is not None and not str(attention).startswith(_ATTENTION_WITH_CACHE):
-        raise refuse(f"attn_implementation: {attention}", "set it to sdpa, eager or flash_attention_2")
-    adapter = cfg.get("adapter")
-    if adapter is not None and adapter not in _ADAPTERS_WITH_CACHE:
-        raise refuse(f"adapter: {adapter}", "set it to lora or qlora")
-    if cfg.get("fsdp") or cfg.get("fsdp_config"):
-        options = cfg.get("fsdp_config") or {}
-        options = options if isinstance(options, Mapping) else {}
-        if str(cfg.get("fsdp_version") or options.get("fsdp_version") or options.get("version")) != "2":
-            raise refuse("FSDP of version 1", "it must see every pass of the model; set fsdp_version: 2")
-        if options.get("activation_checkpointing") or options.get("fsdp_activation_checkpointing"):
-            raise refuse(
-                "fsdp_config: activation_checkpointing", "a layer that is run again would need its cache; remove it"
-            )
-    if zero_stage(cfg) == 3:
-        raise refuse("DeepSpeed ZeRO-3", "its engine must see every pass of the model; use ZeRO-1 or 2")
 
 
 _CHECKS: tuple[Callable[[Recipe], None], ...] = (
@@ -340,5 +240,5 @@ _CHECKS: tuple[Callable[[Recipe], None], ...] = (
     _warmup,
     _tags,
     _segment_weights,
-    _context_grad,
+    check_context_grad,
 )

@@ -1,4 +1,4 @@
-"""Finds out that a data set isn't to be had on the Hub before a model is downloaded for it."""
+"""Checks, before a model is downloaded, that the Hub has the data sets of a recipe and lets this account read them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SECONDS = 10.0
 def check_hub_data(cfg: Recipe, api: Any = None) -> None:
     """Ask the Hub for each data set of a recipe that isn't a local path or an address.
 
-    Where the Hub can't be reached nothing is said: the data may be in its cache, and if not, loading it fails.
+    Nothing is said where the Hub can't be reached: the data may be in the cache, and if not, loading it fails.
 
     Args:
         cfg: The recipe, checked.

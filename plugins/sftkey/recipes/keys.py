@@ -1,12 +1,22 @@
-"""The recipe keys of the plugin: flat and prefixed, so that ``--sweep`` can vary them."""
+"""The recipe keys of the plugin, and the shapes of those of Axolotl that it reads.
+
+Keys are flat and prefixed, so that ``--sweep`` can vary them.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from decimal import Decimal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StrictStr
+
+from sftkey.format.methods import METHODS
+from sftkey.format.segments import SEGMENT_GROUPS
 
 PREFIX = "sftkey"
+
+MethodName: TypeAlias = Literal[tuple(METHODS)]  # type: ignore[valid-type]
+SegmentName: TypeAlias = Literal[tuple(SEGMENT_GROUPS)]  # type: ignore[valid-type]
 
 
 def _described(default: Any, description: str, **kwargs: Any) -> Any:
@@ -16,10 +26,9 @@ def _described(default: Any, description: str, **kwargs: Any) -> Any:
 class SFTKeyArgs(BaseModel):
     """Recipe keys that the plugin adds to Axolotl's."""
 
-    sftkey_method: Literal["sft", "sft-tag", "key-tag", "key"] | None = _described(
+    sftkey_method: MethodName | None = _described(
         None,
-        "What this stage trains: sft (untagged, whole response), sft-tag (tagged, whole response: Stage 1), key-tag "
-        "(tagged, all after </Thinking>: Stage 2), key (untagged, all after the reasoning). Required.",
+        f"What this stage trains. {'; '.join(f'{one.name}: {one.summary}' for one in METHODS.values())}. Required.",
     )
     sftkey_after: str | None = _described(
         None,
@@ -53,12 +62,12 @@ class SFTKeyArgs(BaseModel):
         "their keys and values as constants. The loss stays the same and the gradient does not: another method, at a "
         "lower price. For the methods key-tag and key.",
     )
-    sftkey_segment_weights: dict[Literal["thinking", "format", "answer"], float] | None = _described(
+    sftkey_segment_weights: dict[SegmentName, float] | None = _described(
         None,
         "Weight of each segment's tokens in the loss, normalised by the sum of weights; by default 1 for what the method "
         "trains and 0 for the rest.",
     )
-    sftkey_segment_schedule: dict[Literal["thinking", "format", "answer"], float] | None = _described(
+    sftkey_segment_schedule: dict[SegmentName, float] | None = _described(
         None,
         "Segment weights at the end of training: the weights move linearly from sftkey_segment_weights (or the "
         "method's) to these.",
@@ -73,3 +82,47 @@ class SFTKeyArgs(BaseModel):
 
 KEYS = tuple(SFTKeyArgs.model_fields)
 """Every recipe key of the plugin."""
+
+_Text = Annotated[StrictStr | None, Field(description="a text")]
+_Texts = Annotated[list[StrictStr] | None, Field(description="a list of texts")]
+_Number = Annotated[Decimal | None, Field(description="a number")]
+_Entries = Annotated[
+    list[dict[str, Any]] | None,
+    Field(description="a list of entries such as {path: openai/gsm8k, type: sftkey.datasets.gsm8k}"),
+]
+
+
+class AxolotlKeys(BaseModel):
+    """The shapes that the checks, and the plugin before Axolotl has validated the recipe, take for granted."""
+
+    output_dir: _Text = None
+    base_model: _Text = None
+    chat_template: _Text = None
+    default_system_message: _Text = None
+    dataset_prepared_path: _Text = None
+    datasets: _Entries = None
+    test_datasets: _Entries = None
+    tokens: _Texts = None
+    lora_modules_to_save: _Texts = None
+    special_tokens: dict[str, Any] | None = Field(None, description="a mapping such as {pad_token: <|endoftext|>}")
+    num_epochs: _Number = None
+    warmup_ratio: _Number = None
+    context_parallel_size: _Number = None
+    sftkey_after: _Text = None
+    sftkey_method: _Text = None
+    sftkey_columns: dict[str, Any] | None = Field(
+        None, description="a mapping such as {question: prompt, thinking: cot, answer: target}"
+    )
+    sftkey_warmup_epochs: _Number = None
+
+
+class EntryKeys(BaseModel):
+    """The same for an entry of ``datasets`` or ``test_datasets``."""
+
+    data_files: StrictStr | list[StrictStr] | None = Field(None, description="a text or a list of texts")
+
+
+class SpecialTokens(BaseModel):
+    """The same for ``special_tokens``."""
+
+    additional_special_tokens: _Texts = None

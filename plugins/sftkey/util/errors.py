@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
+from collections.abc import Iterable
 from types import TracebackType
 
 
@@ -12,6 +14,11 @@ class UserError(ValueError):
 
 RecipeError = UserError
 """The old name; it goes with 0.2."""
+
+
+def nearest(name: object, names: Iterable[str]) -> str:
+    """Find what a misspelt name most likely means: the closest of `names`, of which there is at least one."""
+    return difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.0)[0]
 
 
 def install_short_error_hook() -> None:
