@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -15,12 +15,14 @@ class Method:
 
     Attributes:
         name: The value of ``sftkey_method``.
+        title: What tables and figures call it.
         tagged: Whether responses are in the tag format; otherwise in the data set's own untagged form.
         trained: The segments whose tokens carry a label.
         summary: One line for help texts and tables.
     """
 
     name: str
+    title: str
     tagged: bool
     trained: frozenset[Segment]
     summary: str
@@ -30,10 +32,18 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     {
         method.name: method
         for method in (
-            Method("sft", False, RESPONSE, "untagged data, loss on the whole response (the baseline)"),
-            Method("sft-tag", True, RESPONSE, "tagged data, loss on the whole response (Stage 1, Eq. 1)"),
-            Method("key-tag", True, AFTER_THINKING, "tagged data, loss on all after </Thinking> (Stage 2, Eq. 4)"),
-            Method("key", False, AFTER_THINKING, "untagged data, loss on all after the reasoning (untagged Stage 2)"),
+            Method("sft", "SFT", False, RESPONSE, "untagged data, loss on the whole response (the baseline)"),
+            Method("sft-tag", "SFT-Tag", True, RESPONSE, "tagged data, loss on the whole response (Stage 1, Eq. 1)"),
+            Method(
+                "key-tag",
+                "Key-Tag",
+                True,
+                AFTER_THINKING,
+                "tagged data, loss on all after </Thinking> (Stage 2, Eq. 4)",
+            ),
+            Method(
+                "key", "Key", False, AFTER_THINKING, "untagged data, loss on all after the reasoning (untagged Stage 2)"
+            ),
         )
     }
 )
@@ -61,3 +71,20 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
     }
 )
 """The training strategies of section 3, and the untagged two-stage SFTKey of section 1."""
+
+
+def strategy_of(methods: Iterable[str | None]) -> str:
+    """Name the strategy of a chain of stages.
+
+    Args:
+        methods: The method of each stage, the first one first; ``None`` where it isn't known.
+
+    Returns:
+        The name in `STRATEGIES`; for another chain the titles of its stages, as in ``SFT-Tag then SFT-Tag``.
+    """
+    methods = tuple(methods)
+    for strategy in STRATEGIES.values():
+        if tuple(method.name for method in strategy.stages) == methods:
+            return strategy.name
+    known = ("unknown method" if name is None else name for name in methods)
+    return " then ".join(METHODS[name].title if name in METHODS else name for name in known)

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from sftkey.format.methods import STRATEGIES
+from sftkey.format.methods import strategy_of
 from sftkey.recipes.memory import ARCHITECTURES, GIB, Architecture, MemoryEstimate, estimate_memory
 from sftkey.util.errors import UserError
 
@@ -106,14 +106,6 @@ class ShippedRecipe:
         return estimate_memory(self.architecture, self.config, gpus=self.gpus, zero_stage=self.zero_stage)
 
 
-def strategy_of(methods: tuple[str, ...]) -> str:
-    """The name of a chain of methods in the paper's tables; the chain itself where it has none."""
-    for strategy in STRATEGIES.values():
-        if tuple(method.name for method in strategy.stages) == methods:
-            return strategy.name
-    return " + ".join(methods)
-
-
 def deepspeed_settings(value: Any, folder: Path) -> dict[str, Any] | None:
     """The settings that ``deepspeed:`` stands for.
 
@@ -179,7 +171,7 @@ def shipped_recipe(name: str) -> ShippedRecipe:
 
 def recipe_table(recipes: list[ShippedRecipe]) -> list[tuple[str, ...]]:
     """The rows of ``axolotl sftkey recipes``, a header first."""
-    rows: list[tuple[str, ...]] = [("RECIPE", "MODEL", "METHOD", "DATA SET", "GPUS", "MEMORY PER GPU")]
+    rows: list[tuple[str, ...]] = [("RECIPE", "MODEL", "STRATEGY", "DATA SET", "GPUS", "MEMORY PER GPU")]
     for recipe in recipes:
         memory = recipe.memory
         gpus = f"{recipe.gpus} x {recipe.gpu_gigabytes} GB" if recipe.gpus else "none"

@@ -13,12 +13,12 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from sftkey.evaluation.statistics import RESAMPLES
-from sftkey.format.methods import STRATEGIES
+from sftkey.format.methods import STRATEGIES, strategy_of
 from sftkey.report.changes import KINDS, Change, for_page
 from sftkey.report.collect import Collection
 from sftkey.report.figures import Panel, style_variables
 from sftkey.report.paper import AVERAGE
-from sftkey.report.runs import BASE, Run, strategy_of
+from sftkey.report.runs import BASE, Run
 from sftkey.report.scores import Matrix, Row, data_set_title
 from sftkey.report.summary import METRIC_TITLES, below_root
 from sftkey.report.tables import Table, figure, signed

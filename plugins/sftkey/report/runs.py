@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sftkey.evaluation.results import Evaluation
-from sftkey.format.methods import METHODS, STRATEGIES
+from sftkey.format.methods import METHODS, STRATEGIES, strategy_of
 from sftkey.recipes.settings import Role, has_role
 from sftkey.report.collect import Collection
 from sftkey.report.stages import Stage
@@ -31,8 +31,6 @@ ORDER = (BASE, *STRATEGIES)
 
 ANSWER_ONLY = ", answer-only gradient"
 """Behind a strategy with a stage of ``sftkey_context_grad: false``: another method, with no figures in the paper."""
-
-_STAGE_NAMES = {"sft": "SFT", "sft-tag": "SFT-Tag", "key-tag": "Key-Tag", "key": "Key"}
 
 
 @dataclass(frozen=True)
@@ -105,15 +103,6 @@ def order_of(strategy: str) -> tuple[int, str]:
 def short_model(name: str) -> str:
     """A model's name without its organisation or folder: ``Qwen3-8B-Base`` of ``Qwen/Qwen3-8B-Base``."""
     return name.rstrip("/").rpartition("/")[2] or name
-
-
-def strategy_of(methods: Iterable[str | None]) -> str:
-    """The name of a sequence of stage methods, the paper's where it has one."""
-    methods = tuple(methods)
-    for strategy in STRATEGIES.values():
-        if tuple(method.name for method in strategy.stages) == methods:
-            return strategy.name
-    return " then ".join("unknown method" if name is None else _STAGE_NAMES.get(name, name) for name in methods)
 
 
 def _answer_only(stage: Stage) -> bool:

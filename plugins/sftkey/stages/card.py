@@ -15,8 +15,7 @@ from typing import Any
 
 import yaml
 
-from sftkey.format.methods import METHODS
-from sftkey.recipes.catalogue import strategy_of
+from sftkey.format.methods import METHODS, strategy_of
 from sftkey.recipes.settings import Role, keys_with
 from sftkey.stages.marker import MARKER_FILE
 from sftkey.stages.stage import StageRecord, stage_chain
@@ -59,7 +58,7 @@ class CardStage:
 
 def strategy(stages: Sequence[CardStage]) -> str:
     """The training strategy (section 3) that the stages are."""
-    return strategy_of(tuple(stage.method for stage in stages))
+    return strategy_of(stage.method for stage in stages)
 
 
 def card_title(stages: Sequence[CardStage]) -> str:
