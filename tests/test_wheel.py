@@ -66,7 +66,7 @@ def test_every_file_is_in_it(wheel: Path, repository: Path) -> None:
     recipes = files("recipes", ".yml", ".json", ".md")
     assert Path("deepspeed/zero3.json") in recipes
     assert {f"sftkey/recipes/shipped/{path}" for path in recipes} <= names
-    tasks = [*files("tasks", ".yaml", ".py"), Path("_common_yaml")]
+    tasks = files("tasks", ".yaml", ".py")
     assert {f"lm_eval/tasks/sftkey/{path}" for path in tasks} <= names
     # Nothing else lands in somebody's site-packages.
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"sftkey", "lm_eval"}

@@ -46,6 +46,7 @@ class ReasoningDataset:
         held_out: For data without a test split, whether a row belongs to the evaluated part; never raises for a row
             that has the columns.
         sequence_len: The ``sequence_len`` of its recipes, in tokens.
+        response_len: The most tokens of an output in evaluation.
         kind: What its answers are.
         columns: The columns that evaluation reads; only these are logged with an item. Empty for all.
         options: For multiple choice, the options of a row: letter -> text.
@@ -65,6 +66,7 @@ class ReasoningDataset:
     revision: str | None = None
     held_out: Callable[[Row], bool] | None = None
     sequence_len: int = 2048
+    response_len: int = 1024
     kind: AnswerKind = AnswerKind.TEXT
     columns: tuple[str, ...] = ()
     options: Callable[[Row], Mapping[str, str]] | None = None

@@ -7,64 +7,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from sftkey.datasets.base import (
-    EMPTY_QUESTION,
-    NO_ANSWER,
-    AnswerKind,
-    ReasoningDataset,
-    Row,
-    SkippedRow,
-    make_example,
-    required_text,
-    required_value,
-    stripped,
-)
+from sftkey.datasets.base import AnswerKind, ReasoningDataset, Row, make_example, required_text
+from sftkey.datasets.choices import choices, question_with_choices, right_choice
 from sftkey.format.example import Example
 from sftkey.format.untagged import UntaggedForm
 
-MALFORMED_CHOICES = "malformed choices"
-KEY_NOT_AMONG_CHOICES = "answer key is none of the choices"
-
-
-def choices(row: Row) -> dict[str, str]:
-    """The choices of a row: letter -> text, in order.
-
-    Raises:
-        SkippedRow: They aren't at least two, each with its own letter and a text.
-    """
-    value = required_value(row, "choices")
-    if not isinstance(value, Mapping):
-        raise SkippedRow(MALFORMED_CHOICES)
-    letters, texts = _texts(value.get("label")), _texts(value.get("text"))
-    if len(letters) != len(texts) or len(set(letters)) != len(letters) or len(letters) < 2:
-        raise SkippedRow(MALFORMED_CHOICES)
-    return dict(zip(letters, texts, strict=True))
-
 
 def question(row: Row) -> str:
-    """The stem and the lettered choices, one line each.
-
-    Raises:
-        SkippedRow: The stem or the choices are missing, empty or malformed.
-    """
-    stem = stripped(required_text(row, "question_stem"), EMPTY_QUESTION)
-    return "\n".join([stem, *(_line(letter, text) for letter, text in choices(row).items())])
+    """The stem and the lettered choices; see `question_with_choices`."""
+    return question_with_choices(row, "question_stem")
 
 
-def reference(row: Row) -> str:
-    """The right choice: its letter and its text.
-
-    Raises:
-        SkippedRow: There is no answer key, or it is none of the choices.
-    """
-    letter = stripped(required_text(row, "answerKey"), NO_ANSWER)
-    text = choices(row).get(letter)
-    if text is None:
-        raise SkippedRow(KEY_NOT_AMONG_CHOICES)
-    return _line(letter, text)
+reference = right_choice
 
 
 def to_example(row: Row) -> Example:
@@ -72,25 +26,13 @@ def to_example(row: Row) -> Example:
 
     Raises:
         KeyError: The data has no such column; ``fact1`` is missing from the config ``main``.
-        SkippedRow: See `question` and `reference`; or the fact is empty.
+        SkippedRow: See `question_with_choices` and `right_choice`; or the fact is empty.
     """
     if "fact1" not in row:
         raise KeyError(
             "no column 'fact1' in the data; OpenBookQA has it in the config additional only: set name: additional"
         )
     return make_example(question(row), required_text(row, "fact1").strip(), reference(row))
-
-
-def _line(letter: str, text: str) -> str:
-    return f"{letter}. {text}"
-
-
-def _texts(values: Any) -> list[str]:
-    """The stripped texts of a list, empty unless every entry is a text that says something."""
-    if not isinstance(values, (list, tuple)):
-        return []
-    texts = [value.strip() if isinstance(value, str) else "" for value in values]
-    return texts if all(texts) else []
 
 
 OPENBOOKQA = ReasoningDataset(
@@ -102,6 +44,7 @@ OPENBOOKQA = ReasoningDataset(
     question=question,
     reference=reference,
     sequence_len=1024,
+    response_len=512,
     kind=AnswerKind.OPTION,
     columns=("id", "question_stem", "choices", "answerKey"),
     options=choices,

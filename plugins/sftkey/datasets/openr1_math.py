@@ -120,6 +120,7 @@ OPENR1_MATH = ReasoningDataset(
     reference=reference,
     held_out=held_out,
     sequence_len=16384,  # its traces were generated up to 16k tokens
+    response_len=8192,
     kind=AnswerKind.MATHS,
     columns=("problem", "answer", "problem_type", "source", "uuid"),
     untagged=UntaggedForm(between="\n\nThe final answer is \\boxed{", after="}"),

@@ -1,47 +1,65 @@
-"""The seam to lm-evaluation-harness: what the YAML files in ``tasks`` name by ``!function``."""
+"""The adapter to lm-evaluation-harness, the only file that imports it: the tasks' class, documents, filter and metrics.
+
+A task is three lines of YAML; `SFTKeyTask` derives the rest, and a key that is given wins::
+
+    class: !function utils.SFTKeyTask
+    task: my_svamp
+    dataset: my_lab.svamp
+"""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import lm_eval.evaluator
 from lm_eval.api.filter import Filter
 from lm_eval.api.task import ConfigurableTask
 
-from sftkey.datasets.base import ReasoningDataset, Row
-from sftkey.datasets.holdout import problem_key
+from sftkey.datasets.base import Row
 from sftkey.datasets.registry import find_dataset
 from sftkey.evaluation.assess import assess
+from sftkey.evaluation.documents import documents
 from sftkey.evaluation.judge.client import JudgeSettings
 from sftkey.evaluation.judge.decide import judged
-from sftkey.evaluation.verdicts import DecidedBy, Record, RuleVerdict, scores
-from sftkey.format.example import SkippedRow
-from sftkey.format.tags import FormatFailure
+from sftkey.evaluation.logged import JudgedAnswer, log_summary, metrics
+from sftkey.evaluation.verdicts import AGGREGATIONS, METRICS
+from sftkey.util.errors import UserError
 
-# lm-eval shows what is logged below its own name; what the judge reports belongs there too.
+# Below lm-eval's own logger, whose messages it shows.
 logger = logging.getLogger("lm_eval.tasks.sftkey")
-logging.getLogger("sftkey.evaluation").parent = logger
 
 _warned_without_chat_template = False
 
 
 class SFTKeyTask(ConfigurableTask):
-    """A task that notices when it is run without the chat template, and reads its documents once."""
+    """A task on a `ReasoningDataset`.
+
+    Its YAML file has ``class``, ``task`` and ``dataset``: the name of a shipped data set, ``columns`` or ``messages`` for
+    own rows, or a dotted module with a `ReasoningDataset`. With ``plain: true`` the expected format is the data set's
+    own form in place of the tags. Rows that are not published need ``dataset_path`` and ``dataset_kwargs``, too. Any
+    other key of lm-eval's takes the place of what would be derived. A file without ``dataset`` derives nothing.
+    """
 
     def __init__(self, config: dict[str, Any]) -> None:
-        """Create the task from its YAML file, whose ``class`` key brought lm-eval here."""
-        _keep_score_of_group_members()
+        """Create the task from its YAML file, whose ``class`` key brought lm-eval here.
+
+        Raises:
+            UserError: There is no such data set, or its rows are not published and the file doesn't say where they are.
+        """
+        _adapt_lm_eval()
         # A mistake in the judge's settings has to show now, not when hours of generation are over.
         JudgeSettings.from_environment()
-        super().__init__(config={key: value for key, value in config.items() if key != "class"})
+        self._dataset: str | None = config.get("dataset")
+        super().__init__(config=_derived(config) if self._dataset else _without(config, "class"))
 
     def test_docs(self) -> Any:
-        """The documents, as chosen by ``process_docs``; lm-eval asks for them again and again."""
+        """The documents, chosen once; lm-eval asks for them again and again."""
         if not hasattr(self, "_chosen_docs"):
-            self._chosen_docs = super().test_docs()
+            docs = super().test_docs()
+            chosen = self._dataset is None or self.config.process_docs is not None
+            self._chosen_docs = docs if chosen else documents(docs, str(self._dataset))
         return self._chosen_docs
 
     def build_all_requests(self, *, apply_chat_template: bool = False, **kwargs: Any) -> None:
@@ -57,99 +75,74 @@ class SFTKeyTask(ConfigurableTask):
         super().build_all_requests(apply_chat_template=apply_chat_template, **kwargs)
 
 
-def _keep_score_of_group_members() -> None:
-    """Keep lm-eval from dropping ``score`` of a task that is run as part of a group.
+def _derived(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole configuration of a task that names its data set."""
+    name = str(config["dataset"])
+    data = find_dataset(name)
+    if data.path is None and not config.get("dataset_path"):
+        raise UserError(
+            f"task {config.get('task')}: the rows of data set {name} are not published; say where they are, as in "
+            "`dataset_path: json` and `dataset_kwargs: {data_files: {test: my_rows.jsonl}}`"
+        )
+    own = _without(config, "class", "dataset", "plain")
+    filter_of = {"function": Verdicts, "dataset": name, **({"plain": True} if config.get("plain") else {})}
+    published = {} if "dataset_path" in own else {"dataset_path": data.path, "dataset_name": data.config}
+    if published and data.revision:
+        published["dataset_kwargs"] = {"revision": data.revision}
+    return {
+        **published,
+        "output_type": "generate_until",
+        "num_fewshot": 0,
+        "test_split": data.test_split or data.train_split,
+        "doc_to_text": data.question or data.question_of,
+        "doc_to_target": data.reference or data.reference_of,
+        "filter_list": [{"name": "none", "filter": [filter_of]}],
+        "process_results": metrics,
+        "metric_list": [
+            {"metric": metric, "aggregation": AGGREGATIONS.get(metric, "mean"), "higher_is_better": higher}
+            for metric, higher in METRICS.items()
+        ],
+        "metadata": {"version": 1},
+        **own,
+        "generation_kwargs": {
+            # No stop string: lm-eval drops it from the output, and the end of the turn ends a trained model's answer.
+            "until": [],
+            "do_sample": False,
+            "max_gen_toks": data.response_len,
+            **(own.get("generation_kwargs") or {}),
+        },
+    }
 
-    While it aggregates a group, lm-eval 0.4.11 removes the metric called ``score`` from each member that has others, a
-    rule made for LongBench (its pull request 3359). Ours is put back, for our tasks only.
+
+def _without(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in keys}
+
+
+def _adapt_lm_eval() -> None:
+    """Change in lm-eval what no setting of it changes; a second call changes nothing.
+
+    - It shows what is logged below its own logger, so what the judge reports goes there.
+    - While it aggregates a group, lm-eval 0.4.11 removes the metric called ``score`` from each member that has others, a
+      rule made for LongBench (its pull request 3359). Ours is put back, for our tasks only: they have `thinking_valid`.
     """
+    logging.getLogger("sftkey.evaluation").parent = logger
     original = getattr(lm_eval.evaluator, "consolidate_group_results", None)
     if original is None or getattr(original, "keeps_sftkey_score", False):
         return
 
     def consolidate(results: Any, *args: Any, **kwargs: Any) -> Any:
         kept = {
-            task: {metric: value for metric, value in metrics.items() if metric.startswith(("score,", "score_stderr,"))}
-            for task, metrics in results.items()
-            if task.startswith("sftkey_")
+            task: {metric: value for metric, value in row.items() if metric.startswith(("score,", "score_stderr,"))}
+            for task, row in results.items()
+            if any(metric.startswith("thinking_valid,") for metric in row)
         }
         consolidated = original(results, *args, **kwargs)
-        for task, metrics in kept.items():
-            consolidated[0][task].update(metrics)
+        for task, figures in kept.items():
+            consolidated[0][task].update(figures)
         return consolidated
 
     consolidate.keeps_sftkey_score = True  # type: ignore[attr-defined]
     lm_eval.evaluator.consolidate_group_results = consolidate
-
-
-def documents(docs: Any, dataset: str) -> Any:
-    """The rows that a task asks about: of data without a test split the held-out ones, each distinct problem once.
-
-    Args:
-        docs: A split, as ``datasets.Dataset``.
-        dataset: What `find_dataset` knows it by.
-
-    Returns:
-        The chosen rows with the columns that evaluation needs. Rows without question or reference are left out, counted
-        and logged by reason.
-
-    Raises:
-        ValueError: No row is left.
-    """
-    on = find_dataset(dataset)
-    published = len(docs)
-    if on.columns:
-        docs = docs.select_columns([column for column in on.columns if column in docs.column_names])
-    if on.held_out is not None:
-        docs = docs.filter(on.held_out, desc=f"{dataset}: held-out rows")
-    chosen, left_out = _choose(docs, on)
-    if not chosen:
-        raise ValueError(
-            f"{dataset}: no row to evaluate among {published}: "
-            + (", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "none is held out")
-        )
-    if left_out:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
-        logger.info("%s: %d rows are evaluated, left out: %s", dataset, len(chosen), reasons)
-    return docs.select(chosen)
-
-
-def _choose(docs: Iterable[Row], on: ReasoningDataset) -> tuple[list[int], Counter[str]]:
-    chosen: list[int] = []
-    left_out: Counter[str] = Counter()
-    seen: set[str] = set()
-    for index, row in enumerate(docs):
-        try:
-            question = on.question_of(row)
-            on.reference_of(row)
-        except SkippedRow as skipped:
-            left_out[skipped.reason] += 1
-            continue
-        if on.held_out is not None:
-            problem = problem_key(question)
-            if problem in seen:
-                left_out["duplicate"] += 1
-                continue
-            seen.add(problem)
-        chosen.append(index)
-    return chosen, left_out
-
-
-class JudgedAnswer(str):
-    """The extracted answer of an output, as lm-eval logs a filtered response, with the record of its verdict.
-
-    Attributes:
-        record: What `sftkey.evaluation.verdicts.decide` returned.
-    """
-
-    record: Record
-
-    @classmethod
-    def of(cls, record: Record) -> JudgedAnswer:
-        """Wrap a record."""
-        answer = cls(record["extracted"] or "")
-        answer.record = record
-        return answer
 
 
 class Verdicts(Filter):
@@ -159,7 +152,7 @@ class Verdicts(Filter):
         """Take the filter's settings from the YAML file.
 
         Args:
-            dataset: What `find_dataset` knows it by.
+            dataset: A name or module that `find_dataset` knows.
             plain: Whether the expected format is the data set's untagged form.
             **kwargs: For lm-eval.
         """
@@ -183,73 +176,5 @@ class Verdicts(Filter):
             for outputs, row in zip(resps, docs, strict=True)
         ]
         records = judged(items, JudgeSettings.from_environment())
-        _report(f"sftkey_{self.dataset}{'_plain' if self.plain else ''}", records)
+        log_summary(f"sftkey_{on.name}{'_plain' if self.plain else ''}", records)
         return [JudgedAnswer.of(record) for record in records]
-
-
-def _report(task: str, records: Sequence[Record]) -> None:
-    by = Counter(record["decided_by"] for record in records)
-    undecided = sum(record["verdict"] == RuleVerdict.CANT_TELL.value for record in records)
-    over_limit = sum(record["over_limit"] for record in records)
-    mode = records[0]["judge_mode"] if records else "off"
-    logger.info(
-        "%s: %d items, decided by rules %d, judge %d, cached verdicts of the judge %d; "
-        "undecided, counted as not correct: %d; over the limits of the rules: %d%s",
-        task,
-        len(records),
-        by[DecidedBy.RULE.value] - undecided,
-        by[DecidedBy.JUDGE.value],
-        by[DecidedBy.CACHE.value],
-        undecided,
-        over_limit,
-        "; rules only, no judge (set SFTKEY_JUDGE_BASE_URL for one)" if mode == "off" else "",
-    )
-    cut_off = sum(record["format_failure"] == FormatFailure.THINKING_CUT_OFF.value for record in records)
-    if cut_off:
-        logger.warning(
-            "%s: in %d of %d outputs the thinking is opened and never closed, usually because the token limit cut it "
-            "off; raise it with --gen_kwargs max_gen_toks=N",
-            task,
-            cut_off,
-            len(records),
-        )
-    no_thinking = sum(not record["thinking_valid"] for record in records) - cut_off
-    if no_thinking > len(records) / 10:
-        logger.warning(
-            "%s: %d of %d outputs have no thinking, or an empty one (metrics thinking_valid, fmt_no_thinking, "
-            "fmt_empty_thinking)",
-            task,
-            no_thinking,
-            len(records),
-        )
-
-
-class ItemMetrics(dict[str, Any]):
-    """The metrics of one item, with the fields of its record beside them for the log.
-
-    lm-eval writes to its sample log all that `process_results` returned, and aggregates the same, which texts can't be.
-    Here the log gets everything, and who goes through the entries gets the metrics only.
-    """
-
-    def __init__(self, record: Record) -> None:
-        """Compute the metrics of a record."""
-        self._metrics = scores(record)
-        super().__init__(record | self._metrics)
-
-    def keys(self) -> Any:
-        """The names of the metrics."""
-        return self._metrics.keys()
-
-    def items(self) -> Any:
-        """The metrics."""
-        return self._metrics.items()
-
-
-def metrics(doc: Row, results: Sequence[JudgedAnswer]) -> ItemMetrics:
-    """The metrics of one item, for ``process_results``.
-
-    Args:
-        doc: The document; not needed, the record has everything.
-        results: The one answer that `Verdicts` made of the output.
-    """
-    return ItemMetrics(results[0].record)

@@ -215,6 +215,22 @@ def cohens_kappa(pairs: Iterable[Sequence[int] | None]) -> float:
     return (agreement(decided) - expected) / (1 - expected)
 
 
+METRICS: Mapping[str, bool | None] = {
+    "acc": True,
+    "fmt": True,
+    "score": True,
+    "thinking_valid": True,
+    **{failure_metric(failure): False for failure in FormatFailure},
+    "undecided": False,
+    "over_limit": False,
+    "judged": None,
+    "judge_cached": None,
+    "judge_unresolved": False,
+    "judge_agreement": True,
+    "judge_kappa": True,
+}
+"""The metrics of `scores` -> whether higher is better, ``None`` where neither is."""
+
 AGGREGATIONS = {"judge_agreement": agreement, "judge_kappa": cohens_kappa}
 """How the metrics that aren't means are aggregated."""
 

@@ -1,0 +1,68 @@
+"""Chooses the rows that a task asks about."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from sftkey.datasets.base import ReasoningDataset, Row
+from sftkey.datasets.holdout import problem_key
+from sftkey.datasets.registry import find_dataset
+from sftkey.format.example import SkippedRow
+
+logger = logging.getLogger("lm_eval.tasks.sftkey")
+
+
+def documents(docs: Any, dataset: str) -> Any:
+    """The rows that a task asks about: of data without a test split the held-out ones, each distinct problem once.
+
+    Args:
+        docs: A split, as ``datasets.Dataset``.
+        dataset: A name or module that `find_dataset` knows.
+
+    Returns:
+        The chosen rows with the columns that evaluation needs. Rows without question or reference are left out, counted
+        and logged by reason.
+
+    Raises:
+        ValueError: No row is left.
+    """
+    on = find_dataset(dataset)
+    published = len(docs)
+    if on.columns:
+        docs = docs.select_columns([column for column in on.columns if column in docs.column_names])
+    if on.held_out is not None:
+        docs = docs.filter(on.held_out, desc=f"{dataset}: held-out rows")
+    chosen, left_out = _choose(docs, on)
+    if not chosen:
+        raise ValueError(
+            f"{dataset}: no row to evaluate among {published}: "
+            + (", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "none is held out")
+        )
+    if left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
+        logger.info("%s: %d rows are evaluated, left out: %s", dataset, len(chosen), reasons)
+    return docs.select(chosen)
+
+
+def _choose(docs: Iterable[Row], on: ReasoningDataset) -> tuple[list[int], Counter[str]]:
+    chosen: list[int] = []
+    left_out: Counter[str] = Counter()
+    seen: set[str] = set()
+    for index, row in enumerate(docs):
+        try:
+            question = on.question_of(row)
+            on.reference_of(row)
+        except SkippedRow as skipped:
+            left_out[skipped.reason] += 1
+            continue
+        if on.held_out is not None:
+            problem = problem_key(question)
+            if problem in seen:
+                left_out["duplicate"] += 1
+                continue
+            seen.add(problem)
+        chosen.append(index)
+    return chosen, left_out
