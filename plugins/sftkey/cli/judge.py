@@ -10,6 +10,7 @@ import click
 
 from sftkey.evaluation.judge.client import JudgeMode, JudgeSettings
 from sftkey.evaluation.judge.later import NotJudgeable, TaskJudgement, TaskPlan, plan, rejudge
+from sftkey.stages.evaluate import update_cards
 from sftkey.util.text import table
 
 
@@ -42,7 +43,9 @@ def judge_command(results_dir: Path, mode: str | None, dry_run: bool) -> None:
             raise click.ClickException(
                 "no judge is configured: set SFTKEY_JUDGE_BASE_URL (and SFTKEY_JUDGE_MODE to something else than off)"
             )
-        click.echo(_outcome_table(rejudge(results_dir, settings)))
+        judgements = rejudge(results_dir, settings)
+        update_cards(done.results for done in judgements)
+        click.echo(_outcome_table(judgements))
     except (NotJudgeable, ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -258,7 +258,7 @@ class Table:
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table, a header first."""
-        from sftkey.stages.evaluate import evaluation_results
+        from sftkey.stages.evaluate import evaluation_results, figures
 
         rows: list[tuple[str, ...]] = [("MODEL", "DATA SET", "METHOD", "STATE", "TASK", "ACC", "FMT", "SCORE")]
         for one in self.planned:
@@ -269,9 +269,7 @@ class Table:
                 continue
             results = evaluation_results(stage)
             for result in results:
-                scores = [result.metrics.get(name) for name in ("acc", "fmt", "score")]
-                figures = [f"{score:.4f}" if isinstance(score, (int, float)) else "-" for score in scores]
-                rows.append((*start, "trained", result.task, *figures))
+                rows.append((*start, "trained", result.task, *figures(result)))
             if not results:
                 rows.append((*start, "trained", "-", "-", "-", "-"))
         return rows

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sftkey.datasets.registry import DATASETS
+from sftkey.datasets.registry import DATASETS, TYPES
+from sftkey.evaluation.results import Evaluation, read_results
 from sftkey.format.methods import METHODS
 from sftkey.stages.card import update_card
 from sftkey.stages.chain import Stage
+from sftkey.stages.marker import MARKER_FILE
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
+from sftkey.util.sources import UnreadableFile
 
 EVALUATION_FOLDER = "eval"
 """Inside a stage's ``output_dir``."""
 
 EVALUATION_FILE = "sftkey_evaluation.json"
-"""Written into that folder once lm-eval has written everything: which evaluations are done, with their metrics."""
+"""Written into that folder once lm-eval has written everything: which evaluations are done, and in which file."""
 
-SCHEMA = 1
-
-_TYPE_PREFIX = "sftkey.datasets."
-_METRICS = ("acc", "fmt", "score")
+SCHEMA = 2
+"""1 kept the metrics as well, which are not read any more."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,6 @@ class EvaluationSettings:
     include_path: str | None = None
 
 
-@dataclass(frozen=True)
-class Result:
-    """The metrics of one task.
-
-    Attributes:
-        task: lm-eval's task.
-        items: How many items were evaluated.
-        metrics: ``acc``, ``fmt``, ``score`` and their standard errors, as lm-eval names them.
-        limit: As in `EvaluationSettings`.
-        backend: As in `EvaluationSettings`.
-    """
-
-    task: str
-    items: int | None
-    metrics: Mapping[str, float]
-    limit: float | None
-    backend: str
-
-
 def tasks_of(stage: Stage) -> tuple[str, ...]:
     """The tasks of a recipe's data sets; for a method without tags their ``_plain`` twins.
 
@@ -76,10 +58,10 @@ def tasks_of(stage: Stage) -> tuple[str, ...]:
     suffix = "" if METHODS[stage.method].tagged else "_plain"
     names = []
     for entry in stage.config.get("datasets") or []:
-        name = str(entry.get("type")).removeprefix(_TYPE_PREFIX)
+        name = str(entry.get("type")).removeprefix(TYPES)
         if name not in DATASETS:
             raise UserError(
-                f"{stage.recipe.name}: data of type {_TYPE_PREFIX}{name} has no task of its own; name the tasks with "
+                f"{stage.recipe.name}: data of type {entry.get('type')} has no task of its own; name the tasks with "
                 "--eval-tasks"
             )
         names.append(f"sftkey_{name}{suffix}")
@@ -113,8 +95,9 @@ def _model_arguments(stage: Stage, settings: EvaluationSettings) -> str:
 
 
 def is_evaluated(stage: Stage, settings: EvaluationSettings) -> bool:
-    """Whether a stage, as it is trained now, has been evaluated with these settings."""
-    return any(entry["key"] == _key(stage, settings) for entry in _entries(stage))
+    """Whether a stage, as it is trained now, has been evaluated with these settings, and the results are still there."""
+    key = _key(stage, settings)
+    return any(entry["key"] == key and _results_file(stage, entry).is_file() for entry in _entries(stage))
 
 
 def _key(stage: Stage, settings: EvaluationSettings) -> dict[str, Any]:
@@ -132,10 +115,14 @@ def _entries(stage: Stage) -> list[dict[str, Any]]:
         return []
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read ({error}); delete it to evaluate again") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+    if not isinstance(content, dict) or content.get("schema") not in (1, SCHEMA):
         raise UserError(f"{path} has a schema this version of sftkey doesn't know; upgrade sftkey")
     entries: list[dict[str, Any]] = content["evaluations"]
     return entries
+
+
+def _results_file(stage: Stage, entry: Mapping[str, Any]) -> Path:
+    return stage.output_dir / EVALUATION_FOLDER / str(entry["file"])
 
 
 def results_files(stage: Stage) -> frozenset[Path]:
@@ -144,7 +131,7 @@ def results_files(stage: Stage) -> frozenset[Path]:
 
 
 def record_evaluation(stage: Stage, settings: EvaluationSettings, before: frozenset[Path]) -> None:
-    """Note that an evaluation is done, with its metrics, there and in the model card. Called once lm-eval has ended well.
+    """Note that an evaluation is done, and show it in the model card. Called once lm-eval has ended well.
 
     Args:
         stage: The stage.
@@ -154,38 +141,54 @@ def record_evaluation(stage: Stage, settings: EvaluationSettings, before: frozen
     Raises:
         UserError: lm-eval wrote no results.
     """
-    new = sorted(results_files(stage) - before, key=lambda path: path.stat().st_mtime_ns)
     folder = stage.output_dir / EVALUATION_FOLDER
-    if not new:
+    new = max(results_files(stage) - before, key=lambda path: path.stat().st_mtime_ns, default=None)
+    if new is None:
         raise UserError(f"lm_eval ended without an error but wrote no results under {folder}")
-    content = json.loads(new[-1].read_text(encoding="utf-8"))
     key = _key(stage, settings)
-    results = {}
-    for task in key["tasks"]:
-        metrics = content.get("results", {}).get(task, {})
-        count = content.get("n-samples", {}).get(task, {}).get("effective")
-        found = {
-            f"{name}{suffix}": metrics[f"{name}{suffix},none"]
-            for name in _METRICS
-            for suffix in ("", "_stderr")
-            if f"{name}{suffix},none" in metrics
-        }
-        results[task] = {"items": count, "metrics": found}
-    entries = [entry for entry in _entries(stage) if entry["key"] != key]
-    entries.append({"key": key, "file": str(new[-1].relative_to(folder)), "results": results})
+    entries = [{"key": entry["key"], "file": entry["file"]} for entry in _entries(stage) if entry["key"] != key]
+    entries.append({"key": key, "file": str(new.relative_to(folder))})
     write_atomically(folder / EVALUATION_FILE, {"schema": SCHEMA, "evaluations": entries})
     update_card(stage.output_dir)
 
 
-def evaluation_results(stage: Stage) -> list[Result]:
-    """The metrics of a stage, as it is trained now, for every evaluation noted, oldest first."""
+def evaluation_results(stage: Stage) -> list[Evaluation]:
+    """The figures of a stage, as it is trained now, of every evaluation noted, oldest first.
+
+    Raises:
+        UserError: A file of results can't be read.
+    """
     finished_at = (stage.marker or {}).get("finished_at")
-    return [
-        Result(task, result["items"], result["metrics"], entry["key"]["limit"], entry["key"]["backend"])
-        for entry in _entries(stage)
-        if entry["key"].get("stage_finished_at") == finished_at
-        for task, result in entry["results"].items()
-    ]
+    found: list[Evaluation] = []
+    for entry in _entries(stage):
+        path = _results_file(stage, entry)
+        if entry["key"].get("stage_finished_at") != finished_at or not path.is_file():
+            continue
+        try:
+            results = read_results(path)
+        except UnreadableFile as error:
+            raise UserError(f"{path}: {error}; delete it to evaluate again") from error
+        named = [results[task] for task in entry["key"]["tasks"] if task in results]
+        # A name that is not among the results is a tag: they hold its tasks.
+        found += named if len(named) == len(entry["key"]["tasks"]) else results.values()
+    return found
+
+
+def update_cards(results: Iterable[Path]) -> None:
+    """Write the model cards again that show figures of these files: those of the finished stages that they lie below."""
+    folders = (
+        next((folder for folder in path.resolve().parents if (folder / MARKER_FILE).is_file()), None)
+        for path in results
+    )
+    for folder in dict.fromkeys(folders):
+        if folder is not None:
+            update_card(folder)
+
+
+def figures(evaluation: Evaluation) -> list[str]:
+    """Acc, Fmt and Score for a terminal."""
+    found = [evaluation.reported.get(name) for name in ("acc", "fmt", "score")]
+    return ["-" if value is None else f"{value:.4f}" for value in found]
 
 
 def results_table(stages: Sequence[Stage]) -> list[tuple[str, ...]]:
@@ -201,12 +204,8 @@ def results_table(stages: Sequence[Stage]) -> list[tuple[str, ...]]:
             f"{loss:.4f}" if loss is not None else "-",
         )
         evaluations = evaluation_results(stage) if stage.finished else []
-        for result in evaluations:
-            scores = [
-                f"{result.metrics[name]:.4f}" if isinstance(result.metrics.get(name), (int, float)) else "-"
-                for name in _METRICS
-            ]
-            rows.append((*start, result.task, f"{result.items:,}" if result.items else "-", *scores))
+        for one in evaluations:
+            rows.append((*start, one.task, f"{one.count:,}" if one.count else "-", *figures(one)))
         if not evaluations:
             state = "not evaluated" if stage.finished else stage.state.value
             rows.append((*start, state, "-", "-", "-", "-"))
