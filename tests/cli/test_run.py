@@ -200,7 +200,15 @@ def test_two_runs_in_one_place(place: Place) -> None:
     assert place.calls() == []
 
 
-MATRIX = ("matrix", "--models", "qwen2_5_1_5b,smollm3_3b", "--datasets", "gsm8k", "--methods", "SFT-Tag,sftkey-tag,SFT")
+MATRIX = (
+    "matrix",
+    "--models",
+    "qwen2_5_1_5b,smollm3_3b",
+    "--datasets",
+    "gsm8k",
+    "--strategies",
+    "SFT-Tag,sftkey-tag,SFT",
+)
 
 
 def test_matrix_trains_a_shared_stage_once(place: Place) -> None:
@@ -250,6 +258,13 @@ def test_matrix_dry_run(place: Place) -> None:
     assert "6 commands to run" in result.output
     assert not (place.folder / "elsewhere").exists()
     assert place.calls() == []
+
+
+def test_methods_is_the_hidden_old_name_of_strategies(place: Place) -> None:
+    old = ["--methods" if argument == "--strategies" else argument for argument in MATRIX]
+    assert succeeded(place.run(*old, "--dry-run")).output == succeeded(place.run(*MATRIX, "--dry-run")).output
+    assert "--methods" not in succeeded(place.run("matrix", "--help")).output
+    assert "give one of them" in place.run(*MATRIX, "--methods", "SFT").output
 
 
 def test_slurm_script(place: Place) -> None:

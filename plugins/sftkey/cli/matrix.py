@@ -38,8 +38,9 @@ _ERROR_LINE = re.compile(r"^(sftkey: |Error: |([\w.]+\.)?\w*(Error|Exception)\b:
 )
 @click.option("--datasets", metavar="NAME,...", help="Data sets. [default: the paper's four]")
 @click.option(
-    "--methods", metavar="NAME,...", help="Strategies. [default: SFT,SFT-Tag,Key-Tag,SFTKey-Tag; also: SFTKey]"
+    "--strategies", metavar="NAME,...", help="Strategies. [default: SFT,SFT-Tag,Key-Tag,SFTKey-Tag; also: SFTKey]"
 )
+@click.option("--methods", hidden=True, help="The old name of --strategies.")
 @click.option("--output-root", default="outputs", show_default=True, metavar="DIR", help="Where outputs go.")
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A key of every recipe, as in sftkey recipe."
@@ -58,6 +59,7 @@ def matrix_command(
     /,
     models: str | None,
     datasets: str | None,
+    strategies: str | None,
     methods: str | None,
     output_root: str,
     overrides: tuple[str, ...],
@@ -68,7 +70,7 @@ def matrix_command(
     force: bool,
     **options: Any,
 ) -> None:
-    """Plan and run the paper's table: models x data sets x methods.
+    """Plan and run the paper's table: models x data sets x strategies.
 
     Writes the recipes of all cells to OUTPUT_ROOT/recipes, trains each stage once, whatever number of cells builds on it,
     and evaluates it with --eval. What training and evaluation print goes to OUTPUT_ROOT/logs. A cell that fails doesn't
@@ -77,17 +79,27 @@ def matrix_command(
 
     What follows -- goes to the launcher: --launcher torchrun -- --nproc_per_node 8.
     """
-    from sftkey.datasets.registry import DATASETS
-    from sftkey.recipes.matrix import LOGS_FOLDER, METHODS, MODELS, RECIPES_FOLDER, notes_of, plan_cells, save_recipes
+    from sftkey.datasets.registry import PAPER
+    from sftkey.recipes.matrix import (
+        LOGS_FOLDER,
+        PAPER_MODELS,
+        PAPER_STRATEGIES,
+        RECIPES_FOLDER,
+        notes_of,
+        plan_cells,
+        save_recipes,
+    )
     from sftkey.stages.launch import Launch
 
     settings = evaluation_settings(options)
     if slurm_options and not slurm:
         raise click.UsageError("--slurm-option does nothing without --slurm")
+    if strategies and methods:
+        raise click.UsageError("--methods is the old name of --strategies; give one of them")
     cells = plan_cells(
-        _names(models, MODELS),
-        _names(datasets, DATASETS),
-        _names(methods, METHODS),
+        _names(models, PAPER_MODELS),
+        _names(datasets, PAPER),
+        _names(strategies or methods, PAPER_STRATEGIES),
         output_root=output_root,
         overrides=overrides,
     )
@@ -140,11 +152,11 @@ def _plan(cells: Sequence[Cell], folder: Path) -> list[PlannedCell]:
 def _describe(planned: Sequence[PlannedCell], launch: Launch, settings: EvaluationSettings | None) -> str:
     from sftkey.stages.evaluate import evaluation_command, is_evaluated
 
-    rows: list[tuple[str, ...]] = [("MODEL", "DATA SET", "METHOD", "STAGE", "STATE", "OUTPUT")]
+    rows: list[tuple[str, ...]] = [("MODEL", "DATA SET", "STRATEGY", "METHOD", "STATE", "OUTPUT")]
     commands: dict[str, None] = {}
     seen: set[Path] = set()
     for one in planned:
-        start = (one.cell.model, one.cell.dataset, one.cell.method)
+        start = (one.cell.model, one.cell.dataset, one.cell.strategy)
         if one.problem is not None:
             rows.append((*start, "-", f"can't run: {one.problem.splitlines()[0]}", "-"))
         for stage in one.stages:
@@ -260,9 +272,9 @@ class Table:
         """The table, a header first."""
         from sftkey.stages.evaluate import evaluation_results, figures
 
-        rows: list[tuple[str, ...]] = [("MODEL", "DATA SET", "METHOD", "STATE", "TASK", "ACC", "FMT", "SCORE")]
+        rows: list[tuple[str, ...]] = [("MODEL", "DATA SET", "STRATEGY", "STATE", "TASK", "ACC", "FMT", "SCORE")]
         for one in self.planned:
-            start = (one.cell.model, one.cell.dataset, one.cell.method)
+            start = (one.cell.model, one.cell.dataset, one.cell.strategy)
             stage = self.finished.get(one.stages[-1].output_dir) if one.stages else None
             if stage is None:
                 rows.append((*start, "failed", "-", "-", "-", "-"))

@@ -10,7 +10,7 @@ from sftkey.util.text import table
 
 @click.command("recipes")
 def recipes_command() -> None:
-    """List the shipped recipes: model, method, data set, GPUs and estimated peak memory per GPU.
+    """List the shipped recipes: model, strategy, data set, GPUs and estimated peak memory per GPU.
 
     `axolotl sftkey recipe NAME > my.yml` writes one of them, for any model, data set and setting.
     """

@@ -1,29 +1,28 @@
-"""Plans the paper's table: models x data sets x training strategies, from the shipped recipes (section 4).
+"""The paper's table, planned: models x data sets x training strategies, from the shipped recipes (section 4).
 
 A stage that several cells build on, such as Stage 1 of SFT-Tag and SFTKey-Tag, is one recipe file and is trained once.
 """
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from sftkey.datasets.registry import DATASETS
 from sftkey.format.methods import STRATEGIES
 from sftkey.recipes.catalogue import ShippedRecipe, shipped_recipes
 from sftkey.recipes.writing import WrittenRecipe, write_recipe
-from sftkey.util.errors import UserError
+from sftkey.util.errors import UserError, nearest
 from sftkey.util.files import write_text_atomically
 
-MODELS = ("qwen3_8b", "qwen2_5_7b", "qwen2_5_3b", "qwen2_5_1_5b", "smollm3_3b")
-"""The paper's models, as the recipes are called."""
-
-METHODS = ("SFT", "SFT-Tag", "Key-Tag", "SFTKey-Tag")
-"""The strategies of the paper's tables; there is also SFTKey, the untagged two-stage one."""
+PAPER_MODELS = ("qwen3_8b", "qwen2_5_7b", "qwen2_5_3b", "qwen2_5_1_5b", "smollm3_3b")
+PAPER_STRATEGIES = ("SFT", "SFT-Tag", "Key-Tag", "SFTKey-Tag")
+"""The rows of the paper's tables (section 4): models, as their recipes are called, and strategies. More can be named."""
 
 RECIPES_FOLDER, LOGS_FOLDER = "recipes", "logs"
 """Inside the output root."""
@@ -36,25 +35,25 @@ class Cell:
     Attributes:
         model: The model, as its recipes are called.
         dataset: The data set's name.
-        method: The training strategy.
+        strategy: The training strategy.
         recipes: Its stages, first one first.
     """
 
     model: str
     dataset: str
-    method: str
+    strategy: str
     recipes: tuple[WrittenRecipe, ...]
 
     @property
     def name(self) -> str:
         """For messages."""
-        return f"{self.model} {self.dataset} {self.method}"
+        return f"{self.model} {self.dataset} {self.strategy}"
 
 
 def plan_cells(
     models: Sequence[str],
     datasets: Sequence[str],
-    methods: Sequence[str],
+    strategies: Sequence[str],
     *,
     output_root: str | None = None,
     overrides: Sequence[str] = (),
@@ -64,7 +63,7 @@ def plan_cells(
     Args:
         models: Names such as ``qwen3_8b``, or ``qwen3_8b=ID`` to train the model ID by those recipes.
         datasets: Names of `sftkey.datasets.registry.DATASETS`.
-        methods: Names of `sftkey.format.methods.STRATEGIES`, in any case.
+        strategies: Names of `sftkey.format.methods.STRATEGIES`, in any case.
         output_root: The folder in place of ``outputs``.
         overrides: ``key=value`` pairs for every recipe.
 
@@ -72,11 +71,11 @@ def plan_cells(
         The cells, model by model.
 
     Raises:
-        UserError: A name is unknown, or there is no recipe for a method of a model.
+        UserError: A name is unknown, or there is no recipe for a strategy of a model.
     """
     catalogue = recipes_by_model()
-    strategies = {name.lower(): name for name in STRATEGIES}
-    chosen = [strategies[_known(name.lower(), strategies, "method")] for name in dict.fromkeys(methods)]
+    names = {name.lower(): name for name in STRATEGIES}
+    chosen = [names[_known(name.lower(), names, "strategy")] for name in dict.fromkeys(strategies)]
     for dataset in datasets:
         _known(dataset, DATASETS, "data set")
     cells = []
@@ -84,12 +83,12 @@ def plan_cells(
         name, _, model_id = model.partition("=")
         shipped = catalogue[_known(name, catalogue, "model")]
         for dataset in dict.fromkeys(datasets):
-            for method in chosen:
-                if method not in shipped:
-                    raise UserError(f"{name} has no recipe for {method}; it has {', '.join(shipped)}")
+            for strategy in chosen:
+                if strategy not in shipped:
+                    raise UserError(f"{name} has no recipe for {strategy}; it has {', '.join(shipped)}")
                 write = partial(
                     write_recipe,
-                    shipped[method],
+                    shipped[strategy],
                     dataset_name=dataset,
                     model_id=model_id or None,
                     output_root=output_root,
@@ -97,13 +96,13 @@ def plan_cells(
                 )
                 # Again, now that its name is known, so that the comment at its top says it.
                 written = write(file_name=write().file_name)
-                cells.append(Cell(model_id or name, dataset, method, written.chain))
+                cells.append(Cell(model_id or name, dataset, strategy, written.chain))
     _check_shared(cells)
     return cells
 
 
 def notes_of(cells: Sequence[Cell]) -> list[str]:
-    """What to know about the data of the cells, each once, and which recipes don't fit the GPUs that they are written for."""
+    """List the remarks on the cells' data, each once, and the recipes that don't fit the GPUs they are written for."""
     found: dict[str, None] = {}
     for recipe in (recipe for cell in cells for recipe in cell.recipes):
         for note in recipe.notes:
@@ -115,7 +114,7 @@ def notes_of(cells: Sequence[Cell]) -> list[str]:
 
 
 def recipes_by_model() -> dict[str, dict[str, ShippedRecipe]]:
-    """The shipped recipes by model name and strategy; only of models whose recipes can be moved to other data."""
+    """Sort the shipped recipes by model name and strategy; only those that can be moved to other data."""
     found: dict[str, dict[str, ShippedRecipe]] = {}
     for recipe in shipped_recipes():
         folder = Path(str(recipe.config["output_dir"]))
@@ -126,8 +125,7 @@ def recipes_by_model() -> dict[str, dict[str, ShippedRecipe]]:
 
 def _known(name: str, names: Collection[str], what: str) -> str:
     if name not in names:
-        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-        raise UserError(f"unknown {what} {name!r}; did you mean {nearest[0]!r}? There are {', '.join(names)}")
+        raise UserError(f"unknown {what} {name!r}; did you mean {nearest(name, names)!r}? There are {', '.join(names)}")
     return name
 
 
@@ -180,7 +178,7 @@ def slurm_script(
     options: Sequence[str] = (),
     run_options: Sequence[str] = (),
 ) -> str:
-    """A script that submits itself as two job arrays: first stages, then second stages, each after its own first one.
+    """Write a script that submits itself as two job arrays: first stages, then each second stage after its first.
 
     Args:
         cells: The cells.
@@ -201,47 +199,21 @@ def slurm_script(
     firsts = list(dict.fromkeys(chain[0] for chain in chains))
     # One array index for a first stage and for the stage that starts from it, which is what aftercorr goes by.
     seconds = [next((chain[1] for chain in chains if chain[0] == first and len(chain) == 2), "") for first in firsts]
-    lines = [shlex.quote(str(folder / name)) if name else "''" for name in (*firsts, *seconds)]
-    with_second = ",".join(str(index) for index, name in enumerate(seconds) if name)
-    submit_second = (
-        'sbatch --parsable --array="$second_indices" --dependency=aftercorr:"${first%%;*}" --kill-on-invalid-dep=yes \\\n'
-        '    --export=ALL,SFTKEY_STAGE=2 "$0"'
-        if with_second
-        else "true"
+    environment = Environment(
+        loader=PackageLoader("sftkey.recipes", ""),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
     )
-    return "\n".join(
-        [
-            "#!/bin/bash",
-            f"# {len(cells)} cells of the paper's table, {len(firsts)} first and {sum(map(bool, seconds))} second stages.",
-            f"# Written by: {command}",
-            "# Submit with: bash THIS_FILE. What is finished ends at once and what was interrupted goes on, so submit it",
-            "# again after a failure.",
-            "#SBATCH --job-name=sftkey",
-            "#SBATCH --requeue",
-            f"#SBATCH --output={logs}/%x-%A_%a.log",
-            *(f"#SBATCH {option}" for option in options),
-            "set -euo pipefail",
-            f"cd {shlex.quote(str(working_directory))}",
-            "first_stages=(",
-            *(f"  {line}" for line in lines[: len(firsts)]),
-            ")",
-            "second_stages=(",
-            *(f"  {line}" for line in lines[len(firsts) :]),
-            ")",
-            f"second_indices={with_second}",
-            'if [[ -z "${SLURM_ARRAY_TASK_ID:-}" ]]; then',
-            f"  mkdir -p {shlex.quote(str(logs))}",
-            f'  first=$(sbatch --parsable --array=0-{len(firsts) - 1} --export=ALL,SFTKEY_STAGE=1 "$0")',
-            '  echo "$first"',
-            f"  {submit_second}",
-            "  exit",
-            "fi",
-            'if [[ "$SFTKEY_STAGE" == 1 ]]; then',
-            '  recipe="${first_stages[$SLURM_ARRAY_TASK_ID]}"',
-            "else",
-            '  recipe="${second_stages[$SLURM_ARRAY_TASK_ID]}"',
-            "fi",
-            f'exec axolotl sftkey run "$recipe" {shlex.join(run_options)}'.rstrip(),
-            "",
-        ]
+    environment.filters["quote"] = lambda value: shlex.quote(str(value))
+    return environment.get_template("matrix.sh.jinja").render(
+        cells=len(cells),
+        firsts=[folder / name for name in firsts],
+        seconds=[folder / name if name else "" for name in seconds],
+        second_indices=[index for index, name in enumerate(seconds) if name],
+        working_directory=working_directory,
+        logs=logs,
+        command=command,
+        options=options,
+        run_options=run_options,
     )
