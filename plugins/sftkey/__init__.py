@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from sftkey.format.templates import chat_template as chat_template
     from sftkey.format.untagged import UntaggedForm as UntaggedForm
     from sftkey.stages.chain import Stage as Stage
+    from sftkey.training.collator import SegmentCollator as SegmentCollator
     from sftkey.training.loss import causal_loss as causal_loss
     from sftkey.training.rows import RowTokenizer as RowTokenizer
     from sftkey.training.tokenization import ExampleTokenizer as ExampleTokenizer
-    from sftkey.training.trainer import SegmentCollator as SegmentCollator
     from sftkey.training.trainer import SegmentLossTrainer as SegmentLossTrainer
     from sftkey.util.errors import UserError as UserError
 
@@ -47,7 +47,7 @@ _WHERE = {
     "RowTokenizer": "training.rows",
     # From those to the loss.
     "causal_loss": "training.loss",
-    "SegmentCollator": "training.trainer",
+    "SegmentCollator": "training.collator",
     "SegmentLossTrainer": "training.trainer",
     # What came of it.
     "assess": "evaluation.assess",

@@ -160,7 +160,7 @@ def test_axolotl_sees_its_own_collator_and_our_count(
 ) -> None:
     """Axolotl 0.21 balances labels by the collator's type, and counts tokens by itself under tensor parallelism."""
     from axolotl.core.trainers.base import AxolotlTrainer
-    from sftkey.training.trainer import SegmentCollator
+    from sftkey.training.collator import SegmentCollator
 
     seen = []
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from sftkey.format.methods import Method
+from sftkey.training.collator import SegmentCollator
 from sftkey.training.tokenization import TokenizedExample
-from sftkey.training.trainer import SegmentCollator, SegmentLossTrainer
+from sftkey.training.trainer import SegmentLossTrainer
 from transformers import DataCollatorForSeq2Seq, TrainerCallback, TrainingArguments
 
 from experiments.models import device
@@ -134,7 +135,7 @@ def train(model: Any, tokenizer: Any, stage: Stage, settings: Settings) -> Train
             ),
             processing_class=tokenizer,
         )
-        trainer.configure_segment_loss(stage.method, context_grad=stage.context_grad)
+        trainer.configure_segment_loss(context_grad=stage.context_grad)
         for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"]:
             trainer.remove_callback(type(callback))
         clock = _Clock()

@@ -6,12 +6,12 @@ import peft
 import pytest
 import torch
 import transformers
-from sftkey.format.methods import METHODS
 from sftkey.format.segments import Segment
+from sftkey.training.collator import SegmentCollator
 from sftkey.training.context_grad import ContextCache, after_context, unsupported, without_gradient_checkpointing
 from sftkey.training.loss import causal_loss
 from sftkey.training.sparse_logits import _known
-from sftkey.training.trainer import SegmentCollator, SegmentLossTrainer
+from sftkey.training.trainer import SegmentLossTrainer
 from sftkey.util.errors import UserError
 from support.processes import PROCESSES, in_processes
 from torch import nn
@@ -341,7 +341,7 @@ def test_packed_rows_and_other_shapes_are_refused():
     model = build()
     inputs, labels, segments = batch([(5, 3, 0)])
     packed = {"input_ids": inputs["input_ids"], "position_ids": torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]])}
-    with pytest.raises(ValueError, match="packed sequences; turn sample_packing off"):
+    with pytest.raises(ValueError, match="packed sequences; give each sequence a row of its own"):
         causal_loss(model, packed, labels, segments, context_grad=False)
     square = {**inputs, "attention_mask": torch.ones(1, 1, 8, 8)}
     with pytest.raises(ValueError, match=r"attention_mask has \(1, 1, 8, 8\)"):
@@ -439,7 +439,7 @@ def trained(folder, *, context_grad, micro_batch=4, accumulation=1, **options):
         eval_dataset=Rows(),
         data_collator=SegmentCollator(DataCollatorForSeq2Seq(Tokenizer())),
     )
-    trainer.configure_segment_loss(METHODS["key-tag"], context_grad=context_grad)
+    trainer.configure_segment_loss(context_grad=context_grad)
     trainer.train()
     return trainer
 
@@ -491,8 +491,8 @@ def test_the_trainer_refuses_what_cannot_be_served(tmp_path):
     settings = SHAPE | {"num_experts": 2, "output_router_logits": True}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen3_moe", **settings))
     trainer = SegmentLossTrainer(model=model, args=TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
-    with pytest.raises(UserError, match="sftkey_context_grad: false can't be had here: the load-balancing loss"):
-        trainer.configure_segment_loss(METHODS["key-tag"], context_grad=False)
+    with pytest.raises(UserError, match="can't be trained without the context gradient: the load-balancing loss"):
+        trainer.configure_segment_loss(context_grad=False)
 
 
 def run_ddp(rank):

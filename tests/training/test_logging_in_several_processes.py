@@ -13,7 +13,8 @@ import pytest
 import torch
 from sftkey.format.methods import METHODS
 from sftkey.format.segments import Segment
-from sftkey.training.trainer import SegmentCollator, SegmentLossTrainer
+from sftkey.training.collator import SegmentCollator
+from sftkey.training.trainer import SegmentLossTrainer
 from support.processes import PROCESSES, in_processes
 from torch.utils.data import Dataset
 from transformers import Qwen3Config, Qwen3ForCausalLM, TrainingArguments
@@ -104,7 +105,7 @@ def work(rank: int, method: str, folder: Path) -> None:
         eval_dataset=Rows(5, method, seed=2),
     )
     assert trainer.args.world_size == PROCESSES
-    trainer.configure_segment_loss(METHODS[method])
+    trainer.configure_segment_loss()
     trainer.train()
     if trainer.is_world_process_zero():
         trainer.save_state()

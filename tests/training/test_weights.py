@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sftkey.format.methods import METHODS
 from sftkey.format.segments import Segment
-from sftkey.training.weights import segment_weights, trained_segments, weights_at
+from sftkey.training.weights import segment_weights, token_weights, trained_segments, weights_at
 
 # prompt, <Thinking>, thinking, </Thinking>, <Answer>, answer, </Answer>, end of turn
 KEY_TAG = [0, 0, 0, 0, 1, 1, 1, 1]
@@ -72,3 +72,13 @@ def test_schedules_meet_both_ends_exactly_and_stay_between_them(start, end, prog
     low, high = torch.minimum(start, end), torch.maximum(start, end)
     assert ((weights >= low - 1e-5) & (weights <= high + 1e-5)).all()
     assert {segment for segment in Segment if weights[segment] > 1e-5} <= trained_segments(start, end)
+
+
+def test_a_token_weighs_what_its_segment_does_where_it_has_a_label():
+    labels = torch.tensor([[-100, 7, 8, 9], [-100, -100, 5, 6]])
+    segments = torch.tensor([[0, 2, 5, 7], [0, 2, 5, 7]], dtype=torch.int8)
+    weights = torch.tensor([0, 1, 0.25, 1, 1, 3, 1, 0])
+    assert token_weights(labels, segments, weights).tolist() == [[0, 0.25, 3, 0], [0, 0, 3, 0]]
+    assert token_weights(labels, None, None).tolist() == [[0, 1, 1, 1], [0, 0, 1, 1]]
+    with pytest.raises(ValueError, match="`segments` is None"):
+        token_weights(labels, None, weights)

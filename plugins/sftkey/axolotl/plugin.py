@@ -188,10 +188,10 @@ class SFTKeyPlugin(BasePlugin):
                 "doesn't compute the segment loss; remove that plugin, or list sftkey.SFTKeyPlugin before it"
             )
 
-        method = METHODS[cfg.sftkey_method]
-        weights, end_weights = stage_weights(method, cfg.sftkey_segment_weights, cfg.sftkey_segment_schedule)
+        weights, end_weights = stage_weights(
+            METHODS[cfg.sftkey_method], cfg.sftkey_segment_weights, cfg.sftkey_segment_schedule
+        )
         trainer.configure_segment_loss(
-            method,
             sparse_logits=cfg.sftkey_sparse_logits is not False,
             weights=weights,
             end_weights=end_weights,

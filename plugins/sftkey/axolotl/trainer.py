@@ -6,7 +6,10 @@ from typing import Any
 
 from axolotl.core.trainers.base import AxolotlTrainer
 
-from sftkey.training.trainer import SegmentCollator, SegmentLossTrainer
+from sftkey.training.collator import SegmentCollator
+from sftkey.training.context_grad import unsupported
+from sftkey.training.trainer import SegmentLossTrainer
+from sftkey.util.errors import UserError
 
 
 class SFTKeyTrainer(AxolotlTrainer, SegmentLossTrainer):
@@ -26,6 +29,14 @@ class SFTKeyTrainer(AxolotlTrainer, SegmentLossTrainer):
             collator = getattr(self, name, None)
             if collator is not None and not isinstance(collator, SegmentCollator):
                 setattr(self, name, SegmentCollator(collator, side))
+
+    def configure_segment_loss(self, *, context_grad: bool = True, **options: Any) -> None:
+        """As `SegmentLossTrainer.configure_segment_loss`; the error names the recipe key."""
+        model: Any = self.model
+        reason = None if context_grad else unsupported(model)
+        if reason is not None:
+            raise UserError(f"sftkey_context_grad: false can't be had here: {reason}; remove it")
+        super().configure_segment_loss(context_grad=context_grad, **options)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
         # AxolotlTrainer (0.21) counts anew under tensor parallelism: without weights, and for one process alone.

@@ -1,11 +1,11 @@
-"""Answer-only gradient: the context without gradient into a key-value cache, the rest of the sequence against it.
+"""Training without the context gradient: the context goes into a key-value cache, the rest of the sequence trains against it.
 
-The loss is that of the exact method, its gradient is not. Keys and values of the context count as constants, so what
-the loss would tell the weights through them, which is how a model learns to read its own thinking, is left out. This is
-another method at a lower price, not a faster way to the same gradient: experimental, and off unless asked for.
+The loss is that of the exact method, the gradient is not: keys and values of the context (prompt and thinking) count as
+constants. What the loss would tell the weights through them, which is how a model learns to read its own thinking, is
+left out. This is another method at a lower price, not a faster way to the same gradient: experimental and off by default.
 
-What it costs: a forward pass over the context, and forward and backward pass over what remains. Activations are kept for
-what remains, and beside them the context's keys and values.
+Cost: a forward pass over the context; a forward and a backward pass over the rest. Memory: activations of the rest, keys
+and values of the context.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from torch import nn
 from transformers import DynamicCache
 
 from sftkey.training.sparse_logits import unwrap
-from sftkey.training.targets import IGNORE_INDEX
+from sftkey.training.tokenization import IGNORE_INDEX
+from sftkey.training.weights import token_weights
 
 ATTENTION_WITH_A_PLAIN_CACHE = frozenset({"full_attention", "sliding_attention"})
 """Layer types whose state after the context is keys and values of each of its positions, and nothing else."""
@@ -53,7 +54,7 @@ class ContextCache(DynamicCache):
 
 
 def unsupported(model: nn.Module) -> str | None:
-    """Why a model can't be trained with the answer-only gradient; None if nothing speaks against it."""
+    """Why a model can't be trained without the context gradient; None if it can."""
     inner = unwrap(model)
     name = type(inner).__name__
     for adapter in (getattr(model, "peft_config", None) or {}).values():
@@ -111,7 +112,7 @@ def after_context(
         model: As in `sftkey.training.loss.causal_loss`, in the mode (training or not) that it is to have, and within
             `without_gradient_checkpointing`.
         inputs: Its inputs, tensors of shape ``(B, T)``.
-        labels: Shape ``(B, T)``, the token id where a token is trained, else -100.
+        labels: Shape ``(B, T)``, the token id where a token is trained, else `IGNORE_INDEX`.
         segments: Shape ``(B, T)``, the `Segment` of each token, or None.
         weights: Shape ``(8,)``, the weight of each segment; a token of weight 0 isn't trained.
 
@@ -125,15 +126,12 @@ def after_context(
     """
     if isinstance(model, nn.DataParallel):
         raise ValueError(
-            "the answer-only gradient can't run under torch.nn.DataParallel, which doesn't split the cache over its "
-            "devices; start one process for each device"
+            "training without the context gradient can't run under torch.nn.DataParallel, which doesn't split the cache "
+            "over its devices; start one process for each device"
         )
     _check_inputs(inputs, labels)
-    trained = labels != IGNORE_INDEX
-    if segments is not None and weights is not None:
-        trained = trained & (weights.to(labels.device)[segments.long()] > 0)
-    # Nothing predicts the first token.
-    trained = trained & (torch.arange(labels.shape[1], device=labels.device) > 0)
+    trained = token_weights(labels, segments, weights) > 0
+    trained[:, 0] = False  # nothing predicts the first token
     mask = inputs.get("attention_mask")
     real = torch.ones_like(trained) if mask is None else mask.bool()
     begin, split, last = _bounds(trained, real)
@@ -168,14 +166,14 @@ def _check_inputs(inputs: dict[str, Any], labels: torch.Tensor) -> None:
     for name, value in inputs.items():
         if isinstance(value, torch.Tensor) and value.shape != labels.shape:
             raise ValueError(
-                f"the answer-only gradient takes inputs of the shape of the labels, {tuple(labels.shape)}, but {name} has "
-                f"{tuple(value.shape)}"
+                f"without the context gradient every input has the shape of the labels, {tuple(labels.shape)}, but {name} "
+                f"has {tuple(value.shape)}"
             )
     position_ids = inputs.get("position_ids")
     if "attention_mask" not in inputs and position_ids is not None and bool((position_ids.diff(dim=1) < 0).any()):
         raise ValueError(
-            "position_ids starts again within a row: the answer-only gradient can't take packed sequences; turn "
-            "sample_packing off"
+            "position_ids starts again within a row: training without the context gradient can't take packed sequences; "
+            "give each sequence a row of its own"
         )
 
 
@@ -209,7 +207,7 @@ def _run_context(inner: nn.Module, inputs: dict[str, Any]) -> ContextCache:
     if kept != [length] * layers:
         raise ValueError(
             f"{type(inner).__name__} keeps no plain key-value cache: of {length} positions in {layers} layers it kept "
-            f"{kept}. Train it with the exact gradient (sftkey_context_grad: true)"
+            f"{kept}. Train it with the context gradient"
         )
     cache.closed = True
     return cache

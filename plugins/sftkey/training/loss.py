@@ -15,7 +15,8 @@ from sftkey.format.segments import Segment
 from sftkey.training.context_grad import after_context, without_gradient_checkpointing
 from sftkey.training.linear_cross_entropy import cross_entropy
 from sftkey.training.sparse_logits import fused_loss, sparse_token_losses, tell_once, unwrap
-from sftkey.training.targets import IGNORE_INDEX, Targets, find_targets
+from sftkey.training.targets import Targets, find_targets
+from sftkey.training.tokenization import IGNORE_INDEX
 
 NUM_SEGMENTS = len(Segment)
 
@@ -76,7 +77,7 @@ def causal_loss(
     Args:
         model: A causal language model of transformers, wrapped (PEFT, DDP, FSDP, DeepSpeed) or not.
         inputs: Its inputs without labels: ``input_ids`` of shape ``(B, T)`` and what goes with them.
-        labels: Shape ``(B, T)``, the token id where a token is trained, else -100.
+        labels: Shape ``(B, T)``, the token id where a token is trained, else `IGNORE_INDEX`.
         segments: Shape ``(B, T)``, the `Segment` of each token, or None: then there are no statistics.
         weights: Shape ``(8,)``, the weight of each segment (`sftkey.training.weights`); a labelled token of weight 0
             isn't trained. A token without a label never is, whatever its weight. Default: 1 for all.
@@ -84,7 +85,8 @@ def causal_loss(
             share an optimizer step. Default: that of this batch.
         measure: Segments that the statistics cover though their tokens aren't trained.
         sparse: Compute logits only where there is a target.
-        context_grad: False for the answer-only gradient (`sftkey.training.context_grad`): the same loss, another gradient.
+        context_grad: False to train without the context gradient (`sftkey.training.context_grad`): the same loss, another
+            gradient.
 
     Returns:
         Loss, statistics and model output. Without any trained token the loss is 0 and its gradients are zeros.

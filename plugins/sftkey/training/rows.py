@@ -1,4 +1,4 @@
-"""Row -> tokenized example, or the reason why the row is skipped: the one rule for training, inspection and experiments."""
+"""Row -> tokenized example, or the reason why the row is skipped: one rule for training, inspection and experiments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RowTokenizer:
     Args:
         dataset: How a row becomes an `Example`.
         tokenizer: The `ExampleTokenizer` of the stage's method.
-        sequence_len: Longest sequence in tokens; a longer row is skipped, so that no Key is ever cut.
+        sequence_len: Longest sequence in tokens; a longer row is skipped, so that no answer is ever cut.
         evaluation: The rows are for evaluation: where the data set has no test split, exactly those held out are kept.
     """
 
@@ -59,33 +59,29 @@ class RowTokenizer:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[TokenizedExample | str]:
         """Tokenise a batch: for each row its tokens, or the reason for skipping it."""
-        results: list[TokenizedExample | str] = []
-        examples: list[Example] = []
-        positions: list[int] = []
-        for position, row in enumerate(rows):
-            try:
-                examples.append(self.example(row))
-                positions.append(position)
-                results.append("")
-            except SkippedRow as skipped:
-                results.append(skipped.reason)
-        for position, tokenized in zip(positions, self.tokenizer(examples), strict=True):
-            too_long = len(tokenized.input_ids) > self.sequence_len
-            results[position] = TOO_LONG if too_long else tokenized
-        return results
+        tokenized, reasons = self._tokenize(rows)
+        examples = iter(tokenized.examples())
+        return [next(examples) if reason is None else reason for reason in reasons]
 
     def batch(self, rows: Sequence[Mapping[str, Any]]) -> tuple[TokenizedBatch, Counter[str]]:
         """Tokenise a batch into flat arrays: the rows that are kept, in order, and the others counted by reason."""
-        skipped: Counter[str] = Counter()
+        tokenized, reasons = self._tokenize(rows)
+        return tokenized, Counter(reason for reason in reasons if reason is not None)
+
+    def _tokenize(self, rows: Sequence[Mapping[str, Any]]) -> tuple[TokenizedBatch, list[str | None]]:
+        """The rows that are kept, in order, and for each row the reason for skipping it, None where it is kept."""
+        reasons: list[str | None] = []
         examples: list[Example] = []
         for row in rows:
             try:
                 examples.append(self.example(row))
-            except SkippedRow as error:
-                skipped[error.reason] += 1
+                reasons.append(None)
+            except SkippedRow as skipped:
+                reasons.append(skipped.reason)
         tokenized = self.tokenizer.batch(examples)
         fits = tokenized.lengths <= self.sequence_len
         if not fits.all():
-            skipped[TOO_LONG] += int((~fits).sum())
             tokenized = tokenized.select(fits)
-        return tokenized, skipped
+            kept = iter(fits)
+            reasons = [reason if reason is not None or next(kept) else TOO_LONG for reason in reasons]
+        return tokenized, reasons

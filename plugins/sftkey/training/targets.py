@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sftkey.format.segments import Segment
-
-IGNORE_INDEX = -100
+from sftkey.training.weights import token_weights
 
 
 @dataclass
@@ -45,7 +44,7 @@ def find_targets(
 
     Args:
         input_ids: Shape ``(B, T)``; needed only with ``measure``.
-        labels: Shape ``(B, T)``, the token id where a token is trained, else -100.
+        labels: Shape ``(B, T)``, the token id where a token is trained, else `IGNORE_INDEX`.
         segments: Shape ``(B, T)``, the `Segment` of each token, or None.
         weights: Shape ``(8,)``, the weight of each segment; a labelled token of weight 0 is no target.
         measure: Segments whose tokens are targets of weight 0 where they aren't trained.
@@ -53,18 +52,14 @@ def find_targets(
     Raises:
         ValueError: ``weights`` or ``measure`` without ``segments``, a measured prompt, or no ``input_ids`` to measure.
     """
-    if segments is None and (weights is not None or measure):
-        raise ValueError("weights and measured segments need the segment of every token; `segments` is None")
+    if segments is None and measure:
+        raise ValueError("measured segments need the segment of every token; `segments` is None")
     if Segment.PROMPT in measure:
         raise ValueError("the prompt can't be measured: its first token has no position that predicts it")
     next_ids = labels[:, 1:]
     next_segments = None if segments is None else segments[:, 1:].long()
-    trained = next_ids != IGNORE_INDEX
-    weight = trained.float()
-    if next_segments is not None and weights is not None:
-        weight = weight * weights.to(weight)[next_segments]
-        trained = weight > 0
-    wanted = trained
+    weight = token_weights(next_ids, next_segments, weights)
+    wanted = trained = weight > 0
     if next_segments is not None and measure:
         if input_ids is None:
             raise ValueError("measured segments take their targets from `input_ids`, which the inputs lack")

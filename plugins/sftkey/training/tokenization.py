@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sftkey.format.untagged import UntaggedForm
 
 IGNORE_INDEX = -100
-"""The label of a token that is not trained."""
+"""The label of a token that isn't trained, everywhere in this package; PyTorch's and transformers' default."""
 
 
 class TokenizedExample(NamedTuple):
@@ -166,7 +166,7 @@ class ExampleTokenizer:
         self._before, found, self._after = str(rendered).partition(sentinel)
         if not found:
             raise TokenizerError(
-                "the chat template changes the text of the question; use chat_template: thinking_answer"
+                "the chat template changes the text of the question; use one of sftkey.format.templates"
             )
         head = self._before.rfind(START_OF_TURN) + len(START_OF_TURN)
         tail = self._after.find(END_OF_TURN)
@@ -224,13 +224,13 @@ def tags_are_tokens(tokenizer: PreTrainedTokenizerBase) -> bool:
         missing = [tag for tag in tags.TAGS if tag not in added]
         raise TokenizerError(
             f"the tokenizer holds {', '.join(present)} as added tokens but not {', '.join(missing)}; "
-            f"list all four under `tokens:` or none"
+            f"add all four or none"
         )
     special = [tag for tag in present if added[tag].special]
     if special:
         raise TokenizerError(
             f"{', '.join(special)} are special tokens of the tokenizer: lm-eval and vLLM drop those from the output, and "
-            "the format could never match; add the tags under `tokens:`, not under `special_tokens:`"
+            "the format could never match; add the tags as tokens that aren't special"
         )
     return True
 
@@ -247,9 +247,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     controls = control_tokens(tokenizer)
     for marker in (START_OF_TURN, END_OF_TURN):
         if marker not in controls:
-            raise TokenizerError(
-                f"{name} has no special token {marker}; add it under `special_tokens: additional_special_tokens:`"
-            )
+            raise TokenizerError(f"{name} has no special token {marker}; add it to its additional_special_tokens")
     tags_are_tokens(tokenizer)
     probes = ["a", " a", "\na", "a ", "a\n", "1", "<", "A", "\ufb01"]
     for text, ids in zip(probes, encode(tokenizer, probes), strict=True):

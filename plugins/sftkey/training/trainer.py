@@ -1,65 +1,19 @@
-"""The Hugging Face `Trainer` with the segment loss: what serves Axolotl serves any other user of `Trainer`."""
+"""The Hugging Face `Trainer` with the segment loss, for Axolotl and every other user of `Trainer`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from transformers import Trainer
 
-from sftkey.format.methods import Method
 from sftkey.format.segments import RESPONSE, SEGMENT_GROUPS, Segment
+from sftkey.training.collator import SEGMENTS_COLUMN
 from sftkey.training.context_grad import unsupported
 from sftkey.training.loss import SegmentStatistics, causal_loss
 from sftkey.training.tokenization import IGNORE_INDEX
-from sftkey.training.weights import weights_at
+from sftkey.training.weights import token_weights, weights_at
 from sftkey.util.errors import UserError
-
-SEGMENTS_COLUMN = "segments"
-
-
-class SegmentCollator:
-    """Carries the ``segments`` column through a collator that doesn't know it.
-
-    Args:
-        collator: Any collator that pads or packs ``input_ids`` and ``labels``; rows may come as a flat list or, from a
-            multipack sampler, as a list of lists.
-        padding_side: The side on which `collator` pads.
-    """
-
-    def __init__(self, collator: Callable[..., Any], padding_side: str = "right") -> None:
-        self.collator = collator
-        self.padding_side = padding_side
-
-    def __call__(self, features: Sequence[Any], **kwargs: Any) -> Any:
-        """Collate rows; adds ``segments`` of the same shape as ``labels``, with `Segment.PROMPT` as padding."""
-        packs = [pack if isinstance(pack, list) else [pack] for pack in features]
-        if not all(SEGMENTS_COLUMN in row for pack in packs for row in pack):
-            return self.collator(features, **kwargs)
-        stripped: list[Any] = [
-            [_without_segments(row) for row in pack] if isinstance(pack, list) else _without_segments(pack)
-            for pack in features
-        ]
-        batch = self.collator(stripped, **kwargs)
-        rows = [[value for row in pack for value in row[SEGMENTS_COLUMN]] for pack in packs]
-        height, width = batch["labels"].shape
-        if height != len(rows):
-            # The collator concatenated a flat list of rows into one packed sequence.
-            rows = [[value for row in rows for value in row]]
-        segments = torch.full((height, width), int(Segment.PROMPT), dtype=torch.long)
-        for index, row in enumerate(rows):
-            values = torch.tensor(row, dtype=torch.long)
-            if self.padding_side == "right":
-                segments[index, : len(row)] = values
-            else:
-                segments[index, width - len(row) :] = values
-        batch[SEGMENTS_COLUMN] = segments
-        return batch
-
-
-def _without_segments(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != SEGMENTS_COLUMN}
 
 
 class SegmentLossTrainer(Trainer):
@@ -68,7 +22,7 @@ class SegmentLossTrainer(Trainer):
     The loss of an optimizer step is the mean over *all* labelled tokens of the step, across accumulated micro-batches
     and processes, so a micro-batch with few labelled tokens weighs no more than its tokens.
 
-    Set `configure_segment_loss` before training; without it the loss is that of the labels.
+    Call `configure_segment_loss` before training; without it the labels alone decide.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -85,7 +39,6 @@ class SegmentLossTrainer(Trainer):
 
     def configure_segment_loss(
         self,
-        method: Method,
         *,
         sparse_logits: bool = True,
         weights: torch.Tensor | None = None,
@@ -95,23 +48,21 @@ class SegmentLossTrainer(Trainer):
         """Choose what is computed.
 
         Args:
-            method: The stage's method; named in logs.
             sparse_logits: Compute the output layer at labelled positions only.
             weights: Weight of each `Segment` in the loss, shape ``(8,)``; ``None`` for the labels as they are.
             end_weights: Weights at the end of training, approached linearly; ``None`` to keep `weights`.
-            context_grad: False to train with the answer-only gradient (`sftkey.training.context_grad`);
-                evaluation stays exact.
+            context_grad: False to train without the context gradient (`sftkey.training.context_grad`); evaluation
+                stays exact.
 
         Raises:
-            UserError: No answer-only gradient with this model.
+            UserError: This model can't be trained without the context gradient.
         """
         if not context_grad:
             model: Any = self.model
             reason = unsupported(model)
             if reason is not None:
-                raise UserError(f"sftkey_context_grad: false can't be had here: {reason}; remove it")
+                raise UserError(f"this model can't be trained without the context gradient: {reason}")
         self.context_grad = context_grad
-        self.method = method
         self.sparse_logits = sparse_logits
         self._start_weights, self._end_weights = weights, end_weights
 
@@ -134,11 +85,9 @@ class SegmentLossTrainer(Trainer):
         weights = self.segment_weights()
         total = torch.zeros((), dtype=torch.float32, device=device)
         for batch in batch_samples:
-            labelled = (batch["labels"][:, 1:] != IGNORE_INDEX).to(device)
-            if weights is None or SEGMENTS_COLUMN not in batch:
-                total += labelled.sum()
-            else:
-                total += (weights.to(device)[batch[SEGMENTS_COLUMN][:, 1:].to(device)] * labelled).sum()
+            labels, segments = batch["labels"], batch.get(SEGMENTS_COLUMN)
+            segments = None if segments is None else segments[:, 1:].to(device)
+            total += token_weights(labels[:, 1:].to(device), segments, weights).sum()
         if self.args.world_size > 1:
             total = self.accelerator.gather(total.reshape(1)).sum()
         return total

@@ -1,4 +1,4 @@
-"""How much a segment's tokens weigh in the loss, and how that changes over training.
+"""What a token weighs in the loss, and how that changes over training.
 
 Weights generalise the methods: ``sft-tag`` is thinking 1, format 1, answer 1 (Eq. 1), ``key-tag`` is thinking 0, format
 1, answer 1 (Eq. 4). Moving from the one to the other over training is the one-stage alternative to the two stages.
@@ -14,8 +14,33 @@ import torch
 
 from sftkey.format.methods import Method
 from sftkey.format.segments import SEGMENT_GROUPS, Segment
+from sftkey.training.tokenization import IGNORE_INDEX
 
 AROUND_THINKING = frozenset({Segment.THINKING_OPEN, Segment.THINKING_CLOSE})
+
+
+def token_weights(labels: torch.Tensor, segments: torch.Tensor | None, weights: torch.Tensor | None) -> torch.Tensor:
+    """The weight of each token in the loss: that of its segment if the token has a label, else 0.
+
+    The loss, its normaliser and the cut of the context (`sftkey.training.context_grad`) all follow from this function.
+
+    Args:
+        labels: Any shape; the token id where a token is trained, else `IGNORE_INDEX`.
+        segments: The `Segment` of each token, in the shape of `labels`; may be None without `weights`.
+        weights: Shape ``(8,)``, the weight of each segment (`weights_at`); None for 1 everywhere.
+
+    Returns:
+        Shape and device of `labels`, float32.
+
+    Raises:
+        ValueError: `weights` without `segments`.
+    """
+    labelled = labels != IGNORE_INDEX
+    if weights is None:
+        return labelled.float()
+    if segments is None:
+        raise ValueError("weights per segment need the segment of every token; `segments` is None")
+    return weights.to(labels.device, torch.float32)[segments.long()] * labelled
 
 
 def segment_weights(groups: Mapping[str, float] | None, method: Method) -> torch.Tensor:
