@@ -60,6 +60,7 @@ def test_every_file_is_in_it(wheel: Path, repository: Path) -> None:
         "format/templates/thinking_answer.jinja",
         "format/templates/system_prompt.txt",
         "evaluation/judge/judge_prompt.txt",
+        "stages/card.md.jinja",
     } <= {str(path) for path in package}
     assert any(path.name == "page.html.jinja" for path in package)
     assert {f"sftkey/{path}" for path in package} <= names

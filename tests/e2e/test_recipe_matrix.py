@@ -18,8 +18,9 @@ import torch
 from sftkey.recipes.catalogue import ShippedRecipe, shipped_recipe, shipped_recipes
 from sftkey.recipes.memory import ARCHITECTURES
 from sftkey.recipes.writing import write_recipe
+from sftkey.stages.bundle import save_bundle
 from sftkey.stages.marker import read_marker
-from sftkey.stages.share import make_bundle, save_bundle
+from sftkey.stages.share import make_bundle
 from support.commands import run, succeeded
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

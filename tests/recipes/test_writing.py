@@ -16,7 +16,7 @@ from sftkey.datasets.registry import DATASETS, dataset
 from sftkey.recipes.catalogue import shipped_recipe, shipped_recipes
 from sftkey.recipes.checks import check_recipe
 from sftkey.recipes.matrix import PAPER_MODELS
-from sftkey.recipes.writing import SEQUENCE_LENGTHS, TITLES, model_slug, write_recipe
+from sftkey.recipes.writing import model_slug, write_recipe
 from sftkey.util.errors import UserError
 
 
@@ -69,13 +69,13 @@ def test_every_data_set(name: str, data: str) -> None:
         assert entry.get("revision") == published.revision
         assert entry["split"] == published.train_split
         assert entry["type"] == f"sftkey.datasets.{data}"
-        assert stage.config["sequence_len"] == SEQUENCE_LENGTHS[data]
+        assert stage.config["sequence_len"] == published.sequence_len
         assert stage.config["micro_batch_size"] * stage.config["gradient_accumulation_steps"] == 32
         assert f"/{data}/" in stage.config["output_dir"]
-        assert stage.text.startswith(f"# {shipped_recipe(name).model.rpartition('/')[2]} on {TITLES[data]}, ")
+        assert stage.text.startswith(f"# {shipped_recipe(name).model.rpartition('/')[2]} on {published.title}, ")
         # The data in memory stays what the shipped recipe has on the same GPU.
         tokens = stage.config["micro_batch_size"] * stage.config["sequence_len"]
-        assert tokens <= max(shipped_recipe(name).config["micro_batch_size"] * 1024, SEQUENCE_LENGTHS[data])
+        assert tokens <= max(shipped_recipe(name).config["micro_batch_size"] * 1024, published.sequence_len)
         check_recipe(stage.config)
     if written.before:
         assert written.config["sftkey_after"] == written.before.file_name

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from sftkey.stages.card import CARD_FILE, update_card
-from sftkey.stages.stage import stage_chain
-from support.finished_stages import finish, recipe, write_results
+from sftkey.stages.stage import finished_stage
+from support.finished_stages import finish, recipe, scores_for_the_hub, write_results
 
 AXOLOTLS_CARD = (
     "---\nlibrary_name: transformers\ntags:\n- axolotl\n---\n\n# outputs/stage2\n\nWritten by the trainer.\n"
@@ -76,6 +78,58 @@ def test_only_the_section_is_replaced(outputs: Path) -> None:
     assert card(outputs / "stage2") == text
 
 
+def test_the_scores_are_metadata_of_a_card_that_was_made_here(outputs: Path) -> None:
+    path = outputs / "stage2" / CARD_FILE
+    update_card(outputs / "stage2")
+    # What the user adds to it stays.
+    path.write_text(path.read_text().replace("tags:\n", "license: mit\ntags:\n- mine\n", 1) + "\nMine.\n")
+    for acc, score in ((0.5, 0.65), (0.83, 0.881)):
+        write_results(outputs / "stage2/eval/model", "sftkey_gsm8k", 3, acc)
+        update_card(outputs / "stage2")
+        _, metadata, body = card(outputs / "stage2").split("---\n", 2)
+        assert yaml.safe_load(metadata) == {
+            "license": "mit",
+            "tags": ["mine", "sftkey", "axolotl", "key-tag"],
+            "base_model": "Qwen/Qwen3-8B-Base",
+            "datasets": ["openai/gsm8k"],
+            "model-index": scores_for_the_hub(acc, score),
+        }
+        assert f"| key-tag | sftkey_gsm8k | 1319 | {acc:.4f} |" in body
+        assert body.endswith("\nMine.\n")
+
+
+@pytest.mark.parametrize("metadata", ["tags: [sftkey\n", "- sftkey\n", "tags: 5\n", "model-index: sftkey\n", "5: 6\n"])
+def test_metadata_that_cannot_be_read_stays(outputs: Path, metadata: str) -> None:
+    path = outputs / "stage2" / CARD_FILE
+    path.write_text(f"---\n{metadata}---\n")
+    update_card(outputs / "stage2")
+    write_results(outputs / "stage2/eval/model", "sftkey_gsm8k", 3, 0.83)
+    update_card(outputs / "stage2")
+    assert card(outputs / "stage2").startswith(f"---\n{metadata}---\n")
+    assert "| key-tag | sftkey_gsm8k | 1319 | 0.8300 |" in card(outputs / "stage2")
+
+
+def test_a_users_own_task_and_a_results_file_of_a_stranger(outputs: Path) -> None:
+    folder = outputs / "stage2/eval/model"
+    write_results(folder, "sftkey_<b>|mine", 3, 0.5)
+    (folder / "results_2026-01-05T00-00-00.000000.json").write_text('{"results": 3}')
+    update_card(outputs / "stage2")
+    _, metadata, body = card(outputs / "stage2").split("---\n", 2)
+    (result,) = yaml.safe_load(metadata)["model-index"][0]["results"]
+    assert result["dataset"] == {"name": "<b>|mine", "type": "<b>|mine"}
+    assert "| key-tag | sftkey_\\<b>\\|mine | 1319 | 0.5000 |" in body
+
+
+def test_it_needs_no_pandas(outputs: Path) -> None:
+    write_results(outputs / "stage2/eval/model", "sftkey_gsm8k", 3, 0.83)
+    code = (
+        "import sys; from pathlib import Path; from sftkey.stages.card import update_card; "
+        "update_card(Path('outputs/stage2')); assert not {'pandas', 'sftkey.report'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert "0.8300" in card(outputs / "stage2")
+
+
 def test_before_the_marker_is_written(outputs: Path) -> None:
     path = outputs / "stage2/sftkey_stage.json"
     marker = json.loads(path.read_text())
@@ -99,8 +153,8 @@ def test_the_stage_before_may_be_gone_or_another_one(outputs: Path) -> None:
     text = card(outputs / "stage2")
     assert "| `learning_rate` | 5e-06 | 1e-06 |" in text
     assert "Not evaluated." in text
-    first, _ = stage_chain(outputs / "stage2")
-    assert first.folder is None
+    first, _ = finished_stage(outputs / "stage2").chain
+    assert first.recorded_only
 
 
 def test_a_card_that_cannot_be_written_is_no_error(outputs: Path, caplog: pytest.LogCaptureFixture) -> None:

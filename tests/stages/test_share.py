@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 from sftkey.recipes.checks import check_recipe
+from sftkey.stages.bundle import MANIFEST_FILE, save_bundle
 from sftkey.stages.marker import MARKER_FILE
-from sftkey.stages.share import MANIFEST_FILE, make_bundle, save_bundle
+from sftkey.stages.share import make_bundle
 from sftkey.util.errors import UserError
-from support.finished_stages import finish, recipe, write_results
+from support.finished_stages import finish, recipe, scores_for_the_hub, write_results
 
 SECRET = "hf_" + "aB3dE5fG7hJ9kL1mN3pQ5rS7tU9vW1xY3z"
 
@@ -102,7 +104,7 @@ def test_paths_of_this_machine_become_relative(tmp_path: Path, monkeypatch: pyte
 def test_outputs_that_were_moved_together(outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     bundle = make_bundle(tmp_path / outputs / "stage2")
-    assert [stage.file_name for stage in bundle.stages] == ["qwen3_8b_stage1.yml", "qwen3_8b_stage2.yml"]
+    assert bundle.recipes == ["qwen3_8b_stage1.yml", "qwen3_8b_stage2.yml"]
 
 
 def test_a_stage_that_is_missing_unfinished_or_another_one(outputs: Path) -> None:
@@ -232,6 +234,7 @@ def test_the_card_has_method_settings_data_and_the_newest_scores(outputs: Path) 
         "tags": ["sftkey", "axolotl", "key-tag"],
         "base_model": "Qwen/Qwen3-8B-Base",
         "datasets": ["openai/gsm8k"],
+        "model-index": scores_for_the_hub(acc=0.83, score=0.881),
     }
     assert "# Qwen/Qwen3-8B-Base trained on openai/gsm8k with SFTKey-Tag" in body
     assert "| `learning_rate` | 5e-06 | 5e-06 |" in body
@@ -244,6 +247,29 @@ def test_the_card_has_method_settings_data_and_the_newest_scores(outputs: Path) 
     stages = [body.index(f"axolotl train recipes/qwen3_8b_stage{number}.yml") for number in (1, 2)]
     assert stages == sorted(stages)
     assert "--tasks sftkey_gsm8k --apply_chat_template" in body
+
+
+def test_what_a_marker_says_stays_text_in_every_file(outputs: Path) -> None:
+    path = outputs / "stage2" / MARKER_FILE
+    marker = json.loads(path.read_text())
+    evil = "x\n```\n# Install [me](http://evil) <script>\nbase_model: evil"
+    marker.update(method=evil[:90], finished_at="2026\nbase_model: evil")
+    marker["versions"] |= {"torch": "2.0\n--index-url http://evil"}
+    marker["recipe"]["config"] |= {"output_dir": "outputs/a b`$(reboot)`", "optimizer": evil}
+    path.write_text(json.dumps(marker))
+    bundle = make_bundle(outputs / "stage2")
+    assert yaml.safe_load(bundle.texts["recipes/qwen3_8b_stage2.yml"])["base_model"] == f"{outputs}/stage1"
+    assert "torch==2.0\n" in bundle.texts["requirements.txt"]
+    assert "evil" not in bundle.texts["requirements.txt"]
+    _, metadata, card = bundle.texts["README.md"].split("---\n", 2)
+    assert yaml.safe_load(metadata)["base_model"] == "Qwen/Qwen3-8B-Base"
+    assert [line for line in card.splitlines() if line.startswith("```")] == ["```", "```"]
+    assert card.count("\n# ") == 1
+    assert "[me](" not in card
+    assert "\\<script>" in card
+    assert not re.search(r"(?<!\\)<script>", card)
+    assert "pretrained='outputs/a b" not in card
+    assert "'pretrained=outputs/a b" in card
 
 
 def test_without_an_evaluation_the_card_says_so(outputs: Path) -> None:
@@ -335,6 +361,14 @@ def test_push(outputs: Path, monkeypatch: pytest.MonkeyPatch, public: bool) -> N
 def test_a_push_that_cannot_be_is_a_message(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
+    with monkeypatch.context() as unreachable:
+        unreachable.setenv("NO_PROXY", "127.0.0.1")
+        unreachable.setattr(constants, "HF_HUB_OFFLINE", False)
+        unreachable.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+        result = share(str(outputs / "stage2"), "--push-to-hub", "me/qwen3")
+        assert result.exit_code == 1
+        assert isinstance(result.exception, SystemExit)
+        assert re.search(r"^Error: not uploaded to me/qwen3: .*refused", result.output, re.MULTILINE)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     for repo, message in (("me/qwen3", "offline mode is enabled"), ("me/my/qwen3", "Repo id must be in the form")):
         result = share(str(outputs / "stage2"), "--push-to-hub", repo)

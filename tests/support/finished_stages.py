@@ -51,3 +51,20 @@ def write_results(folder: Path, task: str, date: float, acc: float) -> None:
     metrics = {"acc,none": acc, "fmt,none": 1.0, "score,none": 0.7 * acc + 0.3, "acc_stderr,none": 0.01}
     content = {"results": {task: metrics}, "date": date, "n-samples": {task: {"effective": 1319}}, "config": {}}
     (folder / f"results_2026-01-0{int(date)}T00-00-00.000000.json").write_text(json.dumps(content))
+
+
+def scores_for_the_hub(acc: float, score: float) -> list[dict[str, Any]]:
+    """The metadata that shows the scores of `recipe` on GSM8K on a model's page."""
+    metrics = [("acc", "Acc", acc), ("fmt", "Fmt", 1.0), ("score", "Score", score)]
+    return [
+        {
+            "name": "Qwen/Qwen3-8B-Base trained on openai/gsm8k with SFTKey-Tag",
+            "results": [
+                {
+                    "task": {"type": "text-generation"},
+                    "dataset": {"name": "GSM8K", "type": "openai/gsm8k", "config": "main", "split": "test"},
+                    "metrics": [{"type": kind, "name": name, "value": value} for kind, name, value in metrics],
+                }
+            ],
+        }
+    ]

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import click
 
+from sftkey.datasets.registry import DATASETS
 from sftkey.recipes.catalogue import shipped_recipe
 from sftkey.recipes.keys import KEYS
-from sftkey.recipes.writing import DATASET_NAMES, WrittenRecipe, write_recipe
+from sftkey.recipes.writing import WrittenRecipe, write_recipe
 from sftkey.util.errors import UserError
 
 
 @click.command("recipe")
 @click.argument("name")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--dataset", "dataset_name", type=click.Choice(DATASET_NAMES), help="The data set to train on.")
+@click.option("--dataset", "dataset_name", type=click.Choice(DATASETS), help="The data set to train on.")
 @click.option("--model-id", metavar="ID", help="The base model: a name on the Hub or a folder.")
 @click.option("--output-root", metavar="DIR", help="Where outputs go, in place of outputs.")
 @click.option(

@@ -32,7 +32,8 @@ def share_command(
     method, the settings and, once evaluated, the scores. Refused if anything in it looks like a secret. Weights are left
     out unless --weights is given, also with --push-to-hub.
     """
-    from sftkey.stages.share import make_bundle, push_bundle, save_bundle
+    from sftkey.stages.bundle import push_bundle, save_bundle
+    from sftkey.stages.share import make_bundle
 
     bundle = make_bundle(output_dir, weights)
     for note in bundle.notes:

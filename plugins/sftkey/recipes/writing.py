@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from sftkey.datasets.base import ReasoningDataset
-from sftkey.datasets.registry import DATASETS, dataset
+from sftkey.datasets.registry import dataset
 from sftkey.recipes.catalogue import ShippedRecipe, deepspeed_settings
 from sftkey.recipes.layout import recipe_text
 from sftkey.recipes.load import zero_stage
@@ -28,21 +28,6 @@ from sftkey.util.version import __version__
 
 SEQUENCES_PER_DEVICE = 32
 """The paper's batch (section 3)."""
-
-SEQUENCE_LENGTHS: Mapping[str, int] = {
-    "gsm8k": 1024,
-    "openr1_math": 16384,
-    "openbookqa": 1024,
-    "cot_collection": 2048,
-}
-"""``sequence_len`` by data set; the paper names none. OpenR1-Math's traces were generated up to 16k tokens."""
-
-TITLES: Mapping[str, str] = {
-    "gsm8k": "GSM8K",
-    "openr1_math": "OpenR1-Math-220k",
-    "openbookqa": "OpenBookQA",
-    "cot_collection": "CoT-Collection",
-}
 
 _OUTPUT_DIR = re.compile(r"outputs/(?P<model>[^/]+)/(?P<dataset>[^/]+)/(?P<stage>[^/]+)")
 
@@ -93,7 +78,7 @@ def write_recipe(
 
     Args:
         recipe: The shipped recipe.
-        dataset_name: One of `DATASETS`, in place of the recipe's own.
+        dataset_name: One of `sftkey.datasets.registry.DATASETS`, in place of the recipe's own.
         model_id: A base model (Hub name or folder) in place of the recipe's own.
         output_root: The folder in place of ``outputs``.
         overrides: ``key=value`` pairs; the value is YAML, the key may be a path such as ``datasets.0.split``. They hold for
@@ -196,14 +181,12 @@ def _names(recipe: ShippedRecipe, dataset_name: str | None, model_id: str | None
         if dataset_name or model_id:
             raise UserError(f"{recipe.name} is made for its own model and data; take another recipe as the pattern")
         return _Names(recipe.name.rpartition("_")[0], "", recipe.dataset, "", recipe.name.rpartition("_")[2], True)
-    if dataset_name is not None:
-        dataset(dataset_name)
     model = found["model"]
     if model_id:
         model = model_slug(model_id) + ("_lora" if recipe.config.get("adapter") else "")
     name = dataset_name or found["dataset"]
     title = (model_id or recipe.model).rstrip("/").rpartition("/")[2]
-    return _Names(model, title, name, TITLES[name], found["stage"], False)
+    return _Names(model, title, name, dataset(name).title, found["stage"], False)
 
 
 def _file_name(recipe: ShippedRecipe, names: _Names) -> str:
@@ -248,7 +231,7 @@ def _change_dataset(document: dict[str, Any], new: ReasoningDataset, old: str) -
     }
     if new.name == old:
         return []
-    length, was = SEQUENCE_LENGTHS[new.name], int(document["sequence_len"])
+    length, was = new.sequence_len, int(document["sequence_len"])
     document["sequence_len"] = length
     micro = max(1, int(document["micro_batch_size"]) * was // length)
     document["micro_batch_size"] = micro
@@ -256,7 +239,7 @@ def _change_dataset(document: dict[str, Any], new: ReasoningDataset, old: str) -
     notes = []
     if new.test_split is None:
         notes.append(
-            f"{TITLES[new.name]} has no test split: the rows that {'sftkey_' + new.name} evaluates are left out of training"
+            f"{new.title} has no test split: the rows that sftkey_{new.name} evaluates are left out of training"
         )
     if new.name == "cot_collection":
         notes.append(
@@ -281,7 +264,8 @@ def _header(
         hardware.append(f"Memory: about {too_large:.0f} GiB per GPU by the estimate, more than these have.")
     if not names.fixed:
         old = recipe.model.rpartition("/")[2]
-        what = what.replace(f"{old} on {TITLES[recipe.dataset]},", f"{names.model_title} on {names.dataset_title},", 1)
+        shipped = f"{old} on {dataset(recipe.dataset).title},"
+        what = what.replace(shipped, f"{names.model_title} on {names.dataset_title},", 1)
     after = f" (after {before.file_name})" if before else ""
     return [
         what,
@@ -289,7 +273,3 @@ def _header(
         *hardware,
         f"Written with sftkey {__version__}: {command}",
     ]
-
-
-DATASET_NAMES = tuple(DATASETS)
-"""What ``--dataset`` takes."""

@@ -1,7 +1,7 @@
-"""The model card of a trained stage: method, settings, data, scores and versions, for it and the stages before it.
+"""The model card of a stage: method, settings, data, scores and versions, for it and the stages before it.
 
-It is a section of the ``README.md`` in the stage's output directory (written after training and after each evaluation),
-and the body of the card that ``axolotl sftkey share`` writes.
+One template makes the section of ``README.md`` in the stage's output directory, which is written after training and after
+each evaluation, and the card that ``sftkey share`` writes. Acc, Fmt and Score are also metadata, which the Hub shows.
 """
 
 from __future__ import annotations
@@ -9,102 +9,37 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from sftkey.datasets.registry import DATASETS, dataset
+from sftkey.evaluation.results import Evaluation, newest_evaluations
 from sftkey.format.methods import METHODS, strategy_of
 from sftkey.recipes.settings import Role, keys_with
-from sftkey.stages.marker import MARKER_FILE
-from sftkey.stages.stage import StageRecord, stage_chain
+from sftkey.stages.marker import DataRecord, Marker
+from sftkey.stages.stage import Stage, finished_stage
+from sftkey.util.errors import UserError
 from sftkey.util.files import write_text_atomically
+from sftkey.util.sources import Ledger
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard, ModelCardData
 
 LOG = logging.getLogger(__name__)
 
 CARD_FILE = "README.md"
 
+_TEMPLATE = Path(__file__).with_name("card.md.jinja")
 _BEGIN = "<!-- sftkey: this section is written again after each training and evaluation -->"
 _END = "<!-- end of sftkey's section -->"
+_METRICS = {"acc": "Acc", "fmt": "Fmt", "score": "Score"}
+_OURS = "sftkey"
+"""The tag by which metadata at the top of a card is known to be from here."""
 
 
-@dataclass(frozen=True)
-class CardStage:
-    """One stage as a card describes it.
-
-    Attributes:
-        marker: Its completion marker.
-        config: Its recipe.
-        recipe: What the card calls its recipe; a link where the recipe is beside the card.
-        scores: Figures of its newest evaluation of each task.
-    """
-
-    marker: Mapping[str, Any]
-    config: Mapping[str, Any]
-    recipe: str
-    scores: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def method(self) -> str:
-        """The value of ``sftkey_method``."""
-        return str(self.marker.get("method"))
-
-    @property
-    def data(self) -> list[dict[str, Any]]:
-        """The data sets, with the rows used and skipped."""
-        return list(self.marker.get("data") or [])
-
-
-def strategy(stages: Sequence[CardStage]) -> str:
-    """The training strategy (section 3) that the stages are."""
-    return strategy_of(stage.method for stage in stages)
-
-
-def card_title(stages: Sequence[CardStage]) -> str:
-    """The heading of a card: base model, data and strategy."""
-    names = ", ".join(dict.fromkeys(str(entry.get("path")) for entry in stages[-1].data))
-    return f"{stages[0].config.get('base_model')} trained on {names} with {strategy(stages)}"
-
-
-def card_metadata(stages: Sequence[CardStage]) -> dict[str, Any]:
-    """The metadata at the top of a card, as the Hub reads it."""
-    metadata: dict[str, Any] = {"tags": ["sftkey", "axolotl", stages[-1].method]}
-    base = str(stages[0].config.get("base_model"))
-    data = [str(entry.get("path")) for entry in stages[-1].data if not is_local(str(entry.get("path")))]
-    if not is_local(base):
-        metadata["base_model"] = base
-    if data:
-        metadata["datasets"] = list(dict.fromkeys(data))
-    return metadata
-
-
-def front_matter(metadata: Mapping[str, Any]) -> str:
-    """Metadata as the lines at the top of a card."""
-    return f"---\n{yaml.safe_dump(dict(metadata), sort_keys=False)}---"
-
-
-def card_sections(stages: Sequence[CardStage]) -> list[str]:
-    """Method, settings, data and scores, each as Markdown with its heading."""
-    return [
-        "## Method",
-        "\n".join(f"{number}. {_method_line(stage)}" for number, stage in enumerate(stages, start=1)),
-        "## Settings",
-        _settings_table(stages),
-        "## Data",
-        _data_table(stages),
-        "## Scores",
-        _scores_table(stages),
-    ]
-
-
-def versions_line(stage: CardStage) -> str:
-    """The versions of the packages that a stage was trained with."""
-    versions = stage.marker.get("versions") or {}
-    return "Versions: " + ", ".join(f"{name} {value}" for name, value in versions.items()) + "."
-
-
-def update_card(output_dir: Path, marker: Mapping[str, Any] | None = None) -> None:
+def update_card(output_dir: Path, marker: Marker | Mapping[str, Any] | None = None) -> None:
     """Write the section of this package in the ``README.md`` of a finished stage; what else is in the file stays.
 
     A card is never worth a training: where it can't be written, that is logged and nothing is raised.
@@ -113,69 +48,67 @@ def update_card(output_dir: Path, marker: Mapping[str, Any] | None = None) -> No
         output_dir: The stage's output directory.
         marker: Its completion marker, where that isn't written yet.
     """
+    path = output_dir / CARD_FILE
     try:
-        stages = [_card_stage(record) for record in stage_chain(output_dir, marker)]
-        path = output_dir / CARD_FILE
+        stages = finished_stage(output_dir, marker).chain
+        card = model_card(stages, [newest_scores(stage) for stage in stages], [recipe_name(stage) for stage in stages])
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        write_text_atomically(path, _with_section(text, stages))
-    except Exception as error:  # Results of evaluations are read too, whoever wrote them.
+        write_text_atomically(path, _with_section(text, card))
+    except (UserError, OSError, ValueError) as error:
         LOG.warning("%s: no section was written into %s (%s)", output_dir, CARD_FILE, error)
 
 
-def _card_stage(record: StageRecord) -> CardStage:
-    recipe = record.marker.get("recipe") or {}
-    scores = read_scores(record.folder, []) if record.folder is not None else []
-    return CardStage(record.marker, recipe.get("config") or {}, f"`{recipe.get('name')}`", scores)
-
-
-def _with_section(text: str, stages: Sequence[CardStage]) -> str:
-    two = " in two stages, the second from the weights of the first" if len(stages) > 1 else ""
-    section = "\n\n".join(
-        [
-            _BEGIN,
-            f"Trained with the `sftkey` plugin{two}.",
-            *card_sections(stages),
-            f"{versions_line(stages[-1])} The recipes of all stages, as they were run, are in `{MARKER_FILE}`; "
-            "`axolotl sftkey share` writes them out.",
-            _END,
-        ]
-    )
-    if not text.strip():
-        return f"{front_matter(card_metadata(stages))}\n\n# {card_title(stages)}\n\n{section}\n"
-    start, end = text.find(_BEGIN), text.rfind(_END)
-    if 0 <= start < end:
-        return text[:start] + section + text[end + len(_END) :]
-    return f"{text.rstrip()}\n\n{section}\n"
-
-
-def read_scores(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
-    """The newest evaluation of each task below an output directory.
+def newest_scores(stage: Stage, ledger: Ledger | None = None) -> list[Evaluation]:
+    """The newest evaluation of each task of a stage; none where its directory is gone or holds another stage.
 
     Args:
-        folder: The output directory.
-        notes: Takes a line for each file that can't be used.
+        stage: The stage.
+        ledger: Takes the files that can't be used.
     """
-    from sftkey.evaluation.results import is_results_file, read_evaluations
-    from sftkey.util.sources import Ledger
+    return [] if stage.recorded_only else newest_evaluations(stage.output_dir, ledger or Ledger())
 
-    ledger = Ledger()
-    newest: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.rglob("results_*.json")):
-        below = path.relative_to(folder).parts
-        if not is_results_file(path) or any(part.startswith("checkpoint-") for part in below):
-            continue
-        for evaluation in read_evaluations(path, ledger):
-            known = newest.get(evaluation.task)
-            if known is None or known["date"] <= evaluation.date:
-                newest[evaluation.task] = {
-                    "task": evaluation.task,
-                    "date": evaluation.date,
-                    "items": evaluation.count,
-                    **evaluation.reported,
-                    "settings": dict(evaluation.settings),
-                }
-    notes.extend(f"{file.path.relative_to(folder)}: {file.skipped}" for file in ledger.skipped)
-    return [newest[task] for task in sorted(newest)]
+
+def model_card(
+    stages: Sequence[Stage],
+    scores: Sequence[Sequence[Evaluation]],
+    recipes: Sequence[str],
+    *,
+    commands: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    library: str | None = None,
+) -> ModelCard:
+    """Render the card of a chain of stages.
+
+    Args:
+        stages: From the first stage to the one that the card is about.
+        scores: The newest evaluations of each stage.
+        recipes: The file name of each stage's recipe.
+        commands: Run the stages again. With them it is the card of a bundle, which has the recipes in it; without them the
+            section of an output directory's card.
+        notes: What is not in the bundle.
+        library: What loads the weights, where they come with the card.
+    """
+    from huggingface_hub import ModelCard
+
+    versions = stages[-1].marker.versions if stages[-1].marker else {}
+    context = {
+        "title": _title(stages),
+        "stages": [_method(stage, recipe) for stage, recipe in zip(stages, recipes, strict=True)],
+        "settings": _settings(stages),
+        "data": _data(stages),
+        "scores": _scores(stages, scores),
+        "commands": commands,
+        "versions": [f"{name} {value}" for name, value in versions.items()],
+        "notes": notes,
+    }
+    return ModelCard.from_template(
+        _metadata(stages, scores[-1], library), template_str=_TEMPLATE.read_text(encoding="utf-8"), **_inert(context)
+    )
+
+
+def recipe_name(stage: Stage) -> str:
+    """What a finished stage's recipe file was called."""
+    return stage.marker.recipe.name if stage.marker else ""
 
 
 def is_local(path: str) -> bool:
@@ -187,61 +120,131 @@ def is_local(path: str) -> bool:
     )
 
 
-def _method_line(stage: CardStage) -> str:
+def _with_section(text: str, card: ModelCard) -> str:
+    """A ``README.md`` with the section in it renewed; the whole card where there is none yet."""
+    from huggingface_hub import ModelCard
+
+    if not text.strip():
+        return f"{str(card).rstrip()}\n"
+    section = card.text[card.text.index(_BEGIN) : card.text.rindex(_END) + len(_END)]
+    start, end = text.find(_BEGIN), text.rfind(_END)
+    if not 0 <= start < end:
+        return f"{text.rstrip()}\n\n{section}\n"
+    text = text[:start] + section + text[end + len(_END) :]
+    if not text.startswith("---"):
+        return text
+    try:
+        old = ModelCard(text)
+        ours = _OURS in (old.data.get("tags") or [])
+    except (ValueError, TypeError, yaml.YAMLError):
+        return text
+    if not ours:
+        return text
+    for key in ("model_name", "eval_results"):
+        old.data[key] = card.data[key]
+    return str(old)
+
+
+def _metadata(stages: Sequence[Stage], scores: Sequence[Evaluation], library: str | None) -> ModelCardData:
+    """What the Hub reads at the top of the card; the scores are those of the stage whose weights these are."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    base = str(stages[0].config.get("base_model"))
+    data = [path for path in _data_paths(stages[-1]) if not is_local(path)]
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            metric_type=metric,
+            metric_name=name,
+            metric_value=round(score.reported[metric], 6),
+            **_evaluated(score.data_set),
+        )
+        for score in scores
+        for metric, name in _METRICS.items()
+    ]
+    return ModelCardData(
+        tags=[_OURS, "axolotl", stages[-1].method],
+        library_name=library,
+        base_model=None if is_local(base) else base,
+        datasets=data or None,
+        model_name=_title(stages) if results else None,
+        eval_results=results or None,
+    )
+
+
+def _evaluated(name: str) -> dict[str, Any]:
+    """What the Hub is told of the data set of a task; of a user's own, its name."""
+    if name not in DATASETS:
+        return {"dataset_type": name, "dataset_name": name}
+    known = dataset(name)
+    return {
+        "dataset_type": known.path,
+        "dataset_name": known.title,
+        "dataset_config": known.config,
+        "dataset_split": known.test_split or known.train_split,
+        "dataset_revision": known.revision,
+    }
+
+
+def _data_paths(stage: Stage) -> list[str]:
+    return list(dict.fromkeys(str(entry.path) for entry in stage.data))
+
+
+def _title(stages: Sequence[Stage]) -> str:
+    strategy = strategy_of(tuple(stage.method for stage in stages))
+    return f"{stages[0].config.get('base_model')} trained on {', '.join(_data_paths(stages[-1]))} with {strategy}"
+
+
+def _method(stage: Stage, recipe: str) -> dict[str, Any]:
     method = METHODS.get(stage.method)
-    training = stage.marker.get("training") or {}
-    facts = [f"{training['steps']:,} steps"] if training.get("steps") else []
-    if training.get("seconds"):
-        minutes = float(training["seconds"]) / 60
+    training = stage.training
+    facts = [f"{training.steps:,} steps"] if training.steps else []
+    if training.seconds:
+        minutes = training.seconds / 60
         time = f"{minutes / 60:.2f} h" if minutes >= 60 else f"{minutes:.1f} min"
-        facts.append(f"{time} on {training.get('world_size') or 1} process(es)")
+        facts.append(f"{time} on {training.world_size or 1} process(es)")
     summary = method.summary if method else "a method that this version doesn't know"
-    return f"`{stage.method}`: {summary} ({stage.recipe}" + "".join(f"; {fact}" for fact in facts) + ")"
+    return {"method": stage.method, "summary": summary, "recipe": recipe, "facts": facts}
 
 
-def _settings_table(stages: Sequence[CardStage]) -> str:
+def _settings(stages: Sequence[Stage]) -> list[list[Any]]:
     keys = [key for key in keys_with(Role.SHOWN) if any(stage.config.get(key) is not None for stage in stages)]
-    header = ["setting", *(stage.method for stage in stages)]
-    return _table(header, [[f"`{key}`", *(stage.config.get(key, "-") for stage in stages)] for key in keys])
+    rows = [[key, *(str(stage.config.get(key, "-")) for stage in stages)] for key in keys]
+    return [["setting", *(stage.method for stage in stages)], *rows]
 
 
-def _data_table(stages: Sequence[CardStage]) -> str:
-    rows = []
+def _data(stages: Sequence[Stage]) -> list[list[Any]]:
+    rows: list[list[Any]] = [["stage", "data", "revision", "rows used", "rows skipped"]]
     for stage in stages:
         for entry in stage.data:
-            skipped = ", ".join(f"{reason}: {count}" for reason, count in (entry.get("rows_skipped") or {}).items())
-            place = " ".join(str(entry[key]) for key in ("path", "name", "split") if entry.get(key))
-            rows.append([stage.method, place, _revision(entry), entry.get("rows_used", "-"), skipped or "none"])
-    return _table(["stage", "data", "revision", "rows used", "rows skipped"], rows)
+            place = " ".join(part for part in (entry.path, entry.name, entry.split) if part)
+            used = "-" if entry.rows_used is None else entry.rows_used
+            skipped = ", ".join(f"{reason}: {count}" for reason, count in entry.rows_skipped.items())
+            rows.append([stage.method, place, _revision(entry), used, skipped or "none"])
+    return rows
 
 
-def _revision(entry: Mapping[str, Any]) -> str:
-    named, commit = entry.get("revision"), entry.get("commit")
-    if commit and named not in (None, commit):
-        return f"{commit} ({named})"
-    return str(commit or named or ("local" if is_local(str(entry.get("path"))) else "default (not pinned)"))
+def _revision(entry: DataRecord) -> str:
+    if entry.commit and entry.revision not in (None, entry.commit):
+        return f"{entry.commit} ({entry.revision})"
+    local = "local" if is_local(str(entry.path)) else "default (not pinned)"
+    return entry.commit or entry.revision or local
 
 
-def _scores_table(stages: Sequence[CardStage]) -> str:
-    rows = [
-        [
-            stage.method,
-            score["task"],
-            score["items"] if score["items"] is not None else "-",
-            *(f"{score[metric]:.4f}" for metric in ("acc", "fmt", "score")),
-            "; ".join(f"{name} {value}" for name, value in score["settings"].items()),
-        ]
-        for stage in stages
-        for score in stage.scores
-    ]
-    if not rows:
-        return "Not evaluated."
-    return _table(["stage", "task", "items", "Acc", "Fmt", "Score", "evaluated with"], rows)
+def _scores(stages: Sequence[Stage], scores: Sequence[Sequence[Evaluation]]) -> list[list[Any]]:
+    rows: list[list[Any]] = [["stage", "task", "items", *_METRICS.values(), "evaluated with"]]
+    for stage, evaluations in zip(stages, scores, strict=True):
+        for one in evaluations:
+            figures = [f"{one.reported[metric]:.4f}" for metric in _METRICS]
+            settings = "; ".join(f"{name} {value}" for name, value in one.settings.items())
+            rows.append([stage.method, one.task, "-" if one.count is None else one.count, *figures, settings])
+    return rows
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    def line(cells: Sequence[Any]) -> str:
-        # A line break or a comment in a cell would end the table, or the section.
-        return "| " + " | ".join(re.sub(r"\s+", " ", str(cell)).replace("|", "\\|") for cell in cells) + " |"
-
-    return "\n".join([line(header), "|" + " --- |" * len(header), *map(line, rows)])
+def _inert(value: Any) -> Any:
+    """Every text in a value on one line, and without what Markdown would take for a cell's end, code, HTML or a link."""
+    if isinstance(value, Mapping):
+        return {key: _inert(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_inert(item) for item in value]
+    return re.sub(r"[\\`|<]|\](?=\()", r"\\\g<0>", re.sub(r"\s+", " ", str(value)))

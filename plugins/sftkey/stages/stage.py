@@ -262,24 +262,3 @@ def _resolved(path: Path) -> Path:
         return path.resolve()
     except (OSError, RuntimeError, ValueError):
         return path
-
-
-@dataclass(frozen=True)
-class StageRecord:
-    """A finished stage as `sftkey.stages.card` and `sftkey.stages.share` still take it."""
-
-    place: Path
-    marker: Mapping[str, Any]
-    folder: Path | None
-
-
-def stage_chain(output_dir: Path, marker: Mapping[str, Any] | None = None) -> list[StageRecord]:
-    """The stages that led to an output directory, first one first."""
-    return [
-        StageRecord(
-            stage.output_dir,
-            stage.marker.content if stage.marker else {},
-            None if stage.recorded_only else stage.output_dir,
-        )
-        for stage in finished_stage(output_dir, marker).chain
-    ]
