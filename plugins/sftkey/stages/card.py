@@ -191,7 +191,7 @@ def _data_paths(stage: Stage) -> list[str]:
 
 
 def _title(stages: Sequence[Stage]) -> str:
-    strategy = strategy_of(tuple(stage.method for stage in stages))
+    strategy = strategy_of(stage.method for stage in stages)
     return f"{stages[0].config.get('base_model')} trained on {', '.join(_data_paths(stages[-1]))} with {strategy}"
 
 

@@ -233,7 +233,7 @@ def _manifest(bundle: Bundle, scores: Sequence[Sequence[Evaluation]], weights: b
     markers = [_marker(stage).content for stage in bundle.stages]
     return {
         "schema": SCHEMA,
-        "strategy": strategy_of(tuple(stage.method for stage in bundle.stages)),
+        "strategy": strategy_of(stage.method for stage in bundle.stages),
         "weights": weights,
         "stages": [
             {
