@@ -1,9 +1,8 @@
-"""The recipes that are shipped: found in the installed wheel or in a checkout, read and described."""
+"""The shipped recipes: find them in the installed wheel or in a checkout, read and describe them."""
 
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import yaml
 
 from sftkey.format.methods import strategy_of
+from sftkey.recipes.load import zero_stage
 from sftkey.recipes.memory import ARCHITECTURES, GIB, Architecture, MemoryEstimate, estimate_memory
 from sftkey.util.errors import UserError
 
@@ -90,8 +90,7 @@ class ShippedRecipe:
     @property
     def zero_stage(self) -> int:
         """DeepSpeed's ZeRO stage; 0 without DeepSpeed."""
-        settings = deepspeed_settings(self.config.get("deepspeed"), self.path.parent)
-        return int(settings["zero_optimization"]["stage"]) if settings else 0
+        return zero_stage({**self.config, "axolotl_config_path": self.path}) or 0
 
     @property
     def architecture(self) -> Architecture | None:
@@ -104,32 +103,6 @@ class ShippedRecipe:
         if self.architecture is None or self.gpus is None:
             return None
         return estimate_memory(self.architecture, self.config, gpus=self.gpus, zero_stage=self.zero_stage)
-
-
-def deepspeed_settings(value: Any, folder: Path) -> dict[str, Any] | None:
-    """The settings that ``deepspeed:`` stands for.
-
-    Args:
-        value: The recipe's value: a path relative to the recipe or the working directory, or the settings themselves.
-        folder: The recipe's folder.
-
-    Raises:
-        UserError: There is no such file, or it isn't a JSON object.
-    """
-    if not value:
-        return None
-    if isinstance(value, Mapping):
-        return dict(value)
-    for path in (Path(value), folder / value, recipes_folder() / value):
-        if path.is_file():
-            try:
-                settings = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise UserError(f"deepspeed: {path} is not valid JSON ({error})") from error
-            if not isinstance(settings, dict):
-                raise UserError(f"deepspeed: {path} holds no JSON object")
-            return settings
-    raise UserError(f"deepspeed: {value}: there is no such file, neither here nor in {folder}")
 
 
 def recipes_folder() -> Path:

@@ -76,16 +76,39 @@ def warmup_ratio(cfg: Recipe) -> float:
     return float(cfg["sftkey_warmup_epochs"]) / float(cfg.get("num_epochs") or 1)
 
 
+def deepspeed_settings(value: Any, folder: Path) -> dict[str, Any] | None:
+    """Read the settings that ``deepspeed:`` names.
+
+    Args:
+        value: The recipe's value: a path relative to the working directory or to `folder`, or the settings themselves.
+        folder: The recipe's folder.
+
+    Raises:
+        UserError: There is no such file, or it isn't a JSON object.
+    """
+    if not value:
+        return None
+    if isinstance(value, Mapping):
+        return dict(value)
+    path = next((path for path in (Path(str(value)), folder / str(value)) if path.is_file()), None)
+    if path is None:
+        raise UserError(f"deepspeed: {value}: there is no such file, neither here nor in {folder}")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"deepspeed: {path} is not valid JSON ({error})") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"deepspeed: {path} holds no JSON object")
+    return settings
+
+
 def zero_stage(cfg: Recipe) -> int | None:
-    """The ZeRO stage of a recipe's DeepSpeed file; None where there is none, or no file that says it."""
-    config = cfg.get("deepspeed")
-    if isinstance(config, str):
-        beside = Path(str(cfg.get("axolotl_config_path") or "")).parent / config
-        path = Path(config) if Path(config).is_file() else beside
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            # Axolotl, which reads the file next, says what is wrong with it.
-            return 3 if "zero3" in str(config) else None
-    stage = config.get("zero_optimization", {}).get("stage") if isinstance(config, Mapping) else None
+    """Read the ZeRO stage of a recipe's DeepSpeed settings; ``None`` where there are none, or they don't say."""
+    value = cfg.get("deepspeed")
+    try:
+        settings = deepspeed_settings(value, Path(str(cfg.get("axolotl_config_path") or "")).parent) or {}
+    except (OSError, UserError):
+        # Axolotl, which reads the file next, says what is wrong with it.
+        return 3 if "zero3" in str(value) else None
+    stage = settings.get("zero_optimization", {}).get("stage")
     return stage if isinstance(stage, int) else None

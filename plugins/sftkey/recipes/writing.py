@@ -17,9 +17,9 @@ import yaml
 
 from sftkey.datasets.base import ReasoningDataset
 from sftkey.datasets.registry import dataset
-from sftkey.recipes.catalogue import ShippedRecipe, deepspeed_settings
+from sftkey.recipes.catalogue import ShippedRecipe
 from sftkey.recipes.layout import recipe_text
-from sftkey.recipes.load import zero_stage
+from sftkey.recipes.load import deepspeed_settings, zero_stage
 from sftkey.recipes.memory import memory_note
 from sftkey.recipes.overrides import parse_override, set_key
 from sftkey.recipes.settings import Role, has_role

@@ -16,8 +16,9 @@ from typing import Any
 from sftkey.datasets.registry import DATASETS, TYPES
 from sftkey.evaluation.results import Evaluation
 from sftkey.format.methods import METHODS, strategy_of
-from sftkey.recipes.catalogue import deepspeed_settings, recipes_folder
+from sftkey.recipes.catalogue import recipes_folder
 from sftkey.recipes.layout import recipe_text
+from sftkey.recipes.load import deepspeed_settings
 from sftkey.recipes.settings import Role, has_role, keys_with
 from sftkey.stages.bundle import MANIFEST_FILE, Bundle, refuse_secrets
 from sftkey.stages.card import CARD_FILE, is_local, model_card, newest_scores, recipe_name
