@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sftkey.format.segments import Segment as Segment
     from sftkey.format.templates import chat_template as chat_template
     from sftkey.format.untagged import UntaggedForm as UntaggedForm
-    from sftkey.stages.chain import Stage as Stage
+    from sftkey.stages.stage import Stage as Stage
     from sftkey.training.collator import SegmentCollator as SegmentCollator
     from sftkey.training.loss import causal_loss as causal_loss
     from sftkey.training.rows import RowTokenizer as RowTokenizer
@@ -51,7 +51,7 @@ _WHERE = {
     "SegmentLossTrainer": "training.trainer",
     # What came of it.
     "assess": "evaluation.assess",
-    "Stage": "stages.chain",
+    "Stage": "stages.stage",
     "UserError": "util.errors",
 }
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from sftkey.axolotl import plugin as plugin_module
-from sftkey.axolotl.plugin import SFTKeyPlugin, _mean_loss
+from sftkey.axolotl.plugin import SFTKeyPlugin
+from sftkey.stages.completion import mean_loss
 from sftkey.stages.lock import TRAINING_LOCK, Occupied, OutputLock
 from sftkey.stages.marker import MARKER_FILE, RUN_FILE, SCHEMA
 from sftkey.util.errors import UserError
@@ -174,4 +175,4 @@ def test_the_trainer_of_another_plugin_is_refused() -> None:
 def test_mean_loss_is_that_of_all_steps() -> None:
     # 4 steps at 2.0, 4 at 1.0 and the last 2 at 0.5.
     logs = [{"step": 4, "loss": 2.0}, {"step": 8, "loss": 1.0}, {"step": 10, "loss": 0.5}]
-    assert _mean_loss(logs) == pytest.approx(1.3)
+    assert mean_loss(logs) == pytest.approx(1.3)

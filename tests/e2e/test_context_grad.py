@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from sftkey.stages.marker import read_marker
 from support.axolotl_recipes import stage2_of, write_recipe
 from support.commands import succeeded, train
+from support.finished_stages import read_marker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

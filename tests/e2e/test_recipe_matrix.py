@@ -19,9 +19,9 @@ from sftkey.recipes.catalogue import ShippedRecipe, shipped_recipe, shipped_reci
 from sftkey.recipes.memory import ARCHITECTURES
 from sftkey.recipes.writing import write_recipe
 from sftkey.stages.bundle import save_bundle
-from sftkey.stages.marker import read_marker
 from sftkey.stages.share import make_bundle
 from support.commands import run, succeeded
+from support.finished_stages import read_marker
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from sftkey.stages.marker import read_marker
 from support.axolotl_recipes import stage2_of, write_recipe
 from support.commands import environment, run, succeeded, train
+from support.finished_stages import read_marker
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from sftkey.recipes.settings import training_settings
-from sftkey.stages.chain import Override, Stage, State, plan_chain
+from sftkey.stages.chain import Override, plan_chain, refreshed
 from sftkey.stages.handover import data_identity, template_fingerprint, tokenizer_file_sha256
 from sftkey.stages.marker import MARKER_FILE, RUN_FILE, SCHEMA
+from sftkey.stages.stage import Stage, State
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
 from support.axolotl_recipes import stage2_of, write_recipe
@@ -57,7 +58,7 @@ def finish(stage: Stage, at: str = "2026-01-01T00:00:00+00:00", **changes: Any) 
         "method": stage.method,
         "settings": settings_of(stage),
         "base_model": stage.config["base_model"],
-        "after": before and {"output_dir": str(before.output_dir), "finished_at": before.marker["finished_at"]},
+        "after": before and {"output_dir": str(before.output_dir), "finished_at": before.marker.finished_at},
         "tags": "text",
         "chat_template": template_fingerprint(stage.config),
         "tokenizer": {"sha256": tokenizer_file_sha256(stage.output_dir)},
@@ -92,7 +93,7 @@ def test_order_and_states(recipes: tuple[Path, Path]) -> None:
     assert first.resume_from is None
     finish(second)
     assert all(stage.finished for stage in plan_chain(recipes[1]))
-    assert second.refreshed().finished
+    assert refreshed(second).finished
     assert plan_chain(recipes[0])[-1].finished
 
 
@@ -192,7 +193,7 @@ def test_stage_before_trained_into_another_place(recipes: tuple[Path, Path], tmp
     assert first.output_dir == elsewhere
     assert second.state is State.NOT_STARTED
     # Its recipe says another rate: it was trained by a command line of its own, which isn't asked for again.
-    assert second.refreshed().chain[0].finished
+    assert refreshed(second).chain[0].finished
 
 
 def test_stage_before_trained_again(recipes: tuple[Path, Path]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from sftkey.stages.checkpoints import refuse_inexact, split_by_completeness, warnings_before_training, world_size_of
+from sftkey.stages.marker import RunFile
 from sftkey.util.errors import UserError
 
 
@@ -35,11 +36,11 @@ def test_no_optimizer(tmp_path: Path) -> None:
 
 def test_other_number_of_processes(tmp_path: Path) -> None:
     path = checkpoint(tmp_path, 5, "optimizer.pt")
-    refuse_inexact(path, {"world_size": 8}, 8)
+    refuse_inexact(path, RunFile(world_size=8), 8)
     with pytest.raises(UserError, match=r"made by 8 processes, this run has 4: .* Start 8 processes"):
-        refuse_inexact(path, {"world_size": 8}, 4)
-    assert world_size_of({"world_size": 8}, 4) == 8
-    assert world_size_of({}, 4) == world_size_of(None, 4) == 4
+        refuse_inexact(path, RunFile(world_size=8), 4)
+    assert world_size_of(RunFile(world_size=8), 4) == 8
+    assert world_size_of(RunFile(), 4) == world_size_of(None, 4) == 4
 
 
 def test_warnings() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sftkey.stages.checkpoints import checkpoints
 from sftkey.stages.handover import data_identity, start_from, template_fingerprint, tokenizer_file_sha256
-from sftkey.stages.marker import MARKER_FILE, SCHEMA, checkpoints, read_marker
+from sftkey.stages.marker import MARKER_FILE, SCHEMA, Marker
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
 from support.axolotl_recipes import stage2_of, write_recipe
@@ -57,9 +58,9 @@ def test_a_first_stage_starts_from_its_base_model(chain: Any) -> None:
 def test_a_finished_stage_is_accepted(chain: Any) -> None:
     _, stage1, stage2 = chain
     finish(stage1)
-    marker = start_from(stage2)
-    assert marker is not None
-    assert marker["method"] == "sft-tag"
+    before = start_from(stage2)
+    assert before is not None
+    assert before.method == "sft-tag"
     assert stage2["base_model"] == stage1["output_dir"]
 
 
@@ -171,13 +172,13 @@ def test_broken_marker(chain: Any) -> None:
     path = Path(chain[1]["output_dir"]) / MARKER_FILE
     path.write_text(path.read_text()[:20])
     with pytest.raises(UserError, match="not valid JSON"):
-        read_marker(path.parent)
+        Marker.read(path.parent)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="not valid JSON"):
-        read_marker(path.parent)
+        Marker.read(path.parent)
     path.write_text(json.dumps({"schema": 99}))
     with pytest.raises(UserError, match="upgrade sftkey"):
-        read_marker(path.parent)
+        Marker.read(path.parent)
 
 
 def test_adapter_is_trained_on(chain: Any) -> None:

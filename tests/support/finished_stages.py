@@ -68,3 +68,9 @@ def scores_for_the_hub(acc: float, score: float) -> list[dict[str, Any]]:
             ],
         }
     ]
+
+
+def read_marker(folder: str | Path) -> dict[str, Any] | None:
+    """The completion marker as the file holds it; ``None`` where there is none."""
+    path = Path(folder) / MARKER_FILE
+    return json.loads(path.read_text()) if path.exists() else None

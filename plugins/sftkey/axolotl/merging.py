@@ -16,7 +16,7 @@ from axolotl.integrations.base import BasePlugin
 from axolotl.utils.logging import get_logger
 
 from sftkey.recipes.load import DEFAULT_OUTPUT_DIR
-from sftkey.stages.marker import MARKER_FILE, read_marker
+from sftkey.stages.marker import MARKER_FILE, Marker
 from sftkey.util.errors import UserError
 
 LOG = get_logger(__name__)
@@ -38,7 +38,7 @@ def merge_own_adapter(cfg: Any, named: str | None) -> None:
         UserError: The recipe's own stage hasn't finished.
     """
     output_dir = str(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR)
-    if named is None and read_marker(output_dir) is None:
+    if named is None and Marker.read(output_dir) is None:
         raise UserError(
             f"{output_dir} holds no finished stage (no {MARKER_FILE}), so there is nothing to merge. Run\n"
             f"  axolotl train {shlex.quote(str(cfg.get('axolotl_config_path')))}"

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import sys
 import time
-from datetime import UTC, datetime
-from importlib import metadata
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +21,22 @@ from sftkey.format.methods import METHODS
 from sftkey.recipes.checks import check_recipe
 from sftkey.recipes.hub import check_hub_data
 from sftkey.recipes.load import DEFAULT_OUTPUT_DIR, adds_tag_tokens
-from sftkey.recipes.settings import changed_settings, plain, training_settings
+from sftkey.recipes.settings import plain, training_settings
 from sftkey.stages.card import update_card
-from sftkey.stages.checkpoints import refuse_inexact, split_by_completeness, warnings_before_training, world_size_of
-from sftkey.stages.handover import data_identity, start_from, template_fingerprint, tokenizer_file_sha256
+from sftkey.stages.checkpoints import (
+    checkpoints,
+    other_settings,
+    refuse_inexact,
+    split_by_completeness,
+    warnings_before_training,
+    world_size_of,
+)
+from sftkey.stages.completion import after_stage, make_marker, now, training_record
+from sftkey.stages.handover import start_from
 from sftkey.stages.lifeline import end_with_the_run
 from sftkey.stages.lock import TRAINING_LOCK, OutputLock
-from sftkey.stages.marker import MARKER_FILE, RUN_FILE, SCHEMA, checkpoints, read_marker, read_run
+from sftkey.stages.marker import LOG_FILE, MARKER_FILE, RUN_FILE, SCHEMA, Marker, RunFile
+from sftkey.stages.stage import Stage
 from sftkey.util.errors import UserError, install_short_error_hook
 from sftkey.util.files import write_atomically
 
@@ -45,8 +50,6 @@ def _strategy(*arguments: Any) -> Any:
 
 
 use_front_end(_strategy)
-
-TRAINER_STATE_FILE = "trainer_state.json"
 
 _PATIENCE_SECONDS = 30.0
 
@@ -62,7 +65,7 @@ class SFTKeyPlugin(BasePlugin):
         super().__init__()
         self._recipe: dict[str, Any] = {}
         self._settings: dict[str, Any] = {}
-        self._before: dict[str, Any] | None = None
+        self._before: Stage | None = None
         self._trainer: Any = None
         self._state: Any = None
         self._started = 0.0
@@ -89,7 +92,7 @@ class SFTKeyPlugin(BasePlugin):
         named_adapter = cfg.get("lora_model_dir")
         self._before = start_from(cfg)
         # Only where there is something to train: a finished stage can be merged or served when its data is gone.
-        if _is_main_process() and read_marker(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR) is None:
+        if _is_main_process() and Marker.read(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR) is None:
             check_hub_data(cfg)
         if cfg.get("merge_lora"):
             merge_own_adapter(cfg, named_adapter)
@@ -114,14 +117,18 @@ class SFTKeyPlugin(BasePlugin):
             self._lock = OutputLock(output_dir, TRAINING_LOCK)
             # Patient, because what is left of a killed run takes a moment to end.
             self._lock.acquire(patience=_PATIENCE_SECONDS)
-        marker, run = read_marker(output_dir), read_run(output_dir)
+        marker, run = Marker.read(output_dir), RunFile.read(output_dir)
         whole, partial = checkpoints(output_dir)
         whole, incomplete = split_by_completeness(whole, cfg, world_size_of(run, world_size))
-        earlier = marker or (run if whole else None)
-        if earlier is not None:
-            self._refuse_other_settings(earlier.get("settings") or {}, output_dir, finished=marker is not None)
+        changed = other_settings(marker, run if whole else None, self._settings)
+        if changed:
+            what = "a finished stage" if marker else "checkpoints of a run"
+            raise UserError(
+                f"{output_dir} holds {what} with other settings ({changed}). Choose another output_dir, or delete that one "
+                "to train again"
+            )
         if marker is not None:
-            _log_once(f"{output_dir} is finished ({marker['finished_at']}); nothing to do. Delete it to train again.")
+            _log_once(f"{output_dir} is finished ({marker.finished_at}); nothing to do. Delete it to train again.")
             raise SystemExit(0)
         if cfg.auto_resume_from_checkpoints and not cfg.resume_from_checkpoint and whole:
             refuse_inexact(whole[-1], run, world_size)
@@ -137,27 +144,15 @@ class SFTKeyPlugin(BasePlugin):
             for path in (*partial, *incomplete):
                 LOG.warning("removing %s: it was cut off while being saved", path)
                 shutil.rmtree(path)
-            write_atomically(
-                output_dir / RUN_FILE,
-                {
-                    "schema": SCHEMA,
-                    "started_at": _now(),
-                    "settings": self._settings,
-                    "world_size": world_size,
-                    "pid": os.getpid(),
-                },
+            run = RunFile(
+                schema=SCHEMA,
+                started_at=now(),
+                settings=self._settings,
+                after=after_stage(self._before, _start(cfg), copy=False),
+                world_size=world_size,
+                pid=os.getpid(),
             )
-
-    def _refuse_other_settings(self, earlier: dict[str, Any], output_dir: Path, *, finished: bool) -> None:
-        changed = changed_settings(earlier, self._settings)
-        if not changed:
-            return
-        what = "a finished stage" if finished else "checkpoints of a run"
-        details = "; ".join(changed[:5])
-        raise UserError(
-            f"{output_dir} holds {what} with other settings ({details}). Choose another output_dir, or delete that one to "
-            "train again"
-        )
+            write_atomically(output_dir / RUN_FILE, run.content)
 
     def get_trainer_cls(self, cfg: Any) -> Any:
         """The trainer with the segment loss."""
@@ -233,10 +228,10 @@ class SFTKeyPlugin(BasePlugin):
             self._release_lock()
             return
         output_dir = Path(cfg.output_dir)
-        self._state.save_to_json(str(output_dir / TRAINER_STATE_FILE))
+        self._state.save_to_json(str(output_dir / LOG_FILE))
         marker = self._marker(cfg)
         update_card(output_dir, marker)
-        write_atomically(output_dir / MARKER_FILE, marker)
+        write_atomically(output_dir / MARKER_FILE, marker.content)
         # Past Axolotl's adapter, which would ask a process group that has been destroyed by now.
         LOG.logger.info("%s is finished: %s", output_dir, MARKER_FILE)
         self._state = None
@@ -247,65 +242,33 @@ class SFTKeyPlugin(BasePlugin):
             self._lock.release()
             self._lock = None
 
-    def _marker(self, cfg: Any) -> dict[str, Any]:
+    def _marker(self, cfg: Any) -> Marker:
         from sftkey.axolotl.strategy import entry_rows
 
-        state, output_dir = self._state, Path(cfg.output_dir)
-        logs = [entry for entry in state.log_history if "loss" in entry]
-        last = logs[-1] if logs else {}
-        evals = [entry for entry in state.log_history if "eval_loss" in entry]
-        summary = [entry for entry in state.log_history if "train_loss" in entry]
-        before = self._before
-        recipe = {key: value for key, value in self._recipe.items() if key != "strict"}
-        return {
-            "schema": SCHEMA,
-            "finished_at": _now(),
-            "method": cfg.sftkey_method,
-            "recipe": {"name": Path(str(cfg.axolotl_config_path)).name, "config": recipe},
-            "settings": self._settings,
-            "base_model": str(cfg.base_model),
-            "base_model_commit": self._base_model_commit,
-            "after": before
-            and {
-                "output_dir": str(self._after_output(cfg)),
-                "method": before["method"],
-                "finished_at": before["finished_at"],
-                # Whole, with its own stage before: what led to these weights stays known when that directory is gone.
-                "stage": before,
-            },
-            "tags": "tokens" if adds_tag_tokens(self._recipe) else "text",
-            "chat_template": template_fingerprint(self._recipe),
-            "tokenizer": {
-                "sha256": tokenizer_file_sha256(output_dir),
-                "eos_token": cfg.special_tokens.eos_token,
-                "size": _tokenizer_size(output_dir),
-            },
-            "data": [
-                {**identity, **entry_rows(cfg, entry)}
-                for identity, entry in zip(data_identity(self._recipe), cfg.datasets, strict=True)
-            ],
-            "versions": _versions(),
-            "training": {
-                "steps": state.global_step,
-                "epochs": state.epoch,
-                "seconds": round(time.monotonic() - self._started, 1),
-                "world_size": int(os.environ.get("WORLD_SIZE", 1)),
-                "train_loss": _mean_loss(logs) if logs else summary[-1]["train_loss"] if summary else None,
-                "losses": {key: value for key, value in last.items() if key.startswith(("loss", "acc_"))},
-                "eval_losses": {
-                    key: value for key, value in (evals[-1] if evals else {}).items() if key.startswith("eval_")
-                },
-            },
-        }
-
-    def _after_output(self, cfg: Any) -> Any:
-        return cfg.lora_model_dir or cfg.base_model
+        return make_marker(
+            Path(cfg.output_dir),
+            self._recipe,
+            Path(str(cfg.axolotl_config_path)).name,
+            settings=self._settings,
+            base_model=str(cfg.base_model),
+            base_model_commit=self._base_model_commit,
+            after=after_stage(self._before, _start(cfg)),
+            end_of_turn=cfg.special_tokens.eos_token,
+            tokenizer_size=_tokenizer_size(Path(cfg.output_dir)),
+            rows=[entry_rows(cfg, entry) for entry in cfg.datasets],
+            training=training_record(
+                self._state.log_history,
+                steps=self._state.global_step,
+                epochs=self._state.epoch,
+                seconds=time.monotonic() - self._started,
+                world_size=int(os.environ.get("WORLD_SIZE", 1)),
+            ),
+        )
 
 
-def _mean_loss(logs: list[dict[str, Any]]) -> float:
-    """The mean loss of all logged steps. The trainer's own ``train_loss`` counts only those since the last resumption."""
-    steps = [after["step"] - before["step"] for before, after in pairwise([{"step": 0}, *logs])]
-    return sum(entry["loss"] * count for entry, count in zip(logs, steps, strict=True)) / sum(steps)
+def _start(cfg: Any) -> str:
+    """Where the weights are that the stage starts from."""
+    return str(cfg.lora_model_dir or cfg.base_model)
 
 
 def _is_main_process() -> bool:
@@ -315,15 +278,6 @@ def _is_main_process() -> bool:
 def _log_once(message: str) -> None:
     if _is_main_process():
         LOG.warning(message)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str]:
-    packages = ("sftkey", "axolotl", "torch", "transformers", "datasets")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
 
 
 def _tokenizer_size(output_dir: Path) -> int | None:

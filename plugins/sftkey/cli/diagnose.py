@@ -147,20 +147,20 @@ def _stage(output_dir: Path) -> tuple[Any, Any]:
     from transformers import AutoTokenizer
 
     from sftkey.axolotl.preparation import prepare_recipe
-    from sftkey.stages.marker import MARKER_FILE, read_marker
+    from sftkey.stages.marker import MARKER_FILE, Marker
 
     try:
-        marker = read_marker(output_dir)
+        marker = Marker.read(output_dir)
     except ValueError as error:
         raise UserError(str(error)) from error
     if marker is None:
         raise UserError(f"{output_dir} is no finished stage: it holds no {MARKER_FILE}; train it first")
-    if marker["method"] != "sft-tag":
+    if marker.method != "sft-tag":
         raise UserError(
-            f"{output_dir} was made by {marker['method']}; a diagnosis is about what Stage 2 can gain after sft-tag"
+            f"{output_dir} was made by {marker.method}; a diagnosis is about what Stage 2 can gain after sft-tag"
         )
-    cfg = DictDefault(marker["recipe"]["config"])
-    cfg.axolotl_config_path = str(output_dir / marker["recipe"]["name"])
+    cfg = DictDefault(marker.recipe.config)
+    cfg.axolotl_config_path = str(output_dir / marker.recipe.name)
     # It was checked when the stage was trained; its data may be elsewhere by now.
     prepare_recipe(cfg)
     cfg = DictDefault(cfg.to_dict())

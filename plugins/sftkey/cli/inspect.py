@@ -19,9 +19,8 @@ from sftkey.axolotl.preparation import prepare_recipe
 from sftkey.format.methods import METHODS
 from sftkey.recipes.checks import check_recipe
 from sftkey.recipes.hub import check_hub_data
-from sftkey.recipes.load import load_recipe, recipe_before
-from sftkey.stages.handover import output_before, start_from
-from sftkey.stages.marker import read_marker
+from sftkey.recipes.load import load_recipe
+from sftkey.stages.handover import stages_before, start_from
 from sftkey.training.inspection import DatasetStatistics, render_colour, render_plain, table, visible
 from sftkey.training.rows import RowTokenizer
 from sftkey.training.tokenization import TokenizedExample
@@ -93,7 +92,7 @@ def recipe_to_inspect(path: Path) -> tuple[Any, list[str]]:
     cfg.axolotl_config_path = str(path)
     check_recipe(cfg)
     check_hub_data(cfg)
-    notes = _start(cfg, {path.resolve()})
+    notes = _start(cfg)
     prepare_recipe(cfg)
     # Again, so that what was written into it is made of the same type all the way down.
     cfg = DictDefault(cfg.to_dict())
@@ -108,24 +107,20 @@ def recipe_to_inspect(path: Path) -> tuple[Any, list[str]]:
     return cfg, notes
 
 
-def _start(cfg: Any, seen: set[Path]) -> list[str]:
-    """Point the recipe at a tokenizer: that of the stage before, or of the first stage while that hasn't been run."""
-    path = recipe_before(cfg)
-    if path is None:
-        if not cfg.base_model:
-            raise UserError(f"{cfg.axolotl_config_path}: base_model is missing")
-        return []
-    if path.resolve() in seen:
-        raise UserError(f"sftkey_after: {cfg.sftkey_after}: the recipes come after each other in a circle")
-    before = type(cfg)(load_recipe(path))
-    before.axolotl_config_path = str(path)
-    if read_marker(output_before(cfg, before, path)) is not None:
-        start_from(cfg)
-        return []
-    notes = _start(before, {*seen, path.resolve()})
+def _start(cfg: Any) -> list[str]:
+    """Point the recipe at a tokenizer: that of the nearest finished stage before it, else that of the first one's model."""
+    recipe, missing = cfg, []
+    for stage in stages_before(cfg):
+        if stage.finished:
+            start_from(recipe)
+            break
+        missing.append(stage.recipe.name)
+        recipe = dict(stage.config)
+    if not recipe.get("base_model"):
+        raise UserError(f"{recipe['axolotl_config_path']}: base_model is missing")
     for key in ("base_model", "base_model_config", "tokenizer_config", "revision_of_model"):
-        cfg[key] = before[key]
-    return [*notes, f"{path.name} has not been run yet; the tokenizer is that of {before.base_model}"]
+        cfg[key] = recipe.get(key)
+    return [f"{name} has not been run yet; the tokenizer is that of {cfg.base_model}" for name in reversed(missing)]
 
 
 def _load_tokenizer(cfg: Any) -> Any:

@@ -23,9 +23,9 @@ from sftkey.util.text import table as text_table
 
 if TYPE_CHECKING:
     from sftkey.recipes.matrix import Cell
-    from sftkey.stages.chain import Stage
     from sftkey.stages.evaluate import EvaluationSettings
     from sftkey.stages.launch import Launch, Runner
+    from sftkey.stages.stage import Stage
 
 _TAIL_BYTES = 65_536
 _MAX_REASON = 300

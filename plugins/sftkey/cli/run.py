@@ -13,9 +13,10 @@ import click
 from sftkey.util.text import table
 
 if TYPE_CHECKING:
-    from sftkey.stages.chain import Override, Stage
+    from sftkey.stages.chain import Override
     from sftkey.stages.evaluate import EvaluationSettings
     from sftkey.stages.launch import Launch
+    from sftkey.stages.stage import Stage
 
 _LAUNCHER_ARGUMENTS = "sftkey.launcher_arguments"
 _NOT_PASSED_ON = {
@@ -235,7 +236,7 @@ def _run(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettings |
 
 def _intention(stage: Stage) -> str:
     if stage.finished and stage.marker is not None:
-        return f"finished {stage.marker['finished_at']}, in {stage.output_dir}"
+        return f"finished {stage.marker.finished_at}, in {stage.output_dir}"
     if stage.resume_from is not None:
         return f"goes on from {stage.resume_from}"
     return f"starts from the beginning, into {stage.output_dir}"

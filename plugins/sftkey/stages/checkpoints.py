@@ -1,4 +1,4 @@
-"""What a checkpoint must hold for a resumed run to end with the weights of an undisturbed one.
+"""Checkpoints: find them, and check that a run resumed from one ends with the weights of an undisturbed run.
 
 The trainer restores the weights, the optimizer, the schedule, the state of the random generators and the place in the
 data. Each is checked here, because without it training goes on all the same, and ends elsewhere.
@@ -6,11 +6,47 @@ data. Each is checked here, because without it training goes on all the same, an
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sftkey.recipes.settings import changed_settings
+from sftkey.stages.marker import LOG_FILE, Marker, RunFile
 from sftkey.util.errors import UserError
+
+
+def checkpoints(output_dir: str | Path) -> tuple[list[Path], list[Path]]:
+    """The checkpoints in `output_dir`, oldest first: those that are whole, and those cut off while being saved.
+
+    ``trainer_state.json`` is the last file that the trainer writes into a checkpoint.
+    """
+    found = sorted(
+        (path for path in Path(output_dir).glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()),
+        key=lambda path: int(path.name.rpartition("-")[2]),
+    )
+    whole = [path for path in found if _is_json(path / LOG_FILE)]
+    return whole, [path for path in found if path not in whole]
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def other_settings(marker: Marker | None, run: RunFile | None, settings: Mapping[str, Any]) -> str:
+    """The settings in which an output directory differs from a run, the first five; empty where there is none.
+
+    Args:
+        marker: The marker in the output directory.
+        run: The run file there, if there are checkpoints too: without them nothing of that run is used.
+        settings: `sftkey.recipes.settings.training_settings` of the run.
+    """
+    earlier = marker or run
+    return "; ".join(changed_settings(earlier.settings, settings)[:5]) if earlier and earlier.settings else ""
 
 
 def warnings_before_training(recipe: Mapping[str, Any]) -> list[str]:
@@ -44,7 +80,7 @@ def split_by_completeness(
     return whole, [path for path in checkpoints if path not in whole]
 
 
-def refuse_inexact(checkpoint: Path, run: Mapping[str, Any] | None, world_size: int) -> None:
+def refuse_inexact(checkpoint: Path, run: RunFile | None, world_size: int) -> None:
     """Refuse to go on from a checkpoint where the end would be another than without the interruption.
 
     Args:
@@ -60,7 +96,7 @@ def refuse_inexact(checkpoint: Path, run: Mapping[str, Any] | None, world_size: 
             f"{checkpoint} holds no optimizer state (save_only_model?), so training can't go on from it. Set "
             f"save_only_model: false, and delete {checkpoint.parent} to start from the beginning"
         )
-    before = (run or {}).get("world_size")
+    before = run.world_size if run else None
     if before not in (None, world_size):
         raise UserError(
             f"{checkpoint} was made by {before} processes, this run has {world_size}: batches and the order of the data "
@@ -68,6 +104,6 @@ def refuse_inexact(checkpoint: Path, run: Mapping[str, Any] | None, world_size: 
         )
 
 
-def world_size_of(run: Mapping[str, Any] | None, default: int) -> int:
+def world_size_of(run: RunFile | None, default: int) -> int:
     """The number of processes of an interrupted run, `default` where its run file doesn't say."""
-    return int((run or {}).get("world_size") or default)
+    return (run.world_size if run else None) or default

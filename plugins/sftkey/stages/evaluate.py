@@ -12,8 +12,8 @@ from sftkey.datasets.registry import DATASETS, TYPES
 from sftkey.evaluation.results import Evaluation, read_results
 from sftkey.format.methods import METHODS
 from sftkey.stages.card import update_card
-from sftkey.stages.chain import Stage
 from sftkey.stages.marker import MARKER_FILE
+from sftkey.stages.stage import Stage
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
 from sftkey.util.sources import UnreadableFile
@@ -86,7 +86,8 @@ def _model_arguments(stage: Stage, settings: EvaluationSettings) -> str:
     place = str(stage.output_dir)
     if stage.config.get("adapter"):
         first = stage.chain[0]
-        base = str((stage.marker or first.marker or first.config)["base_model"])
+        marker = stage.marker or first.marker
+        base = marker.base_model if marker else str(first.config["base_model"])
         adapter = "lora_local_path" if settings.backend == "vllm" else "peft"
         arguments = f"pretrained={base},{adapter}={place},tokenizer={place}"
     else:
@@ -104,7 +105,7 @@ def _key(stage: Stage, settings: EvaluationSettings) -> dict[str, Any]:
     """What two evaluations share that need not both be run; the batch size and the folder are how, not what."""
     chosen = asdict(settings) | {"tasks": list(settings.tasks or tasks_of(stage))}
     del chosen["batch_size"], chosen["include_path"]
-    return chosen | {"stage_finished_at": (stage.marker or {}).get("finished_at")}
+    return chosen | {"stage_finished_at": stage.marker and stage.marker.finished_at}
 
 
 def _entries(stage: Stage) -> list[dict[str, Any]]:
@@ -158,7 +159,7 @@ def evaluation_results(stage: Stage) -> list[Evaluation]:
     Raises:
         UserError: A file of results can't be read.
     """
-    finished_at = (stage.marker or {}).get("finished_at")
+    finished_at = stage.marker and stage.marker.finished_at
     found: list[Evaluation] = []
     for entry in _entries(stage):
         path = _results_file(stage, entry)
@@ -195,12 +196,11 @@ def results_table(stages: Sequence[Stage]) -> list[tuple[str, ...]]:
     """Rows for a terminal, a header first: one per stage and task, one per stage that has no evaluation."""
     rows: list[tuple[str, ...]] = [("STAGE", "METHOD", "STEPS", "LOSS", "TASK", "ITEMS", "ACC", "FMT", "SCORE")]
     for stage in stages:
-        training = (stage.marker or {}).get("training") or {}
-        loss = (training.get("losses") or {}).get("loss")
+        loss = stage.training.losses.get("loss")
         start = (
             str(stage.output_dir),
             stage.method,
-            f"{training['steps']:,}" if training.get("steps") is not None else "-",
+            f"{stage.training.steps:,}" if stage.training.steps is not None else "-",
             f"{loss:.4f}" if loss is not None else "-",
         )
         evaluations = evaluation_results(stage) if stage.finished else []

@@ -1,10 +1,11 @@
-"""The stage chain: where a stage starts from, and what it must agree on with the stage before."""
+"""The hand-over between stages: which stage a recipe starts from, and what the two must agree on."""
 
 from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,77 @@ from sftkey.recipes.load import (
     recipe_before,
     template_name,
 )
-from sftkey.stages.marker import MARKER_FILE, checkpoints, read_marker, read_run
+from sftkey.stages.marker import MARKER_FILE, DataRecord
+from sftkey.stages.stage import Stage
 from sftkey.util.errors import UserError
 
 _DATA_KEYS = ("path", "name", "split", "type", "revision", "data_files")
 
 
-def start_from(cfg: Any) -> dict[str, Any] | None:
+def stages_before(cfg: Recipe, prepare: Callable[[dict[str, Any]], None] = lambda _: None) -> Iterator[Stage]:
+    """Follow ``sftkey_after`` back: the stages that a recipe builds on as they are on disk, the nearest first.
+
+    Args:
+        cfg: The raw recipe.
+        prepare: Changes or checks the recipe of each of these stages before it is looked for.
+
+    Raises:
+        UserError: A recipe is missing, the recipes come after each other in a circle, or ``base_model`` names something
+            else than the stage before.
+    """
+    files = [Path(str(cfg["axolotl_config_path"]))] if cfg.get("axolotl_config_path") else []
+    while (path := recipe_before(cfg)) is not None:
+        _refuse_circle(cfg, path, files)
+        files.append(path)
+        config = {**load_recipe(path), "axolotl_config_path": str(path)}
+        prepare(config)
+        own = str(config.get("output_dir") or DEFAULT_OUTPUT_DIR)
+        config["output_dir"] = _start(cfg, config, own)
+        stage = Stage.of_recipe(path, config)
+        if not _same_path(config["output_dir"], own):
+            # The stage before was run with another --output-dir: what counts is the marker there.
+            if not stage.finished:
+                name = f"{Path(str(cfg['axolotl_config_path'])).name}: " if cfg.get("axolotl_config_path") else ""
+                raise UserError(
+                    f"{name}base_model: {stage.output_dir} is neither the output_dir of {path.name} ({own}) nor a finished "
+                    "stage; leave base_model out"
+                )
+            stage = replace(stage, as_trained=True)
+        yield stage
+        cfg = config
+
+
+def _refuse_circle(cfg: Recipe, path: Path, files: list[Path]) -> None:
+    if files and _same_path(path, files[-1]):
+        raise UserError(
+            f"sftkey_after: {cfg['sftkey_after']} is this recipe itself, which goes round in a circle; name the recipe of "
+            "the stage that it starts from, or remove the key"
+        )
+    if any(_same_path(path, file) for file in files):
+        circle = " -> ".join(file.name for file in (*files, path))
+        raise UserError(f"sftkey_after goes round in a circle: {circle}")
+
+
+def _start(cfg: Recipe, before: Recipe, own: str) -> str:
+    """Where the weights are that a recipe starts from, as it names it."""
+    base_model = cfg.get("base_model")
+    if not base_model or _same_path(base_model, own):
+        return own
+    if base_model != before.get("base_model"):
+        return str(base_model)
+    if cfg.get("lora_model_dir"):
+        return own  # what `start_from` sets for an adapter
+    raise UserError(
+        f"base_model: {base_model} is what {Path(str(before['axolotl_config_path'])).name} itself starts from; to start from "
+        f"its output set base_model: {own}, or leave base_model out"
+    )
+
+
+def _same_path(one: str | Path, other: str | Path) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
+
+
+def start_from(cfg: Any) -> Stage | None:
     """Make a recipe start from the stage before it, after checking that this stage finished and fits.
 
     Sets ``base_model`` (for an adapter: ``lora_model_dir`` and ``tokenizer_config``) in `cfg`.
@@ -33,136 +98,135 @@ def start_from(cfg: Any) -> dict[str, Any] | None:
         cfg: The raw recipe; changed in place.
 
     Returns:
-        The marker of the stage before, or ``None`` for a first stage.
+        The stage before, or ``None`` for a first stage.
 
     Raises:
         UserError: The stage before is missing, unfinished or was made in another way; names the command to run.
     """
-    path = recipe_before(cfg)
-    if path is None:
+    before = next(stages_before(cfg), None)
+    if before is None:
         return None
-    own = cfg.get("axolotl_config_path")
-    if own is not None and _same_path(str(path), str(own)):
+    _refuse_unfinished(before)
+    check_agreement(cfg, before)
+    for key, value in start_settings(cfg, before).items():
+        cfg[key] = value
+    return before
+
+
+def start_settings(cfg: Recipe, before: Stage) -> dict[str, str]:
+    """What a recipe needs to start from a stage: its weights, or the base model and the adapter that was trained on it.
+
+    Args:
+        cfg: The raw recipe.
+        before: The stage before, one of `stages_before`.
+
+    Raises:
+        UserError: The stage is an adapter, and the recipe trains none.
+    """
+    place = str(before.config["output_dir"])
+    if before.marker is None or not (before.output_dir / "adapter_config.json").exists():
+        return {"base_model": place}
+    if not cfg.get("adapter"):
         raise UserError(
-            f"sftkey_after: {cfg['sftkey_after']} is this recipe itself; name the recipe of the stage that it starts from, "
-            "or remove the key"
+            f"{place} holds an adapter, but this recipe trains no adapter; merge it first "
+            f"(axolotl merge-lora {shlex.quote(str(before.recipe))}) and set base_model to the merged folder, or set "
+            "adapter: here too"
         )
-    before = load_recipe(path)
-    output_dir = output_before(cfg, before, path)
-    marker = _finished(output_dir, path)
-    check_agreement(cfg, marker, output_dir)
-    if (Path(output_dir) / "adapter_config.json").exists() and cfg.get("adapter"):
-        # The adapter is trained on: the weights of the stage before are its base model plus its adapter.
-        cfg["base_model"] = marker["base_model"]
-        cfg["lora_model_dir"] = output_dir
-        cfg["tokenizer_config"] = output_dir
-    elif (Path(output_dir) / "adapter_config.json").exists():
-        raise UserError(
-            f"{output_dir} holds an adapter, but this recipe trains no adapter; merge it first "
-            f"(axolotl merge-lora {shlex.quote(str(path))}) and set base_model to the merged folder, or set adapter: here too"
-        )
-    else:
-        cfg["base_model"] = output_dir
-    return marker
+    # The adapter is trained on: the weights of the stage before are its base model plus its adapter.
+    return {"base_model": before.marker.base_model, "lora_model_dir": place, "tokenizer_config": place}
 
 
-def output_before(cfg: Recipe, before: Recipe, path: Path) -> str:
-    output_dir = str(before.get("output_dir") or DEFAULT_OUTPUT_DIR)
-    base_model = cfg.get("base_model")
-    if not base_model or _same_path(base_model, output_dir):
-        return output_dir
-    if base_model == before.get("base_model") and not cfg.get("lora_model_dir"):
-        raise UserError(
-            f"base_model: {base_model} is what {path.name} itself starts from; to start from its output set "
-            f"base_model: {output_dir}, or leave base_model out"
-        )
-    # The stage before may have been run with another --output-dir: what counts is the marker there.
-    return str(base_model)
-
-
-def _same_path(one: str, other: str) -> bool:
-    return Path(one).resolve() == Path(other).resolve()
-
-
-def _finished(output_dir: str, path: Path) -> dict[str, Any]:
-    marker = read_marker(output_dir)
-    if marker is not None:
-        return marker
-    command = f"axolotl train {shlex.quote(str(path))}"
-    if not Path(output_dir).is_dir():
-        raise UserError(f"{path.name} has not been run: there is no {output_dir}. Run\n  {command}")
-    whole, _ = checkpoints(output_dir)
-    weights = any(Path(output_dir).glob("*.safetensors"))
-    if read_run(output_dir) is None and not whole and not weights:
-        raise UserError(f"{path.name} has not been run: {output_dir} holds no {MARKER_FILE}. Run\n  {command}")
+def _refuse_unfinished(stage: Stage) -> None:
+    if stage.finished:
+        return
+    place, name = stage.config["output_dir"], stage.recipe.name
+    command = f"axolotl train {shlex.quote(str(stage.recipe))}"
+    if not stage.output_dir.is_dir():
+        raise UserError(f"{name} has not been run: there is no {place}. Run\n  {command}")
+    weights = any(stage.output_dir.glob("*.safetensors"))
+    if stage.run is None and not stage.checkpoints and not weights:
+        raise UserError(f"{name} has not been run: {place} holds no {MARKER_FILE}. Run\n  {command}")
     if weights:
-        state = f"was interrupted: the weights in {output_dir} are half-trained (no {MARKER_FILE})"
+        state = f"was interrupted: the weights in {place} are half-trained (no {MARKER_FILE})"
     else:
-        state = f"has not finished: {output_dir} holds no {MARKER_FILE}"
-    resume = f"to go on from {whole[-1].name}" if whole else "again (it left no checkpoint to go on from)"
-    raise UserError(f"{path.name} {state}. Run it {resume}:\n  {command}")
+        state = f"has not finished: {place} holds no {MARKER_FILE}"
+    resume = (
+        f"to go on from {stage.checkpoints[-1].name}"
+        if stage.checkpoints
+        else "again (it left no checkpoint to go on from)"
+    )
+    raise UserError(f"{name} {state}. Run it {resume}:\n  {command}")
 
 
-def check_agreement(cfg: Recipe, marker: Mapping[str, Any], output_dir: str) -> None:
+def check_agreement(cfg: Recipe, before: Stage) -> None:
     """Check that a recipe fits the stage that it starts from: method, tags, template, tokenizer and data.
 
     Args:
         cfg: The raw recipe.
-        marker: The completion marker of the stage before.
-        output_dir: Where that stage's weights are.
+        before: The stage before, one of `stages_before`. Until it has finished, its recipe counts.
 
     Raises:
         UserError: They differ in something that both must share.
     """
-    ours = METHODS[cfg["sftkey_method"]]
-    theirs = METHODS.get(str(marker.get("method")))
+    marker, place = before.marker, str(before.config["output_dir"])
+    ours, theirs = METHODS[cfg["sftkey_method"]], METHODS.get(before.method)
     if theirs is None:
-        raise UserError(
-            f"{output_dir} was made by the method {marker.get('method')!r}, which this version doesn't know"
-        )
+        raise UserError(f"{place} was made by the method {before.method!r}, which this version doesn't know")
     if ours.tagged != theirs.tagged:
         fitting = "sft-tag" if ours.tagged else "sft"
         raise UserError(
-            f"{output_dir} was made by {theirs.name}, but {ours.name} builds on {'tagged' if ours.tagged else 'untagged'} "
+            f"{place} was made by {theirs.name}, but {ours.name} builds on {'tagged' if ours.tagged else 'untagged'} "
             f"data: start it from an {fitting} stage"
         )
-    mode = "tokens" if adds_tag_tokens(cfg) else "text"
-    if marker.get("tags") != mode and ours.tagged:
+    mode, previous_mode = tag_mode(cfg), marker.tags if marker else tag_mode(before.config)
+    if previous_mode != mode and ours.tagged:
         raise UserError(
-            f"{output_dir} was made with the tags as {_tag_mode(marker.get('tags'))}, this recipe has them as "
-            f"{_tag_mode(mode)}; set sftkey_tags: {marker.get('tags')} here or run the stage before again"
+            f"{place} was made with the tags as {_described(previous_mode)}, this recipe has them as {_described(mode)}; "
+            f"set sftkey_tags: {previous_mode} here or run the stage before again"
         )
     template = template_fingerprint(cfg)
-    if marker.get("chat_template") != template:
+    previous_template = marker.chat_template if marker else template_fingerprint(before.config)
+    if previous_template != template:
         raise UserError(
-            f"{output_dir} was made with another chat template or system message ({marker.get('chat_template')}, here "
-            f"{template}); use the same default_system_message in both recipes"
+            f"{place} was made with another chat template or system message ({previous_template}, here {template}); use the "
+            "same default_system_message in both recipes"
         )
-    tokenizer = tokenizer_file_sha256(cfg.get("tokenizer_config") or output_dir)
-    if tokenizer is not None and tokenizer != marker.get("tokenizer", {}).get("sha256"):
+    folder = cfg.get("tokenizer_config") or place
+    tokenizer = tokenizer_file_sha256(folder)
+    if marker is not None and tokenizer is not None and tokenizer != marker.tokenizer.sha256:
         raise UserError(
-            f"the tokenizer in {cfg.get('tokenizer_config') or output_dir} is not the one that {output_dir} was trained "
-            "with; remove tokenizer_config, or run the stage before again"
+            f"the tokenizer in {folder} is not the one that {place} was trained with; remove tokenizer_config, or run the "
+            "stage before again"
         )
-    data, previous = data_identity(cfg), [{k: d.get(k) for k in _DATA_KEYS} for d in marker.get("data", [])]
+    data, previous = (_identities(entries) for entries in (data_identity(cfg), before.data))
     if data != previous and not cfg.get("sftkey_other_data"):
         raise UserError(
-            f"{output_dir} was trained on {_data_names(previous)}, this recipe is on {_data_names(data)}; if that is meant, "
+            f"{place} was trained on {_data_names(previous)}, this recipe is on {_data_names(data)}; if that is meant, "
             "set sftkey_other_data: true"
         )
 
 
-def _tag_mode(mode: Any) -> str:
+def _described(mode: str | None) -> str:
     return {"tokens": "added tokens", "text": "plain text"}.get(str(mode), str(mode))
 
 
+def _identities(entries: list[Any]) -> list[dict[str, Any]]:
+    records = (DataRecord.model_validate(entry) for entry in entries)
+    return [{key: getattr(record, key) for key in _DATA_KEYS} for record in records]
+
+
 def _data_names(entries: list[dict[str, Any]]) -> str:
-    return "; ".join(" ".join(str(entry[key]) for key in _DATA_KEYS if entry.get(key)) for entry in entries)
+    return "; ".join(" ".join(str(entry[key]) for key in _DATA_KEYS if entry[key]) for entry in entries)
 
 
 def data_identity(cfg: Recipe) -> list[dict[str, Any]]:
     """What a recipe trains on, as far as two stages must agree on it."""
     return [{key: entry.get(key) for key in _DATA_KEYS} for entry in cfg["datasets"]]
+
+
+def tag_mode(cfg: Recipe) -> str:
+    """How a recipe has the tags: ``tokens`` or ``text``."""
+    return "tokens" if adds_tag_tokens(cfg) else "text"
 
 
 def template_fingerprint(cfg: Recipe) -> dict[str, str]:

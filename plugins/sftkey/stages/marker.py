@@ -6,7 +6,6 @@ written last and atomically, so only this file tells that the stage finished.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -72,8 +71,8 @@ class TrainingRecord(_Part):
     seconds: float | None = None
     world_size: int | None = None
     train_loss: float | None = None
-    losses: dict[str, float] = Field(default_factory=dict)
-    eval_losses: dict[str, float] = Field(default_factory=dict)
+    losses: dict[str, int | float] = Field(default_factory=dict)
+    eval_losses: dict[str, int | float] = Field(default_factory=dict)
 
 
 class After(_Part):
@@ -210,40 +209,3 @@ def _read(path: Path, model: type[_File]) -> _File | None:
         return parse(model, content)
     except UnreadableFile as error:
         raise UserError(f"{path} {error}") from error
-
-
-def read_marker(output_dir: str | Path) -> dict[str, Any] | None:
-    """The marker of a finished stage, or ``None`` where the stage hasn't finished.
-
-    Raises:
-        UserError: The file isn't a marker, or was written by a newer version.
-    """
-    marker = Marker.read(output_dir)
-    return marker.content if marker else None
-
-
-def read_run(output_dir: str | Path) -> dict[str, Any] | None:
-    """What was written when the stage in `output_dir` last started, or ``None``."""
-    run = RunFile.read(output_dir)
-    return run.content if run else None
-
-
-def checkpoints(output_dir: str | Path) -> tuple[list[Path], list[Path]]:
-    """The checkpoints in `output_dir`, oldest first: those that are whole, and those cut off while being saved.
-
-    ``trainer_state.json`` is the last file that the trainer writes into a checkpoint.
-    """
-    found = sorted(
-        (path for path in Path(output_dir).glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()),
-        key=lambda path: int(path.name.rpartition("-")[2]),
-    )
-    whole = [path for path in found if _is_json(path / "trainer_state.json")]
-    return whole, [path for path in found if path not in whole]
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from sftkey.stages.chain import Stage
+from sftkey.stages.chain import refreshed
 from sftkey.stages.evaluate import (
     EvaluationSettings,
     evaluation_command,
@@ -16,6 +16,7 @@ from sftkey.stages.evaluate import (
 from sftkey.stages.launch import Launch, Runner
 from sftkey.stages.lock import RUN_LOCK, Occupied, OutputLock
 from sftkey.stages.marker import MARKER_FILE
+from sftkey.stages.stage import Stage
 
 _EVALUATION_LOCK = ".sftkey_evaluation.lock"
 _OTHER_MACHINES_SECONDS = 600.0
@@ -43,20 +44,20 @@ def train_stage(stage: Stage, launch: Launch, runner: Runner, *, log: Path | Non
         UserError: See `sftkey.stages.chain.plan_chain`.
         Stopped: See `Runner.run`.
     """
-    stage = stage.refreshed()
+    stage = refreshed(stage)
     if stage.finished:
         return stage
     with OutputLock(stage.output_dir, RUN_LOCK, shared_by=launch.rendezvous):
-        stage = stage.refreshed()
+        stage = refreshed(stage)
         if stage.finished:
             return stage
         status = runner.run(launch.train_command(stage.recipe, stage.arguments), log=log)
-        stage = stage.refreshed()
+        stage = refreshed(stage)
         # The marker is written by the first process, on one machine, after the others have ended.
         deadline = time.monotonic() + (_OTHER_MACHINES_SECONDS if status == 0 and launch.machines > 1 else 0.0)
         while not stage.finished and time.monotonic() < deadline:
             time.sleep(1.0)
-            stage = stage.refreshed()
+            stage = refreshed(stage)
     if not stage.finished:
         raise StageFailed(
             f"axolotl train {stage.recipe} {_ending(status)}" + (f" but left no {MARKER_FILE}" if status == 0 else "")

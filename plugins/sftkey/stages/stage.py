@@ -10,7 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from sftkey.stages.marker import MARKER_FILE, After, DataRecord, Marker, RunFile, TrainingRecord, checkpoints
+from sftkey.recipes.load import DEFAULT_OUTPUT_DIR
+from sftkey.stages.checkpoints import checkpoints
+from sftkey.stages.marker import MARKER_FILE, After, DataRecord, Marker, RunFile, TrainingRecord
 from sftkey.util.errors import UserError
 
 
@@ -32,23 +34,25 @@ class Stage:
             run with, of an interrupted one its training settings.
         marker: The completion marker; ``None`` until it is finished.
         run: The run file; ``None`` until it is started.
+        recipe: The recipe file; of a stage that isn't planned only its name.
         recorded_only: Whether its directory is gone, or holds another stage, and only the copy of its marker in the stage
             after it is left.
-        recipe: The recipe file of a planned stage.
+        planned: Whether it is planned by a recipe; the stage before is then `planned_before`.
+        planned_before: See `planned`.
         arguments: The options of a planned stage that ``axolotl train`` gets.
         as_trained: Whether a planned stage was trained into another place than its recipe says: its settings are its own.
-        planned_before: The stage before, of a planned stage.
     """
 
     output_dir: Path
     config: Mapping[str, Any] = field(repr=False)
     marker: Marker | None = field(default=None, repr=False)
     run: RunFile | None = field(default=None, repr=False)
+    recipe: Path = Path()
     recorded_only: bool = False
-    recipe: Path | None = None
+    planned: bool = False
+    planned_before: Stage | None = field(default=None, repr=False)
     arguments: tuple[str, ...] = ()
     as_trained: bool = False
-    planned_before: Stage | None = field(default=None, repr=False)
 
     @classmethod
     def read(cls, output_dir: str | Path, marker: Marker | Mapping[str, Any] | None = None) -> Self:
@@ -64,12 +68,28 @@ class Stage:
         known = Marker.read(output_dir) if marker is None else Marker.model_validate(marker)
         run = RunFile.read(output_dir)
         config = known.recipe.config if known else run.settings if run else {}
-        return cls(Path(output_dir), config, known, run)
+        return cls(Path(output_dir), config, known, run, Path(known.recipe.name if known else ""))
+
+    @classmethod
+    def of_recipe(cls, recipe: Path, config: Mapping[str, Any], arguments: tuple[str, ...] = ()) -> Self:
+        """The stage that a recipe plans, as far as it is on disk.
+
+        Args:
+            recipe: The recipe file.
+            config: Its keys, with the overrides that hold for it.
+            arguments: These overrides as ``axolotl train`` gets them.
+
+        Raises:
+            UserError: The marker or the run file in its output directory is broken.
+        """
+        output_dir = Path(str(config.get("output_dir") or DEFAULT_OUTPUT_DIR))
+        marker, run = Marker.read(output_dir), RunFile.read(output_dir)
+        return cls(output_dir, config, marker, run, recipe, planned=True, arguments=arguments)
 
     @property
     def method(self) -> str:
-        """The value of ``sftkey_method``."""
-        return self.marker.method if self.marker else str(self.config.get("sftkey_method"))
+        """The value of ``sftkey_method``; empty where an unfinished stage doesn't say it."""
+        return self.marker.method if self.marker else str(self.config.get("sftkey_method") or "")
 
     @property
     def data(self) -> list[DataRecord]:
@@ -128,14 +148,15 @@ class Stage:
         Raises:
             UserError: That stage isn't there, or was trained again since, and there is no copy of its marker.
         """
-        if self.recipe is not None or self.after is None:
+        if self.planned or self.after is None:
             return self.planned_before
         found, instead = find_before(self, _finished_at)
         if found is not None:
             return found
         if self.after.stage is not None:
             copy = self.after.stage
-            return Stage(Path(self.after.output_dir), copy.recipe.config, copy, recorded_only=True)
+            place, recipe = Path(self.after.output_dir), Path(copy.recipe.name)
+            return Stage(place, copy.recipe.config, copy, recipe=recipe, recorded_only=True)
         if instead is not None and instead.marker is not None:
             raise UserError(
                 f"{instead.output_dir} finished at {instead.marker.finished_at}, but {self.output_dir} started from what "

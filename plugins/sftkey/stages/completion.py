@@ -1,0 +1,121 @@
+"""What a stage records of itself: builds the completion marker from plain values, whatever trained it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from sftkey.stages.handover import data_identity, tag_mode, template_fingerprint, tokenizer_file_sha256
+from sftkey.stages.marker import SCHEMA, After, DataRecord, Marker, RecipeCopy, TokenizerRecord, TrainingRecord
+from sftkey.stages.stage import Stage
+
+_PACKAGES = ("sftkey", "axolotl", "torch", "transformers", "datasets")
+
+
+def make_marker(
+    output_dir: Path,
+    recipe: Mapping[str, Any],
+    recipe_name: str,
+    *,
+    settings: Mapping[str, Any],
+    base_model: str,
+    base_model_commit: str | None,
+    after: After | None,
+    end_of_turn: str | None,
+    tokenizer_size: int | None,
+    rows: Sequence[Mapping[str, Any]],
+    training: TrainingRecord,
+) -> Marker:
+    """Build the marker of a stage that has just finished.
+
+    Args:
+        output_dir: Where its weights and tokenizer are.
+        recipe: The raw recipe, with the command line's values.
+        recipe_name: The name of the recipe's file.
+        settings: See `Marker`.
+        base_model: See `Marker`.
+        base_model_commit: See `Marker`.
+        after: What it started from; see `after_stage`.
+        end_of_turn: The token that ends a turn.
+        tokenizer_size: Number of tokens, added ones included.
+        rows: For each data set of the recipe ``rows_used``, ``rows_skipped`` and ``commit``, as far as they are known.
+        training: See `training_record`.
+    """
+    return Marker(
+        schema=SCHEMA,
+        id=uuid4().hex,
+        finished_at=now(),
+        method=recipe["sftkey_method"],
+        recipe=RecipeCopy(name=recipe_name, config={key: value for key, value in recipe.items() if key != "strict"}),
+        settings=dict(settings),
+        base_model=base_model,
+        base_model_commit=base_model_commit,
+        after=after,
+        tags=tag_mode(recipe),
+        chat_template=template_fingerprint(recipe),
+        tokenizer=TokenizerRecord(sha256=tokenizer_file_sha256(output_dir), eos_token=end_of_turn, size=tokenizer_size),
+        data=[
+            DataRecord.model_validate({**identity, **counts})
+            for identity, counts in zip(data_identity(recipe), rows, strict=True)
+        ],
+        versions={"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
+        training=training,
+    )
+
+
+def after_stage(before: Stage | None, output_dir: str, *, copy: bool = True) -> After | None:
+    """What a stage records of the one that it starts from.
+
+    Args:
+        before: The stage before; ``None`` for a first stage.
+        output_dir: Where that stage's weights are, as the recipe names it.
+        copy: Whether its marker is copied, so that what led to the weights stays known when the directory is gone.
+    """
+    if before is None or before.marker is None:
+        return None
+    marker = before.marker
+    link = After(output_dir=output_dir, id=marker.id, method=marker.method, finished_at=marker.finished_at)
+    return link.model_copy(update={"stage": marker}) if copy else link
+
+
+def training_record(
+    log: Sequence[Mapping[str, Any]], *, steps: int, epochs: float | None, seconds: float, world_size: int
+) -> TrainingRecord:
+    """Sum up a training.
+
+    Args:
+        log: The trainer's ``log_history``.
+        steps: Optimizer steps.
+        epochs: Epochs.
+        seconds: Wall time since the start or the last resumption.
+        world_size: Number of training processes.
+    """
+    logs = [entry for entry in log if "loss" in entry]
+    evals = [entry for entry in log if "eval_loss" in entry]
+    summary = [entry for entry in log if "train_loss" in entry]
+    return TrainingRecord(
+        steps=steps,
+        epochs=epochs,
+        seconds=round(seconds, 1),
+        world_size=world_size,
+        train_loss=mean_loss(logs) if logs else summary[-1]["train_loss"] if summary else None,
+        losses={key: value for key, value in (logs or [{}])[-1].items() if key.startswith(("loss", "acc_"))},
+        eval_losses={key: value for key, value in (evals or [{}])[-1].items() if key.startswith("eval_")},
+    )
+
+
+def mean_loss(logs: Sequence[Mapping[str, Any]]) -> float:
+    """The mean loss of all logged steps. The trainer's own ``train_loss`` counts only those since the last resumption."""
+    steps = [after["step"] - before["step"] for before, after in pairwise([{"step": 0}, *logs])]
+    return float(sum(entry["loss"] * count for entry, count in zip(logs, steps, strict=True)) / sum(steps))
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
