@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import linecache
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +76,17 @@ def test_preparing_twice_changes_nothing() -> None:
     assert once["special_tokens"] == {"eos_token": "<|im_end|>"}
     assert once["warmup_ratio"] == pytest.approx(0.5 / 3)
     assert once["auto_resume_from_checkpoints"] is True
+
+
+def test_another_module_of_the_users_own_is_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = tmp_path / "lab_of_this_test.py"
+    folders = set()
+    for text in ("x = 1", "x = 22"):
+        module.write_text(text)
+        linecache.checkcache()
+        monkeypatch.delitem(sys.modules, "lab_of_this_test", raising=False)
+        importlib.invalidate_caches()
+        importlib.import_module("lab_of_this_test")
+        folders |= {prepared(datasets=[{**ROWS, "type": "lab_of_this_test"}])["dataset_prepared_path"] for _ in "ab"}
+    assert len(folders) == 2

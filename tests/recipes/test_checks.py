@@ -32,6 +32,7 @@ def test_a_good_recipe_passes() -> None:
     check_recipe({**RECIPE, "sftkey_requires": ">=0.1"})
     check_recipe({**RECIPE, "datasets": [{"path": "hf://me/rows.jsonl", "type": COLUMNS}]})
     check_recipe({**RECIPE, "datasets": [{"path": "me/rows", "data_files": "part.jsonl", "type": COLUMNS}]})
+    check_recipe({**RECIPE, "datasets": [{"path": "me/rows", "type": "support.their_lab.commonsenseqa"}]})
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,15 @@ def test_a_good_recipe_passes() -> None:
             r"there is no such module; did you mean sftkey\.datasets\.gsm8k\? This version .* knows gsm8k, .*messages",
         ),
         ({"datasets": [{"path": "x", "type": "sftkey.datasets.base"}]}, "there is no such module"),
+        (
+            {"datasets": [{"path": "x", "type": "no_such_lab.svamp"}]},
+            r"^datasets\[0\]: type 'no_such_lab.svamp' can't be imported \(ModuleNotFoundError: No module named "
+            r"'no_such_lab'\); install its package, or name its folder in PYTHONPATH$",
+        ),
+        (
+            {"test_datasets": [{"path": "x", "type": "support.their_lab"}]},
+            r"^test_datasets\[0\]: type 'support.their_lab' has no ReasoningDataset and no `load`; a module",
+        ),
         ({"datasets": [{"path": "no/rows.jsonl", "type": COLUMNS}]}, r"datasets\[0\]: there is no no/rows\.jsonl"),
         ({"test_datasets": [{"path": "/no/rows", "type": COLUMNS}]}, r"test_datasets\[0\]: there is no /no/rows"),
         (

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from sftkey.datasets.registry import source_of
 from sftkey.format import tags
 from sftkey.format.templates import END_OF_TURN, chat_template
 from sftkey.recipes.load import Recipe, adds_tag_tokens, template_name, warmup_ratio
@@ -113,7 +114,8 @@ def _file_stamps(entry: dict[str, Any]) -> list[Any]:
     for path in (Path(str(path)) for path in paths if path):
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
         stamps.append([_stamp(file) for file in inside if file.is_file()])
-    return stamps
+    code = source_of(str(entry.get("type")))
+    return [*stamps, code] if code else stamps
 
 
 def _stamp(path: Path) -> list[int] | None:

@@ -20,6 +20,7 @@ from datasets import Features, Sequence, Value
 from datasets.fingerprint import Hasher
 
 from sftkey.datasets.base import ReasoningDataset
+from sftkey.datasets.registry import source_of
 from sftkey.format.methods import METHODS
 from sftkey.training.rows import TOO_LONG, RowTokenizer
 from sftkey.training.tokenization import ExampleTokenizer, TokenizedBatch, TokenizerError
@@ -156,6 +157,7 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
                 dataset._fingerprint,
                 __version__,
                 self.tokenize.dataset.name,
+                source_of(self.ds_cfg.type),
                 _entry_key(self.ds_cfg),
                 {**(self.cfg.sftkey_columns or {})},
                 self.evaluation,

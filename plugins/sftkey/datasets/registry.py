@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
+import inspect
+import sys
+from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
 
 from sftkey.datasets.base import ReasoningDataset
-from sftkey.util.errors import UserError
+from sftkey.util.errors import UserError, nearest
 
 DATASETS = ("gsm8k", "openr1_math", "openbookqa", "cot_collection")
 """The data sets that are shipped. A name is that of the module and of the `ReasoningDataset` in it."""
@@ -32,11 +34,10 @@ def dataset(name: str) -> ReasoningDataset:
         UserError: There is no such data set.
     """
     if name not in DATASETS:
-        nearest = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.0)
         own = " or ".join(f"{TYPES}{module}" for module in OWN_DATA)
         raise UserError(
-            f"unknown data set {name!r}; did you mean {nearest[0]!r}? There are {', '.join(DATASETS)}; for own rows "
-            f"write a recipe with type: {own}"
+            f"unknown data set {name!r}; did you mean {nearest(name, DATASETS)!r}? There are {', '.join(DATASETS)}; "
+            f"for own rows write a recipe with type: {own}"
         )
     return _in_module(import_module(TYPES + name))
 
@@ -65,6 +66,22 @@ def find_dataset(name: str) -> ReasoningDataset:
             f"{module!r} can't be imported ({reason}); install its package, or name its folder in PYTHONPATH"
         ) from error
     return _in_module(imported)
+
+
+def source_of(name: str) -> str:
+    """The source of another package's module, on which the prepared rows depend.
+
+    Args:
+        name: A module that `find_dataset` found.
+
+    Returns:
+        The text; empty for the modules of this package, for which its version stands, and where there is no source.
+    """
+    if name.startswith(TYPES) or name not in sys.modules:
+        return ""
+    with suppress(OSError, TypeError):
+        return inspect.getsource(sys.modules[name])
+    return ""
 
 
 def _in_module(module: ModuleType) -> ReasoningDataset:

@@ -11,7 +11,7 @@ from typing import Any
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import BaseModel, ValidationError
 
-from sftkey.datasets.registry import DATASETS, OWN_DATA
+from sftkey.datasets.registry import DATASETS, OWN_DATA, TYPES, find_dataset
 from sftkey.format import tags
 from sftkey.format.methods import METHODS
 from sftkey.format.segments import SEGMENT_GROUPS
@@ -21,8 +21,6 @@ from sftkey.recipes.keys import KEYS, PREFIX, AxolotlKeys, EntryKeys, SpecialTok
 from sftkey.recipes.load import Recipe, adds_tag_tokens, template_name, warmup_ratio
 from sftkey.util.errors import UserError, nearest
 from sftkey.util.version import __version__
-
-DATASET_TYPES = "sftkey.datasets."
 
 _METHOD_LIST = ", ".join(METHODS)
 
@@ -115,22 +113,29 @@ def _datasets(cfg: Recipe) -> None:
         raise UserError("datasets: is empty; add an entry such as {path: openai/gsm8k, type: sftkey.datasets.gsm8k}")
     for key in ("datasets", "test_datasets"):
         for index, entry in enumerate(cfg.get(key) or []):
-            kind = str(entry.get("type"))
-            if not kind.startswith(DATASET_TYPES):
-                raise UserError(
-                    f"{key}[{index}]: type {kind!r} carries no segments; with this plugin every data set has a type "
-                    f"{DATASET_TYPES}<name> (your own rows: {DATASET_TYPES}columns or {DATASET_TYPES}messages)"
-                )
-            name = kind.removeprefix(DATASET_TYPES)
-            if name not in (*DATASETS, *OWN_DATA):
-                meant = nearest(name, (*DATASETS, *OWN_DATA))
-                raise UserError(
-                    f"{key}[{index}]: type {kind!r}: there is no such module; did you mean {DATASET_TYPES}{meant}? "
-                    f"This version ({__version__}) knows {', '.join((*DATASETS, *OWN_DATA))}"
-                )
+            _dataset_type(f"{key}[{index}]", str(entry.get("type")))
             for file in _local_files(entry):
                 if not Path(file).exists():
                     raise UserError(f"{key}[{index}]: there is no {file}; a path is relative to the working directory")
+
+
+def _dataset_type(place: str, kind: str) -> None:
+    known = (*DATASETS, *OWN_DATA)
+    if "." not in kind:
+        raise UserError(
+            f"{place}: type {kind!r} carries no segments; with this plugin every data set has a type {TYPES}<name> (your own "
+            f"rows: {TYPES}columns or {TYPES}messages) or is a module of yours, such as my_lab.svamp, with a ReasoningDataset"
+        )
+    if kind.startswith(TYPES) and kind.removeprefix(TYPES) not in known:
+        meant = nearest(kind.removeprefix(TYPES), known)
+        raise UserError(
+            f"{place}: type {kind!r}: there is no such module; did you mean {TYPES}{meant}? "
+            f"This version ({__version__}) knows {', '.join(known)}"
+        )
+    try:
+        find_dataset(kind)
+    except UserError as error:
+        raise UserError(f"{place}: type {error}") from error
 
 
 def _local_files(entry: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sftkey.datasets.registry import DATASETS
 from sftkey.util.sources import Ledger, UnreadableFile, number, read_json
 
 MARKER_FILE = "sftkey_stage.json"
@@ -216,10 +217,17 @@ def _text(value: Any) -> str | None:
 
 
 def data_name(path: str | None, kind: Any) -> str:
-    """A short name for a training data set: that of its `sftkey.datasets` module; for the user's own data its path."""
+    """A short name for a training data set: its module's; for own rows without a module of their own their path.
+
+    The name is all that is read from it. The module may be a stranger's and is not imported.
+    """
     module = kind.rpartition("sftkey.datasets.")[2] if isinstance(kind, str) and "sftkey.datasets." in kind else ""
     if module and module not in ("columns", "messages"):
         return module
+    if isinstance(kind, str) and not module and "." in kind:
+        name = kind.rpartition(".")[2]
+        # Somebody's own module of that name is not the published data.
+        return kind if name in DATASETS else name
     return path or module or "unknown data"
 
 
