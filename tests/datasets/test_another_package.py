@@ -104,3 +104,12 @@ def test_lm_eval_loads_a_task_of_five_lines(workplace: Path, rows: Any, monkeypa
     (step,) = task._filters[0].filters
     answers = step().apply([[output] for output in outputs], [rows[0], rows[0]])
     assert [task.process_results(rows[0], [answer])["acc"] for answer in answers] == [1, 0]
+
+
+def test_a_report_names_a_module_without_importing_it() -> None:
+    from sftkey.report.stages import data_name
+
+    assert data_name("rows.jsonl", "strangers_lab.svamp") == "svamp"
+    assert data_name(None, "strangers_lab.gsm8k") == "strangers_lab.gsm8k"
+    assert data_name("rows.jsonl", "sftkey.datasets.columns") == "rows.jsonl"
+    assert data_name("openai/gsm8k", "sftkey.datasets.gsm8k") == "gsm8k"

@@ -19,7 +19,7 @@ from axolotl.utils.logging import get_logger
 from datasets import Features, Sequence, Value
 from datasets.fingerprint import Hasher
 
-from sftkey.datasets.base import ReasoningDataset
+from sftkey.datasets.base import ReasoningDataset, use_front_end
 from sftkey.datasets.registry import source_of
 from sftkey.format.methods import METHODS
 from sftkey.training.rows import TOO_LONG, RowTokenizer
@@ -249,6 +249,10 @@ def report_rows(name: str, used: int, skipped: Mapping[str, int]) -> None:
         LOG.warning("%s: %d rows used, %d skipped (%s)", name, used, sum(skipped.values()), _counts(skipped))
     else:
         LOG.info("%s: %d rows used, none skipped", name, used)
+
+
+# For the commands that load rows without the plugin.
+use_front_end(SegmentedDatasetStrategy)
 
 
 def _counts(skipped: Mapping[str, int]) -> str:
