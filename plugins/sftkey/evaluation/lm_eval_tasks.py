@@ -86,7 +86,9 @@ def _derived(config: Mapping[str, Any]) -> dict[str, Any]:
         )
     own = _without(config, "class", "dataset", "plain")
     filter_of = {"function": Verdicts, "dataset": name, **({"plain": True} if config.get("plain") else {})}
-    published = {} if "dataset_path" in own else {"dataset_path": data.path, "dataset_name": data.config}
+    published: dict[str, Any] = (
+        {} if "dataset_path" in own else {"dataset_path": data.path, "dataset_name": data.config}
+    )
     if published and data.revision:
         published["dataset_kwargs"] = {"revision": data.revision}
     return {
