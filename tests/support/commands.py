@@ -9,6 +9,9 @@ from pathlib import Path
 
 BIN = Path(sys.executable).parent
 
+SFTKEY = (sys.executable, "-c", "import sys; sys.argv[0] = 'sftkey'; from sftkey.cli.main import sftkey; sftkey()")
+"""``sftkey``, as its console script starts it; a checkout that was installed before it had one lacks the script."""
+
 
 def environment(**extra: str) -> dict[str, str]:
     """The user's environment with this Python's commands on the path, off the network."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import logging
+import math
 import os
 from pathlib import Path
 
 import click
 
+from sftkey.cli.console import json_option, print_json, print_table, records, start_logging
 from sftkey.evaluation.judge.client import JudgeMode, JudgeSettings
 from sftkey.evaluation.judge.later import NotJudgeable, TaskJudgement, TaskPlan, plan, rejudge
 from sftkey.stages.evaluate import update_cards
-from sftkey.util.text import table
+from sftkey.util.text import Cell, table
 
 
 @click.command()
@@ -22,14 +23,15 @@ from sftkey.util.text import table
     help="Ask about what the rules can't settle, or about everything. [default: SFTKEY_JUDGE_MODE, or fallback]",
 )
 @click.option("--dry-run", is_flag=True, help="Show how many items would be asked, and stop.")
-def judge_command(results_dir: Path, mode: str | None, dry_run: bool) -> None:
+@json_option
+def judge_command(results_dir: Path, mode: str | None, dry_run: bool, as_json: bool) -> None:
     """Add an LLM judge's verdicts to the logged samples of an evaluation.
 
     RESULTS_DIR is what was given to `lm_eval --log_samples --output_path`. Samples and results are replaced by what
     judging at once would have given; the originals stay beside them as *.before-judge. The judge is the one of the
     SFTKEY_JUDGE_* variables. Verdicts are cached: run it again after an interruption, or to ask about unresolved items.
     """
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    start_logging()
     environ = dict(os.environ)
     if mode is not None:
         environ["SFTKEY_JUDGE_MODE"] = mode
@@ -37,46 +39,41 @@ def judge_command(results_dir: Path, mode: str | None, dry_run: bool) -> None:
         settings = JudgeSettings.from_environment(environ)
         if dry_run:
             asked_about = settings.mode if settings is not None else JudgeMode(mode or JudgeMode.FALLBACK)
-            click.echo(_plan_table(plan(results_dir, asked_about, settings), asked_about))
-            return
-        if settings is None:
+            planned = plan(results_dir, asked_about, settings)
+        elif settings is None:
             raise click.ClickException(
                 "no judge is configured: set SFTKEY_JUDGE_BASE_URL (and SFTKEY_JUDGE_MODE to something else than off)"
             )
-        judgements = rejudge(results_dir, settings)
-        update_cards(done.results for done in judgements)
-        click.echo(_outcome_table(judgements))
+        else:
+            judgements = rejudge(results_dir, settings)
+            update_cards(done.results for done in judgements)
     except (NotJudgeable, ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
+    if dry_run:
+        print_table(_plan_rows(planned, asked_about), as_json)
+    else:
+        _print_outcome(judgements, as_json)
 
 
-def _plan_table(plans: list[TaskPlan], mode: JudgeMode) -> str:
+def _plan_rows(plans: list[TaskPlan], mode: JudgeMode) -> list[tuple[Cell, ...]]:
     header = ("results", "task", "items", f"needed ({mode.value})", "distinct", "cached", "to ask")
-    rows = [
-        (
-            p.results.name,
-            p.task,
-            f"{p.items:,}",
-            f"{p.needed:,}",
-            f"{p.distinct:,}",
-            f"{p.cached:,}",
-            f"{p.distinct - p.cached:,}",
-        )
-        for p in plans
-    ]
-    return table([header, *rows])
+    rows = [(p.results.name, p.task, p.items, p.needed, p.distinct, p.cached, p.distinct - p.cached) for p in plans]
+    return [header, *rows]
 
 
-def _outcome_table(judgements: list[TaskJudgement]) -> str:
-    header = ("results", "task", "items", "judge", "cache", "unresolved", "acc", "fmt", "score")
-    rows = [
-        (
-            done.results.name,
-            done.task,
-            f"{done.items:,}",
-            *(f"{done.sources.get(source, 0):,}" for source in ("judge", "cache", "unresolved")),
-            *(f"{done.before.get(name, float('nan')):.4f} -> {value:.4f}" for name, value in done.after.items()),
-        )
+def _print_outcome(judgements: list[TaskJudgement], as_json: bool) -> None:
+    columns = ("results", "task", "items", "judge", "cache", "unresolved")
+    rows: list[tuple[Cell, ...]] = [
+        (done.results.name, done.task, done.items, *(done.sources.get(source, 0) for source in columns[3:]))
         for done in judgements
     ]
-    return table([header, *rows])
+    if as_json:
+        found = zip(records([columns, *rows]), judgements, strict=True)
+        print_json([{**row, "before": dict(done.before), "after": dict(done.after)} for row, done in found])
+        return
+    changes = [
+        (f"{done.before.get(name, math.nan):.4f} -> {value:.4f}" for name, value in done.after.items())
+        for done in judgements
+    ]
+    header = (*columns, "acc", "fmt", "score")
+    click.echo(table([header, *((*row, *change) for row, change in zip(rows, changes, strict=True))]))

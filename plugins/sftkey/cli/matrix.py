@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,16 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftkey.cli.run import (
-    LauncherArguments,
-    evaluation_options,
-    evaluation_settings,
-    launcher_arguments,
-)
-from sftkey.util.text import table as text_table
+from sftkey.cli.console import json_option, note, print_json, print_table, progress, records, this_command
+from sftkey.cli.options import LauncherArguments, evaluation_options, evaluation_settings, launcher_arguments
+from sftkey.util.text import Cell
 
 if TYPE_CHECKING:
-    from sftkey.recipes.matrix import Cell
+    from sftkey.recipes.matrix import Cell as MatrixCell
     from sftkey.stages.evaluate import EvaluationSettings
     from sftkey.stages.launch import Launch, Runner
     from sftkey.stages.stage import Stage
@@ -53,6 +48,7 @@ _ERROR_LINE = re.compile(r"^(sftkey: |Error: |([\w.]+\.)?\w*(Error|Exception)\b:
     "--slurm-option", "slurm_options", multiple=True, metavar="OPTION", help="An option of sbatch for --slurm."
 )
 @click.option("--force", is_flag=True, help="Replace recipes in OUTPUT_ROOT/recipes that say something else.")
+@json_option
 @click.pass_context
 def matrix_command(
     ctx: click.Context,
@@ -68,6 +64,7 @@ def matrix_command(
     slurm: bool,
     slurm_options: tuple[str, ...],
     force: bool,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Plan and run the paper's table: models x data sets x strategies.
@@ -103,15 +100,20 @@ def matrix_command(
         output_root=output_root,
         overrides=overrides,
     )
-    for note in notes_of(cells):
-        click.echo(f"note: {note}", err=True)
+    for text in notes_of(cells):
+        note(text)
     launch = Launch(launcher, launcher_arguments(ctx))
     folder = Path(output_root) / RECIPES_FOLDER
     if dry_run:
         with tempfile.TemporaryDirectory() as temporary:
             save_recipes(cells, Path(temporary))
-            text = _describe(_plan(cells, Path(temporary)), launch, settings)
-            click.echo(text.replace(f"{temporary}/", f"{folder}/"))
+            rows, commands = _describe(_plan(cells, Path(temporary)), launch, settings)
+        commands = [command.replace(f"{temporary}/", f"{folder}/") for command in commands]
+        if as_json:
+            print_json({"stages": records(rows), "commands": commands})
+            return
+        print_table(rows, as_json)
+        click.echo("\n".join(["", f"{len(commands)} command{'s' if len(commands) != 1 else ''} to run:", *commands]))
         return
     save_recipes(cells, folder, force=force)
     if slurm:
@@ -119,7 +121,7 @@ def matrix_command(
         return
     table = Table(_plan(cells, folder), Path(output_root) / LOGS_FOLDER, launch, settings)
     table.run()
-    click.echo(text_table(table.rows()))
+    print_table(table.rows(), as_json)
     if table.failures:
         raise click.ClickException("\n".join([f"{len(table.failures)} of {len(cells)} cells failed:", *table.failures]))
 
@@ -132,12 +134,12 @@ def _names(text: str | None, default: Sequence[str] | Any) -> list[str]:
 class PlannedCell:
     """A cell with its stages as they are on disk, or why it can't be run."""
 
-    cell: Cell
+    cell: MatrixCell
     stages: tuple[Stage, ...] = ()
     problem: str | None = None
 
 
-def _plan(cells: Sequence[Cell], folder: Path) -> list[PlannedCell]:
+def _plan(cells: Sequence[MatrixCell], folder: Path) -> list[PlannedCell]:
     from sftkey.stages.chain import plan_chain
 
     planned = []
@@ -149,16 +151,19 @@ def _plan(cells: Sequence[Cell], folder: Path) -> list[PlannedCell]:
     return planned
 
 
-def _describe(planned: Sequence[PlannedCell], launch: Launch, settings: EvaluationSettings | None) -> str:
+def _describe(
+    planned: Sequence[PlannedCell], launch: Launch, settings: EvaluationSettings | None
+) -> tuple[list[tuple[Cell, ...]], list[str]]:
+    """The plan as a table, and the commands that are left."""
     from sftkey.stages.evaluate import evaluation_command, is_evaluated
 
-    rows: list[tuple[str, ...]] = [("MODEL", "DATA SET", "STRATEGY", "METHOD", "STATE", "OUTPUT")]
+    rows: list[tuple[Cell, ...]] = [("MODEL", "DATA SET", "STRATEGY", "METHOD", "STATE", "OUTPUT")]
     commands: dict[str, None] = {}
     seen: set[Path] = set()
     for one in planned:
         start = (one.cell.model, one.cell.dataset, one.cell.strategy)
         if one.problem is not None:
-            rows.append((*start, "-", f"can't run: {one.problem.splitlines()[0]}", "-"))
+            rows.append((*start, None, f"can't run: {one.problem.splitlines()[0]}", None))
         for stage in one.stages:
             shared = " (shared)" if stage.output_dir in seen else ""
             seen.add(stage.output_dir)
@@ -167,13 +172,11 @@ def _describe(planned: Sequence[PlannedCell], launch: Launch, settings: Evaluati
                 commands[shlex.join(launch.train_command(stage.recipe, stage.arguments))] = None
             if settings is not None and not (stage.finished and is_evaluated(stage, settings)):
                 commands[shlex.join(evaluation_command(stage, settings))] = None
-    return "\n".join(
-        [text_table(rows), "", f"{len(commands)} command{'s' if len(commands) != 1 else ''} to run:", *commands]
-    )
+    return rows, list(commands)
 
 
 def _write_slurm(
-    cells: Sequence[Cell],
+    cells: Sequence[MatrixCell],
     folder: Path,
     root: Path,
     slurm_options: Sequence[str],
@@ -195,7 +198,7 @@ def _write_slurm(
         folder,
         working_directory=Path.cwd(),
         logs=root / LOGS_FOLDER,
-        command=shlex.join(["axolotl", *sys.argv[1:]]),
+        command=this_command(),
         options=slurm_options,
         run_options=run_options,
     )
@@ -233,14 +236,13 @@ class Table:
         try:
             with Runner() as runner:
                 for number, one in enumerate(self.planned, 1):
-                    click.secho(f"[{number}/{len(self.planned)}] {one.cell.name}", bold=True, err=True)
+                    progress(f"[{number}/{len(self.planned)}] {one.cell.name}")
                     reason = one.problem or self._run_stages(one.stages, runner)
                     if reason is not None:
                         self.failures.append(f"  {one.cell.name}: {reason}")
                         click.secho(f"  failed: {reason}", fg="red", err=True)
         except Stopped:
-            again = shlex.join(["axolotl", *sys.argv[1:]])
-            click.secho(f"Stopped. To go on:\n  {again}", bold=True, err=True)
+            click.secho(f"Stopped. To go on:\n  {this_command()}", bold=True, err=True)
             raise SystemExit(130) from None
 
     def _run_stages(self, stages: Sequence[Stage], runner: Runner) -> str | None:
@@ -255,7 +257,7 @@ class Table:
             current = log
             try:
                 if place not in self.finished:
-                    click.echo(f"  {stage.method}: {place} (log: {log})", err=True)
+                    progress(f"  {stage.method}: {place} (log: {log})")
                     self.finished[place] = train_stage(stage, self.launch, runner, log=log)
                 if self.settings is not None:
                     current = evaluation_log
@@ -268,22 +270,22 @@ class Table:
                 return self.failed[place]
         return None
 
-    def rows(self) -> list[tuple[str, ...]]:
+    def rows(self) -> list[tuple[Cell, ...]]:
         """The table, a header first."""
         from sftkey.stages.evaluate import evaluation_results, figures
 
-        rows: list[tuple[str, ...]] = [("MODEL", "DATA SET", "STRATEGY", "STATE", "TASK", "ACC", "FMT", "SCORE")]
+        rows: list[tuple[Cell, ...]] = [("MODEL", "DATA SET", "STRATEGY", "STATE", "TASK", "ACC", "FMT", "SCORE")]
         for one in self.planned:
             start = (one.cell.model, one.cell.dataset, one.cell.strategy)
             stage = self.finished.get(one.stages[-1].output_dir) if one.stages else None
             if stage is None:
-                rows.append((*start, "failed", "-", "-", "-", "-"))
+                rows.append((*start, "failed", None, None, None, None))
                 continue
             results = evaluation_results(stage)
             for result in results:
                 rows.append((*start, "trained", result.task, *figures(result)))
             if not results:
-                rows.append((*start, "trained", "-", "-", "-", "-"))
+                rows.append((*start, "trained", None, None, None, None))
         return rows
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import os
-import stat
 import sys
 from pathlib import Path
 
 import click
 
+from sftkey.cli.console import note, others_on_stderr
 from sftkey.datasets.registry import DATASETS
 from sftkey.recipes.catalogue import shipped_recipe
 from sftkey.recipes.keys import KEYS
@@ -56,49 +54,15 @@ def recipe_command(
         known_keys=_known_keys,
     )
     if output is None:
-        _cut_banner()
+        if getattr(sys.modules.get("axolotl.cli.art"), "HAS_PRINTED_LOGO", False) and not sys.stdout.isatty():
+            note("Axolotl's banner stands above the recipe; `sftkey recipe` prints none")
         click.echo(written.text, nl=False)
         for earlier in written.chain[:-1]:
-            click.echo(f"note: starts from {earlier.file_name}, in the same folder:\n  {_shell(earlier)}", err=True)
+            note(f"starts from {earlier.file_name}, in the same folder:\n  {_shell(earlier)}")
     else:
         _save(written, output.parent, force)
-    for note in written.notes:
-        click.echo(f"note: {note}", err=True)
-
-
-def _cut_banner() -> None:
-    """Keep Axolotl's banner out of ``> my.yml``.
-
-    Axolotl writes it to stdout before any code of a plugin's command runs. From a file it is cut off again; what went
-    into a pipe can't be taken back, which is said.
-    """
-    art = sys.modules.get("axolotl.cli.art")
-    if not getattr(art, "HAS_PRINTED_LOGO", False) or sys.stdout.isatty():
-        return
-    try:
-        sys.stdout.flush()
-        output = sys.stdout.fileno()
-    except (OSError, io.UnsupportedOperation):
-        return  # not the process's own output
-    banner = f"{getattr(art, 'AXOLOTL_LOGO', '')}\n".encode()
-    status = os.fstat(output)
-    if not stat.S_ISREG(status.st_mode):
-        click.echo("note: Axolotl's banner stands above the recipe in this pipe; use > FILE or -o FILE", err=True)
-        return
-    start = status.st_size - len(banner)
-    if start >= 0 and _read_from(output, start) in (banner, None if start == 0 else banner):
-        os.ftruncate(output, start)
-        os.lseek(output, start, os.SEEK_SET)
-
-
-def _read_from(descriptor: int, start: int) -> bytes | None:
-    """The end of a file that may be open for writing only; ``None`` where the system has no way to read it."""
-    try:
-        with open(f"/proc/self/fd/{descriptor}", "rb") as file:
-            file.seek(start)
-            return file.read()
-    except OSError:
-        return None
+    for text in written.notes:
+        note(text)
 
 
 def _shell(written: WrittenRecipe) -> str:
@@ -117,6 +81,7 @@ def _save(written: WrittenRecipe, folder: Path, force: bool) -> None:
 
 
 def _known_keys() -> set[str]:
-    from axolotl.utils.schemas.config import AxolotlInputConfig
+    with others_on_stderr():
+        from axolotl.utils.schemas.config import AxolotlInputConfig
 
     return {*AxolotlInputConfig.model_fields, *KEYS}

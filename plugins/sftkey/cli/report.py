@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
+
+from sftkey.cli.console import is_quiet
 
 
 @click.command("report")
@@ -45,19 +48,19 @@ def report_command(output_roots: tuple[Path, ...], output: Path, watch: bool, in
 
     def say(written: Written) -> None:
         ledger = written.collection.ledger
-        for file in ledger.skipped:
+        for file in () if is_quiet() else ledger.skipped:
             click.echo(f"skipped {file.path}: {file.skipped}", err=True)
         used = len(ledger.files) - len(ledger.skipped)
         click.echo(f"{written.page} (from {used} files, skipped: {len(ledger.skipped)}, notes: {len(ledger.notes)})")
 
-    click.echo(f"reading {', '.join(map(str, output_roots))}", err=True)
+    if not is_quiet():
+        click.echo(f"reading {', '.join(map(str, output_roots))}", err=True)
     try:
         if watch:
-            watch_roots(output_roots, output, interval, say)
+            with contextlib.suppress(KeyboardInterrupt):
+                watch_roots(output_roots, output, interval, say)
             return
         written = write_report(output_roots, output)
-    except KeyboardInterrupt:
-        return
     except OSError as error:
         raise click.ClickException(f"can't write to {output}: {error}") from error
     say(written)

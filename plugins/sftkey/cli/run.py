@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import shlex
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftkey.util.text import table
+from sftkey.cli.console import STDERR, json_option, others_on_stderr, print_json, print_table, progress, this_command
+from sftkey.cli.options import LauncherArguments, evaluation_options, evaluation_settings, launcher_arguments
 
 if TYPE_CHECKING:
     from sftkey.stages.chain import Override
@@ -18,84 +18,10 @@ if TYPE_CHECKING:
     from sftkey.stages.launch import Launch
     from sftkey.stages.stage import Stage
 
-_LAUNCHER_ARGUMENTS = "sftkey.launcher_arguments"
 _NOT_PASSED_ON = {
     "sweep": "a sweep has no next stage; run `axolotl train RECIPE --sweep FILE` for one stage",
     "cloud": "the stages of a chain need each other's outputs on this machine; use `axolotl train --cloud` stage by stage",
 }
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-class LauncherArguments(click.Command):
-    """A command that keeps what stands after ``--`` apart from its own arguments."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take the launcher's arguments out of `args`."""
-        if "--" in args:
-            position = args.index("--")
-            args, after = args[:position], args[position + 1 :]
-            ctx.meta[_LAUNCHER_ARGUMENTS] = tuple(after)
-        return super().parse_args(ctx, args)
-
-
-def launcher_arguments(ctx: click.Context) -> tuple[str, ...]:
-    """What stands after ``--``."""
-    found: tuple[str, ...] = ctx.meta.get(_LAUNCHER_ARGUMENTS, ())
-    return found
-
-
-def evaluation_options(function: _Function) -> _Function:
-    """The ``--eval`` options."""
-    for option in reversed(
-        (
-            click.option("--eval", "evaluate", is_flag=True, help="Evaluate each stage with lm_eval after training."),
-            click.option("--eval-limit", type=float, metavar="N", help="Items per task, or a share below 1."),
-            click.option(
-                "--eval-backend",
-                default="hf",
-                show_default=True,
-                metavar="MODEL",
-                help="lm_eval's --model: hf, vllm, ...",
-            ),
-            click.option(
-                "--eval-tasks", metavar="NAME,...", help="Tasks [default: by the recipe's data sets and method]."
-            ),
-            click.option(
-                "--eval-model-args", default="", metavar="KEY=VALUE,...", help="More of lm_eval's --model_args."
-            ),
-            click.option("--eval-batch-size", metavar="SIZE", help="[default: 16 for hf, otherwise auto]"),
-            click.option("--eval-include-path", metavar="DIR", help="A folder with tasks of your own."),
-        )
-    ):
-        function = option(function)
-    return function
-
-
-def evaluation_settings(options: Mapping[str, Any]) -> EvaluationSettings | None:
-    """What the ``--eval`` options ask for; ``None`` without ``--eval``.
-
-    Raises:
-        click.UsageError: Options of an evaluation without ``--eval``.
-    """
-    from sftkey.stages.evaluate import EvaluationSettings
-
-    if not options["evaluate"]:
-        given = [
-            name for name in ("limit", "tasks", "model_args", "batch_size", "include_path") if options[f"eval_{name}"]
-        ]
-        if given:
-            raise click.UsageError(f"--eval-{given[0].replace('_', '-')} does nothing without --eval")
-        return None
-    backend = options["eval_backend"]
-    return EvaluationSettings(
-        backend=backend,
-        model_arguments=options["eval_model_args"],
-        tasks=tuple(filter(None, (options["eval_tasks"] or "").split(","))),
-        limit=options["eval_limit"],
-        batch_size=options["eval_batch_size"] or ("16" if backend == "hf" else "auto"),
-        include_path=options["eval_include_path"],
-    )
 
 
 def parse_overrides(
@@ -160,9 +86,17 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 @click.option("--last-only", is_flag=True, help="Let the overrides hold for RECIPE alone, not for the stages before.")
 @evaluation_options
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@json_option
 @click.pass_context
 def run_command(
-    ctx: click.Context, /, recipe: str, launcher: str | None, last_only: bool, dry_run: bool, **options: Any
+    ctx: click.Context,
+    /,
+    recipe: str,
+    launcher: str | None,
+    last_only: bool,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Train RECIPE and the stages that it builds on, and evaluate them.
 
@@ -180,21 +114,31 @@ def run_command(
 
     What follows -- goes to the launcher: --launcher torchrun -- --nproc_per_node 8.
     """  # noqa: D301  # \b is click's sign for lines that aren't to be wrapped.
-    from axolotl.cli.main import train
-
     from sftkey.stages.chain import plan_chain
     from sftkey.stages.launch import Launch
 
     settings = evaluation_settings(options)
-    overrides = parse_overrides(ctx.args, train.params, own=ctx.command.params)
+    overrides = parse_overrides(ctx.args, _train_options(), own=ctx.command.params) if ctx.args else []
     stages = plan_chain(recipe, overrides, last_only=last_only)
     launch = Launch(launcher, launcher_arguments(ctx))
     if settings is not None:
         _check_tasks(stages, settings)
     if dry_run:
-        click.echo(describe(stages, launch, settings))
+        plan = describe(stages, launch, settings)
+        if as_json:
+            print_json(plan)
+        else:
+            click.echo(_plan_text(plan))
         return
-    _run(stages, launch, settings)
+    _run(stages, launch, settings, as_json)
+
+
+def _train_options() -> list[click.Parameter]:
+    # Seconds of imports: only for a command line that has such options.
+    with others_on_stderr():
+        from axolotl.cli.main import train
+
+    return train.params
 
 
 def _check_tasks(stages: Sequence[Stage], settings: EvaluationSettings) -> None:
@@ -205,22 +149,22 @@ def _check_tasks(stages: Sequence[Stage], settings: EvaluationSettings) -> None:
         evaluation_command(stage, settings)
 
 
-def _run(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettings | None) -> None:
+def _run(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettings | None, as_json: bool) -> None:
     from sftkey.stages.evaluate import results_table
     from sftkey.stages.launch import Runner, Stopped
     from sftkey.stages.run import StageFailed, evaluate_stage, train_stage
 
-    again = shlex.join(["axolotl", *sys.argv[1:]])
+    again = this_command()
     done = []
     try:
-        with Runner() as runner:
+        with Runner(stdout=STDERR if as_json else None) as runner:
             for number, stage in enumerate(stages, 1):
                 what = f"Stage {number} of {len(stages)}, {stage.recipe.name} ({stage.method})"
-                click.secho(f"{what}: {_intention(stage)}", bold=True, err=True)
+                progress(f"{what}: {_intention(stage)}")
                 done.append(train_stage(stage, launch, runner))
             for stage in done:
                 if settings is not None:
-                    click.secho(f"Evaluation of {stage.output_dir}", bold=True, err=True)
+                    progress(f"Evaluation of {stage.output_dir}")
                     evaluate_stage(stage, settings, launch, runner)
     except Stopped:
         click.secho(f"Stopped. To go on from the last checkpoint:\n  {again}", bold=True, err=True)
@@ -231,7 +175,7 @@ def _run(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettings |
         ) from error
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(table(results_table(done)))
+    print_table(results_table(done), as_json)
 
 
 def _intention(stage: Stage) -> str:
@@ -242,20 +186,33 @@ def _intention(stage: Stage) -> str:
     return f"starts from the beginning, into {stage.output_dir}"
 
 
-def describe(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettings | None) -> str:
-    """The plan as text: stages, how far each is, the exact commands, where outputs go."""
+def describe(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettings | None) -> list[dict[str, Any]]:
+    """Describe the plan: for each stage how far it is, where its outputs go, and the commands that are left."""
     from sftkey.stages.evaluate import EVALUATION_FOLDER, evaluation_command, is_evaluated
 
+    def evaluation(stage: Stage) -> str | None:
+        if settings is None:
+            return None
+        if stage.finished and is_evaluated(stage, settings):
+            return f"done, in {stage.output_dir / EVALUATION_FOLDER}"
+        return shlex.join(evaluation_command(stage, settings))
+
+    return [
+        {
+            "recipe": str(stage.recipe),
+            "method": stage.method,
+            "state": _intention(stage),
+            "output": str(stage.output_dir),
+            "train": None if stage.finished else shlex.join(launch.train_command(stage.recipe, stage.arguments)),
+            "eval": evaluation(stage),
+        }
+        for stage in stages
+    ]
+
+
+def _plan_text(plan: Sequence[dict[str, Any]]) -> str:
     lines = []
-    for number, stage in enumerate(stages, 1):
-        lines.append(f"Stage {number} of {len(stages)}: {stage.recipe} ({stage.method})")
-        lines.append(f"  state   {_intention(stage)}")
-        lines.append(f"  output  {stage.output_dir}")
-        if not stage.finished:
-            lines.append(f"  train   {shlex.join(launch.train_command(stage.recipe, stage.arguments))}")
-        if settings is not None:
-            if stage.finished and is_evaluated(stage, settings):
-                lines.append(f"  eval    done, in {stage.output_dir / EVALUATION_FOLDER}")
-            else:
-                lines.append(f"  eval    {shlex.join(evaluation_command(stage, settings))}")
+    for number, stage in enumerate(plan, 1):
+        lines.append(f"Stage {number} of {len(plan)}: {stage['recipe']} ({stage['method']})")
+        lines += [f"  {key:6}  {stage[key]}" for key in ("state", "output", "train", "eval") if stage[key]]
     return "\n".join(lines)

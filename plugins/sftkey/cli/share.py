@@ -7,6 +7,8 @@ from tempfile import TemporaryDirectory
 
 import click
 
+from sftkey.cli.console import note
+
 
 @click.command("share")
 @click.argument("output_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -36,10 +38,10 @@ def share_command(
     from sftkey.stages.share import make_bundle
 
     bundle = make_bundle(output_dir, weights)
-    for note in bundle.notes:
-        click.echo(f"note: {note}", err=True)
+    for text in bundle.notes:
+        note(text)
     if not weights:
-        click.echo("note: the weights are not included (--weights)", err=True)
+        note("the weights are not included (--weights)")
     if dry_run:
         for name, size in bundle.files:
             click.echo(f"{size:>15,}  {name}")

@@ -16,6 +16,7 @@ from sftkey.format.methods import strategy_of
 from sftkey.recipes.load import zero_stage
 from sftkey.recipes.memory import ARCHITECTURES, GIB, Architecture, MemoryEstimate, estimate_memory
 from sftkey.util.errors import UserError
+from sftkey.util.text import Cell
 
 _HARDWARE = re.compile(r"^# Hardware: (?P<gpus>\d+) GPUs? with (?P<gigabytes>\d+) GB\b", re.MULTILINE)
 
@@ -142,12 +143,12 @@ def shipped_recipe(name: str) -> ShippedRecipe:
     return recipes[wanted]
 
 
-def recipe_table(recipes: list[ShippedRecipe]) -> list[tuple[str, ...]]:
+def recipe_table(recipes: list[ShippedRecipe]) -> list[tuple[Cell, ...]]:
     """The rows of ``axolotl sftkey recipes``, a header first."""
-    rows: list[tuple[str, ...]] = [("RECIPE", "MODEL", "STRATEGY", "DATA SET", "GPUS", "MEMORY PER GPU")]
+    rows: list[tuple[Cell, ...]] = [("RECIPE", "MODEL", "STRATEGY", "DATA SET", "GPUS", "MEMORY PER GPU")]
     for recipe in recipes:
         memory = recipe.memory
         gpus = f"{recipe.gpus} x {recipe.gpu_gigabytes} GB" if recipe.gpus else "none"
-        needs = f"about {memory.peak / GIB:.0f} GiB" if memory else "-"
+        needs = f"about {memory.peak / GIB:.0f} GiB" if memory else None
         rows.append((recipe.name, recipe.model, recipe.strategy, recipe.dataset, gpus, needs))
     return rows

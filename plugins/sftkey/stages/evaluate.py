@@ -17,6 +17,7 @@ from sftkey.stages.stage import Stage
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
 from sftkey.util.sources import UnreadableFile
+from sftkey.util.text import Cell
 
 EVALUATION_FOLDER = "eval"
 """Inside a stage's ``output_dir``."""
@@ -186,27 +187,20 @@ def update_cards(results: Iterable[Path]) -> None:
             update_card(folder)
 
 
-def figures(evaluation: Evaluation) -> list[str]:
-    """Acc, Fmt and Score for a terminal."""
-    found = [evaluation.reported.get(name) for name in ("acc", "fmt", "score")]
-    return ["-" if value is None else f"{value:.4f}" for value in found]
+def figures(evaluation: Evaluation) -> list[float | None]:
+    """Acc, Fmt and Score."""
+    return [evaluation.reported.get(name) for name in ("acc", "fmt", "score")]
 
 
-def results_table(stages: Sequence[Stage]) -> list[tuple[str, ...]]:
+def results_table(stages: Sequence[Stage]) -> list[tuple[Cell, ...]]:
     """Rows for a terminal, a header first: one per stage and task, one per stage that has no evaluation."""
-    rows: list[tuple[str, ...]] = [("STAGE", "METHOD", "STEPS", "LOSS", "TASK", "ITEMS", "ACC", "FMT", "SCORE")]
+    rows: list[tuple[Cell, ...]] = [("STAGE", "METHOD", "STEPS", "LOSS", "TASK", "ITEMS", "ACC", "FMT", "SCORE")]
     for stage in stages:
-        loss = stage.training.losses.get("loss")
-        start = (
-            str(stage.output_dir),
-            stage.method,
-            f"{stage.training.steps:,}" if stage.training.steps is not None else "-",
-            f"{loss:.4f}" if loss is not None else "-",
-        )
+        start = (str(stage.output_dir), stage.method, stage.training.steps, stage.training.losses.get("loss"))
         evaluations = evaluation_results(stage) if stage.finished else []
         for one in evaluations:
-            rows.append((*start, one.task, f"{one.count:,}" if one.count else "-", *figures(one)))
+            rows.append((*start, one.task, one.count, *figures(one)))
         if not evaluations:
             state = "not evaluated" if stage.finished else stage.state.value
-            rows.append((*start, state, "-", "-", "-", "-"))
+            rows.append((*start, state, None, None, None, None))
     return rows

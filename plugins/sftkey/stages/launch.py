@@ -78,9 +78,13 @@ class Runner:
     While it is entered, Ctrl-C, SIGTERM and SIGHUP are passed on to the running command, and `Stopped` is raised once that
     has ended. A second Ctrl-C kills it. When this process is killed (kill -9), the commands end too: the direct child by
     a signal from the system, training processes by `sftkey.stages.lifeline`.
+
+    Args:
+        stdout: File descriptor that takes the commands' stdout; by default they share that of this process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stdout: int | None = None) -> None:
+        self._stdout = stdout
         self._process: subprocess.Popen[bytes] | None = None
         self._stops = 0
         self._previous: dict[signal.Signals, Any] = {}
@@ -120,7 +124,7 @@ class Runner:
                 list(command),
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=self._stdout if output is None else output,
                 stderr=subprocess.STDOUT if output is not None else None,
                 process_group=0,
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,

@@ -1,0 +1,121 @@
+"""How the commands use the terminal: results on stdout, notes on stderr, tables as text or JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from sftkey.util.text import Cell, table
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+STDERR = 2
+"""The file descriptor, for commands that are started."""
+
+_QUIET, _VERBOSE = "sftkey.quiet", "sftkey.verbose"
+
+
+def _keep(key: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def callback(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        # The meta data of a group is that of its commands.
+        ctx.meta[key] = value or ctx.meta.get(key, False)
+
+    return callback
+
+
+QUIET = click.Option(
+    ["-q", "--quiet"],
+    is_flag=True,
+    expose_value=False,
+    callback=_keep(_QUIET),
+    help="Results and errors only, no notes.",
+)
+VERBOSE = click.Option(
+    ["-v", "--verbose"], is_flag=True, expose_value=False, callback=_keep(_VERBOSE), help="Log messages, too."
+)
+
+
+def _is_on(key: str) -> bool:
+    ctx = click.get_current_context(silent=True)
+    return ctx is not None and bool(ctx.meta.get(key))
+
+
+def is_quiet() -> bool:
+    """Whether ``--quiet`` was given."""
+    return _is_on(_QUIET)
+
+
+def note(text: str) -> None:
+    """Tell the user something beside the result, on stderr; nothing with ``--quiet``."""
+    if not is_quiet():
+        click.echo(f"note: {text}", err=True)
+
+
+def progress(text: str) -> None:
+    """Say what is done now, on stderr; nothing with ``--quiet``."""
+    if not is_quiet():
+        click.secho(text, bold=True, err=True)
+
+
+def json_option(function: _Function) -> _Function:
+    """The option ``--json`` of a command that prints a table."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")(function)
+
+
+def print_json(content: Any) -> None:
+    """Print plain JSON types; what isn't a finite number becomes null."""
+    click.echo(json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_table(rows: Sequence[Sequence[Cell]], as_json: bool) -> None:
+    """Print rows, a header first, as text or as a list of JSON objects."""
+    if as_json:
+        print_json(records(rows))
+    else:
+        click.echo(table(rows))
+
+
+def records(rows: Sequence[Sequence[Cell]]) -> list[dict[str, Cell]]:
+    """Rows as objects; the keys are the header in small letters, with underscores, without what is in brackets."""
+    keys = [str(name).partition(" (")[0].lower().replace(" ", "_") for name in rows[0]]
+    return [dict(zip(keys, row, strict=True)) for row in rows[1:]]
+
+
+@contextlib.contextmanager
+def others_on_stderr() -> Iterator[None]:
+    """Keep stdout free of what Axolotl and its libraries print and log; below a warning only with ``--verbose``."""
+    before = logging.root.manager.disable
+    if not _is_on(_VERBOSE):
+        logging.disable(logging.WARNING if is_quiet() else logging.INFO)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def start_logging() -> None:
+    """Show the log messages of this package on stderr: warnings, with ``--verbose`` all, with ``--quiet`` errors only."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    if is_quiet() or _is_on(_VERBOSE):
+        logging.getLogger("sftkey").setLevel(logging.ERROR if is_quiet() else logging.INFO)
+
+
+def this_command() -> str:
+    """The command line that is running, as it was typed."""
+    return f"{click.get_current_context().find_root().info_name} {shlex.join(sys.argv[1:])}"

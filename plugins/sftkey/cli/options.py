@@ -1,0 +1,85 @@
+"""Options that ``run`` and ``matrix`` share: the launcher's arguments and the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from sftkey.stages.evaluate import EvaluationSettings
+
+_LAUNCHER_ARGUMENTS = "sftkey.launcher_arguments"
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class LauncherArguments(click.Command):
+    """A command that keeps what stands after ``--`` apart from its own arguments."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the launcher's arguments out of `args`."""
+        if "--" in args:
+            position = args.index("--")
+            args, after = args[:position], args[position + 1 :]
+            ctx.meta[_LAUNCHER_ARGUMENTS] = tuple(after)
+        return super().parse_args(ctx, args)
+
+
+def launcher_arguments(ctx: click.Context) -> tuple[str, ...]:
+    """What stands after ``--``."""
+    found: tuple[str, ...] = ctx.meta.get(_LAUNCHER_ARGUMENTS, ())
+    return found
+
+
+def evaluation_options(function: _Function) -> _Function:
+    """The ``--eval`` options."""
+    for option in reversed(
+        (
+            click.option("--eval", "evaluate", is_flag=True, help="Evaluate each stage with lm_eval after training."),
+            click.option("--eval-limit", type=float, metavar="N", help="Items per task, or a share below 1."),
+            click.option(
+                "--eval-backend",
+                default="hf",
+                show_default=True,
+                metavar="MODEL",
+                help="lm_eval's --model: hf, vllm, ...",
+            ),
+            click.option(
+                "--eval-tasks", metavar="NAME,...", help="Tasks [default: by the recipe's data sets and method]."
+            ),
+            click.option(
+                "--eval-model-args", default="", metavar="KEY=VALUE,...", help="More of lm_eval's --model_args."
+            ),
+            click.option("--eval-batch-size", metavar="SIZE", help="[default: 16 for hf, otherwise auto]"),
+            click.option("--eval-include-path", metavar="DIR", help="A folder with tasks of your own."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def evaluation_settings(options: Mapping[str, Any]) -> EvaluationSettings | None:
+    """What the ``--eval`` options ask for; ``None`` without ``--eval``.
+
+    Raises:
+        click.UsageError: Options of an evaluation without ``--eval``.
+    """
+    from sftkey.stages.evaluate import EvaluationSettings
+
+    if not options["evaluate"]:
+        given = [
+            name for name in ("limit", "tasks", "model_args", "batch_size", "include_path") if options[f"eval_{name}"]
+        ]
+        if given:
+            raise click.UsageError(f"--eval-{given[0].replace('_', '-')} does nothing without --eval")
+        return None
+    backend = options["eval_backend"]
+    return EvaluationSettings(
+        backend=backend,
+        model_arguments=options["eval_model_args"],
+        tasks=tuple(filter(None, (options["eval_tasks"] or "").split(","))),
+        limit=options["eval_limit"],
+        batch_size=options["eval_batch_size"] or ("16" if backend == "hf" else "auto"),
+        include_path=options["eval_include_path"],
+    )

@@ -1,0 +1,157 @@
+"""The command itself: start, options of all commands, what goes where, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from sftkey.cli import console
+from sftkey.cli.main import sftkey
+from sftkey.recipes.catalogue import shipped_recipes
+from sftkey.util.version import __version__
+from support.axolotl_recipes import write_recipe
+from support.commands import SFTKEY, environment, run, succeeded
+
+COMMANDS = ["run", "matrix", "diagnose", "inspect", "judge", "recipe", "recipes", "share", "report"]
+HEAVY = {"axolotl", "torch", "transformers", "pandas", "datasets", "lm_eval", "matplotlib", "openai"}
+RECIPE = {
+    "base_model": "Qwen/Qwen3-8B-Base",
+    "output_dir": "out/stage1",
+    "plugins": ["sftkey.SFTKeyPlugin"],
+    "sftkey_method": "sft-tag",
+    "datasets": [{"path": "openai/gsm8k", "name": "main", "split": "train", "type": "sftkey.datasets.gsm8k"}],
+}
+
+
+@pytest.mark.parametrize("start", [SFTKEY, (sys.executable, "-m", "sftkey.cli")], ids=["sftkey", "python -m"])
+def test_starts_without_what_the_command_does_not_need(start: tuple[str, ...], tmp_path: Path) -> None:
+    write_recipe(tmp_path / "stage1.yml", RECIPE)
+    # Written at the end of the process, whatever the command did.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, os, sys\n"
+        "atexit.register(lambda: open(os.environ['MODULES'], 'w').write('\\n'.join(sys.modules)))\n"
+    )
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    commands = [
+        ["--help"],
+        ["--version"],
+        *([command, "--help"] for command in COMMANDS),
+        ["recipes"],
+        ["recipes", "--json"],
+        ["recipe", "qwen3_8b_stage2", "--dataset", "openbookqa"],
+        ["run", "stage1.yml", "--dry-run", "--eval"],
+        ["matrix", "--dry-run", "--models", "qwen3_8b", "--datasets", "gsm8k"],
+    ]
+    for command in commands:
+        modules = tmp_path / "modules.txt"
+        succeeded(run(*start, *command, cwd=tmp_path, PYTHONPATH=path, MODULES=str(modules)))
+        loaded = {name.partition(".")[0] for name in modules.read_text().splitlines()}
+        assert {"click", "sftkey"} <= loaded, command
+        assert not loaded & HEAVY, command
+        modules.unlink()
+
+
+def test_the_alias_is_the_same_group() -> None:
+    from axolotl.cli.main import cli
+
+    context = click.Context(cli)
+    alias = cli.get_command(context, "sftkey")
+    assert alias is not None
+    assert alias.get_short_help_str() == sftkey.get_short_help_str()
+    nested = alias.make_context("sftkey", ["recipe", "--help"], parent=context, resilient_parsing=True)
+    assert nested.command is sftkey
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command(name: str) -> None:
+    overview = CliRunner().invoke(sftkey, ["--help"], terminal_width=200).stdout
+    (line,) = [line for line in overview.splitlines() if line.split()[:1] == [name]]
+    result = CliRunner().invoke(sftkey, [name, "--help"], prog_name="sftkey", terminal_width=200)
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: sftkey {name} ")
+    assert "-q, --quiet" in result.stdout
+    assert "-v, --verbose" in result.stdout
+    assert ("--json" in result.stdout) == (name in {"run", "matrix", "diagnose", "judge", "recipes"})
+    # The summary is a short form of the help: at least its first word is the same.
+    assert line.split()[1] in result.stdout
+
+
+def test_all_commands_are_listed() -> None:
+    assert sftkey.list_commands(click.Context(sftkey)) == COMMANDS
+    result = CliRunner().invoke(sftkey, ["--version"])
+    assert result.stdout.split()[-1] == __version__
+    assert CliRunner().invoke(sftkey, ["nothing"]).exit_code == 2
+    assert CliRunner().invoke(sftkey, ["recipes", "--nothing"]).exit_code == 2
+
+
+def test_recipes_as_json() -> None:
+    found = json.loads(CliRunner().invoke(sftkey, ["recipes", "--json"]).stdout)
+    assert [recipe["recipe"] for recipe in found] == [recipe.name for recipe in shipped_recipes()]
+    by_name = {recipe["recipe"]: recipe for recipe in found}
+    assert by_name["demo_sft"]["memory_per_gpu"] is None
+    assert by_name["qwen2_5_7b_sftkey_plain"] == {
+        "recipe": "qwen2_5_7b_sftkey_plain",
+        "model": "Qwen/Qwen2.5-7B",
+        "strategy": "SFTKey",
+        "data_set": "gsm8k",
+        "gpus": "8 x 40 GB",
+        "memory_per_gpu": "about 24 GiB",
+    }
+
+
+@pytest.mark.parametrize("arguments", [["-q", "recipe"], ["recipe", "--quiet"], ["--quiet", "recipe", "-q"]])
+def test_quiet_on_both_sides_of_the_name(arguments: list[str]) -> None:
+    loud = CliRunner().invoke(sftkey, ["recipe", "qwen3_8b_stage2"])
+    assert "note: starts from" in loud.stderr
+    quiet = CliRunner().invoke(sftkey, [*arguments, "qwen3_8b_stage2"])
+    assert (quiet.exit_code, quiet.stderr, quiet.stdout) == (0, "", loud.stdout)
+    failed = CliRunner().invoke(sftkey, [*arguments, "none"])
+    assert failed.exit_code == 1
+    assert failed.stderr.startswith("Error: there is no shipped recipe 'none'")
+    assert failed.stderr.count("\n") == 1
+
+
+def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*SFTKEY, "recipes"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_IGN),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        # Closed before anything is written.
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sftkey.cli.recipes.shipped_recipes", interrupted)
+    result = CliRunner().invoke(sftkey, ["recipes"])
+    assert (result.exit_code, result.stdout) == (130, "")
+
+
+def test_json_has_no_infinity(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_json({"a": [float("nan"), float("inf"), 0.5, None, "é"], "b": ({"c": -float("inf")},)})
+    text = capsys.readouterr().out
+    assert json.loads(text) == {"a": [None, None, 0.5, None, "é"], "b": [{"c": None}]}
+    assert "é" in text
+
+
+def test_what_others_print_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.others_on_stderr():
+        print("loading")
+    print("result")
+    assert capsys.readouterr() == ("result\n", "loading\n")
