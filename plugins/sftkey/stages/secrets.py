@@ -1,4 +1,4 @@
-"""Finds what looks like a secret in text that is about to be shared. Strict on purpose: a false alarm costs a minute."""
+"""Find what looks like a secret in text that is about to be shared. Strict on purpose: a false alarm costs a minute."""
 
 from __future__ import annotations
 
