@@ -98,7 +98,40 @@ def test_the_scores_are_metadata_of_a_card_that_was_made_here(outputs: Path) -> 
         assert body.endswith("\nMine.\n")
 
 
-@pytest.mark.parametrize("metadata", ["tags: [sftkey\n", "- sftkey\n", "tags: 5\n", "model-index: sftkey\n", "5: 6\n"])
+def test_the_scores_go_where_the_trainer_leaves_a_place_for_them(outputs: Path) -> None:
+    path = outputs / "stage2" / CARD_FILE
+    start = "---\nlibrary_name: transformers\ntags:\n- generated_from_trainer\nmodel-index:\n- name: out/stage2\n  results: "
+    path.write_text(f"{start}[]\n---\n\nWritten by the trainer.\n")
+    update_card(outputs / "stage2")
+    assert card(outputs / "stage2").startswith(f"{start}[]\n---\n\nWritten by the trainer.\n")
+    own = "- {task: {type: t}, dataset: {type: d, name: n}, metrics: [{type: acc, name: accuracy, value: 0.1}]}"
+    path.write_text(card(outputs / "stage2").replace("results: []", f"results:\n  {own}"))
+    for acc, score in ((0.5, 0.65), (0.83, 0.881)):
+        write_results(outputs / "stage2/eval/model", "sftkey_gsm8k", 3, acc)
+        update_card(outputs / "stage2")
+        text = card(outputs / "stage2")
+        _, metadata, body = text.split("---\n", 2)
+        found = yaml.safe_load(metadata)
+        assert list(found) == ["library_name", "tags", "model-index"]
+        ((index,), (expected,)) = found["model-index"], scores_for_the_hub(acc, score)
+        assert index["name"] == "out/stage2"
+        assert index["results"] == [yaml.safe_load(own)[0], *expected["results"]]
+        assert body.startswith("\nWritten by the trainer.\n\n<!-- sftkey:")
+        update_card(outputs / "stage2")
+        assert card(outputs / "stage2") == text
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "model-index: [{name: a, results: [{task: 3}]}]\n",
+        "tags: [sftkey\n",
+        "- sftkey\n",
+        "tags: 5\n",
+        "model-index: sftkey\n",
+        "5: 6\n",
+    ],
+)
 def test_metadata_that_cannot_be_read_stays(outputs: Path, metadata: str) -> None:
     path = outputs / "stage2" / CARD_FILE
     path.write_text(f"---\n{metadata}---\n")

@@ -122,26 +122,33 @@ def is_local(path: str) -> bool:
 
 def _with_section(text: str, card: ModelCard) -> str:
     """A ``README.md`` with the section in it renewed; the whole card where there is none yet."""
-    from huggingface_hub import ModelCard
-
     if not text.strip():
         return f"{str(card).rstrip()}\n"
     section = card.text[card.text.index(_BEGIN) : card.text.rindex(_END) + len(_END)]
     start, end = text.find(_BEGIN), text.rfind(_END)
-    if not 0 <= start < end:
-        return f"{text.rstrip()}\n\n{section}\n"
-    text = text[:start] + section + text[end + len(_END) :]
+    if 0 <= start < end:
+        return _with_scores(text[:start] + section + text[end + len(_END) :], card)
+    return _with_scores(f"{text.rstrip()}\n\n{section}\n", card)
+
+
+def _with_scores(text: str, card: ModelCard) -> str:
+    """A ``README.md`` with the scores in its metadata: where that was made here, or has a ``model-index`` from the trainer."""
+    from huggingface_hub import ModelCard
+
     if not text.startswith("---"):
         return text
     try:
-        old = ModelCard(text)
-        ours = _OURS in (old.data.get("tags") or [])
-    except (ValueError, TypeError, yaml.YAMLError):
+        data = (old := ModelCard(text)).data
+        ours = _OURS in (data.get("tags") or [])
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError):
         return text
-    if not ours:
+    before = data.get("eval_results", [])
+    others = [one for one in before if _METRICS.get(one.metric_type) != one.metric_name]
+    results = [*others, *card.data.get("eval_results", [])]
+    if results == before or not (ours or data["eval_results"] is not None):
         return text
-    for key in ("model_name", "eval_results"):
-        old.data[key] = card.data[key]
+    data["model_name"] = data["model_name"] or card.data["model_name"]
+    data["eval_results"] = results
     return str(old)
 
 
