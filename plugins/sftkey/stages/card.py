@@ -132,7 +132,7 @@ def _with_section(text: str, card: ModelCard) -> str:
 
 
 def _with_scores(text: str, card: ModelCard) -> str:
-    """A ``README.md`` with the scores in its metadata: where that was made here, or has a ``model-index`` from the trainer."""
+    """A ``README.md`` with the scores in its metadata: where that was made here, or has the trainer's ``model-index``."""
     from huggingface_hub import ModelCard
 
     if not text.startswith("---"):
