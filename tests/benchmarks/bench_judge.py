@@ -19,7 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sftkey.evaluation.judge.client import JudgeItem, JudgeSettings, judge
+from sftkey.evaluation.judge.client import judge
+from sftkey.evaluation.judge.prompt import JudgeItem
+from sftkey.evaluation.judge.settings import JudgeSettings
 from support.loopback_judge import LoopbackServer, read_judge_prompt
 
 

@@ -15,7 +15,8 @@ from sftkey.datasets.openr1_math import HELD_OUT_SHARE
 from sftkey.datasets.registry import dataset
 from sftkey.evaluation import lm_eval_tasks as harness
 from sftkey.evaluation.judge import decide as judging
-from sftkey.evaluation.judge.client import JudgeMode, JudgeSettings, JudgeVerdict
+from sftkey.evaluation.judge.client import JudgeVerdict
+from sftkey.evaluation.judge.settings import JudgeMode, JudgeSettings
 from sftkey.evaluation.verdicts import scores
 
 

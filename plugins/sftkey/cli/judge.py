@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sftkey.cli.console import json_option, print_json, print_table, records, start_logging
-from sftkey.evaluation.judge.client import JudgeMode, JudgeSettings
 from sftkey.evaluation.judge.later import NotJudgeable, TaskJudgement, TaskPlan, plan, rejudge
+from sftkey.evaluation.judge.settings import JudgeMode, JudgeSettings
 from sftkey.stages.evaluate import update_cards
 from sftkey.util.text import Cell, table
 
@@ -45,7 +47,7 @@ def judge_command(results_dir: Path, mode: str | None, dry_run: bool, as_json: b
                 "no judge is configured: set SFTKEY_JUDGE_BASE_URL (and SFTKEY_JUDGE_MODE to something else than off)"
             )
         else:
-            judgements = rejudge(results_dir, settings)
+            judgements = rejudge(results_dir, settings, _update_groups)
             update_cards(done.results for done in judgements)
     except (NotJudgeable, ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
@@ -53,6 +55,12 @@ def judge_command(results_dir: Path, mode: str | None, dry_run: bool, as_json: b
         print_table(_plan_rows(planned, asked_about), as_json)
     else:
         _print_outcome(judgements, as_json)
+
+
+def _update_groups(path: Path, old: Mapping[str, Any], new: dict[str, Any]) -> None:
+    from sftkey.evaluation.lm_eval_tasks import update_groups  # takes seconds, and most results have no group
+
+    update_groups(path, old, new)
 
 
 def _plan_rows(plans: list[TaskPlan], mode: JudgeMode) -> list[tuple[Cell, ...]]:

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lm_eval.evaluator
 from lm_eval.api.filter import Filter
+from lm_eval.api.metrics import aggregate_subtask_metrics, pooled_sample_stderr
 from lm_eval.api.task import ConfigurableTask
 
 from sftkey.datasets.base import Row
 from sftkey.datasets.registry import find_dataset
 from sftkey.evaluation.assess import assess
 from sftkey.evaluation.documents import documents
-from sftkey.evaluation.judge.client import JudgeSettings
 from sftkey.evaluation.judge.decide import judged
+from sftkey.evaluation.judge.settings import JudgeSettings
 from sftkey.evaluation.logged import JudgedAnswer, log_summary, metrics
 from sftkey.evaluation.verdicts import AGGREGATIONS, METRICS
 from sftkey.util.errors import UserError
@@ -180,3 +182,64 @@ class Verdicts(Filter):
         records = judged(items, JudgeSettings.from_environment())
         log_summary(f"sftkey_{on.name}{'_plain' if self.plain else ''}", records)
         return [JudgedAnswer.of(record) for record in records]
+
+
+def update_groups(path: Path, old: Mapping[str, Any], new: dict[str, Any]) -> None:
+    """Aggregate the groups of a results file anew, as lm-eval does, with the weights that gave their figures before.
+
+    A figure of a group that is no mean over its tasks is left out, with a warning.
+
+    Args:
+        path: The results file, for the warning.
+        old: Its content.
+        new: Its content with other figures of tasks. Changed in place.
+    """
+    before, after = old["results"], new["results"]
+    sizes = {task: counts.get("effective") for task, counts in new.get("n-samples", {}).items()}
+    for group, row in new.get("groups", {}).items():
+        tasks = _members(new.get("group_subtasks", {}), group)
+        if all(before.get(task) == after.get(task) for task in tasks):
+            continue
+        for key in [key for key in row if "," in key and "_stderr," not in key]:
+            members = [task for task in tasks if key in before.get(task, {})]
+            counts = [sizes.get(task) for task in members]
+            by_size = _weighted(row[key], [before[task][key] for task in members], counts)
+            error_key = key.replace(",", "_stderr,", 1)
+            if by_size is None:
+                logger.warning(
+                    "%s: %s of the group %s is no mean over its tasks and is left out; evaluate the group with the judge "
+                    "at once to get it",
+                    path,
+                    key,
+                    group,
+                )
+                del row[key]
+                row.pop(error_key, None)
+                continue
+            row[key] = aggregate_subtask_metrics([after[task][key] for task in members], counts, by_size)
+            errors = [after[task].get(error_key) for task in members]
+            if error_key in row:
+                row[error_key] = "N/A" if "N/A" in errors else float(pooled_sample_stderr(errors, counts))
+        if group in after:
+            after[group] = {key: value for key, value in after[group].items() if "," not in key} | {
+                key: value for key, value in row.items() if "," in key
+            }
+
+
+def _weighted(figure: float, values: list[float], counts: list[int | None]) -> bool | None:
+    """Whether a group's figure is the mean of its tasks' weighted by size; ``None`` where it is no mean of them."""
+    if not values or None in counts:
+        return None
+    means = {by_size: aggregate_subtask_metrics(values, counts, by_size) for by_size in (False, True)}
+    return next((by_size for by_size, mean in means.items() if abs(mean - figure) < 1e-9), None)
+
+
+def _members(subtasks: Mapping[str, Sequence[str]], group: str, depth: int = 0) -> list[str]:
+    """The tasks in a group and in the groups in it."""
+    members: list[str] = []
+    for name in subtasks.get(group, []):
+        if subtasks.get(name) and depth < 20:
+            members += _members(subtasks, name, depth + 1)
+        else:
+            members.append(name)
+    return members

@@ -106,14 +106,14 @@ def _failure(sample: Mapping[str, Any]) -> str:
 
 def _string(value: Any) -> str:
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate fits into no output file
+        return value
     return str(value) if isinstance(value, (int, float)) else ""
 
 
 def _question(doc: Any) -> str:
-    texts = (
-        {name: _string(value) for name, value in doc.items() if isinstance(value, str)} if isinstance(doc, dict) else {}
-    )
+    if not isinstance(doc, dict):
+        return ""
+    texts = {name: value for name, value in doc.items() if isinstance(value, str)}
     named = [texts[name] for name in _QUESTION_FIELDS if name in texts]
     return named[0] if named else max(texts.values(), key=len, default="")
 

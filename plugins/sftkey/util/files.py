@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,19 @@ def write_atomically(path: Path, content: Mapping[str, Any]) -> None:
     write_text_atomically(path, json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the whole new one, also after a power cut."""
+def write_text_atomically(path: Path, text: str | Iterable[str]) -> None:
+    """Write a text file, at once or part by part, so that a reader sees the old one or the whole new one.
+
+    That holds after a power cut too. What fails or is interrupted leaves no file behind.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.writelines([text] if isinstance(text, str) else text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -87,13 +87,14 @@ def _size(path: Path) -> int:
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON from a file that may hold anything.
+    """Parse JSON from a file that may hold anything; what UTF-8 can't encode is replaced by question marks.
 
     Raises:
         UnreadableFile: It isn't JSON, or is nested too deeply to be a file of ours.
     """
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        return _encodable(content) if "\\ud" in text.lower() else content
     except RecursionError:
         raise UnreadableFile("nested too deeply") from None
     except ValueError as error:
@@ -112,7 +113,7 @@ def _encodable(value: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object; what UTF-8 can't encode is replaced by question marks.
+    """Read a file that holds one JSON object.
 
     Raises:
         UnreadableFile: It isn't a regular file, can't be opened, is larger than `MAX_JSON_BYTES`, or isn't one JSON
@@ -130,7 +131,7 @@ def read_json(path: Path) -> dict[str, Any]:
     content = parse_json(text)
     if not isinstance(content, dict):
         raise UnreadableFile(f"holds {type(content).__name__} where an object is expected")
-    return _encodable(content) if "\\ud" in text.lower() else content
+    return content
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | UnreadableFile]]:

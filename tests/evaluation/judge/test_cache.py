@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
-import diskcache
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,18 +57,22 @@ class _Bomb:
         return (os.mkdir, (str(self._target),))
 
 
+def put_raw(folder: Path, key: str, value: object) -> None:
+    """Put any value into a cache, as anybody can who may write to its file."""
+    with JudgeCache(folder):
+        pass
+    with closing(sqlite3.connect(folder / "cache.db")) as connection, connection:
+        connection.execute("INSERT INTO Cache (key, raw, value) VALUES (?, 1, ?)", (key, value))
+
+
 def test_what_others_put_into_the_cache_is_never_unpickled(tmp_path: Path) -> None:
     folder, target = tmp_path / "cache", tmp_path / "executed"
-    with diskcache.Cache(str(folder)) as plain:
-        plain.set("small", _Bomb(target))
-    with diskcache.Cache(str(folder), disk_min_file_size=0) as plain:
-        plain.set("file", _Bomb(target))
+    bomb = pickle.dumps(_Bomb(target))
+    put_raw(folder, "key", bomb)
     with JudgeCache(folder) as cache:
-        assert cache.get("small") is None
-        assert cache.get("file") is None
+        assert cache.get("key") is None
     assert not target.exists()
-    with diskcache.Cache(str(folder)) as plain:
-        plain.get("small")
+    pickle.loads(bomb)
     assert target.exists(), "the bomb is harmless, so the test shows nothing"
 
 
@@ -75,14 +80,38 @@ def test_what_others_put_into_the_cache_is_never_unpickled(tmp_path: Path) -> No
     "stored", ["", "yes", "[]", '{"same": "yes"}', '{"same": 1}', '{"reply": "yes"}', "[" * 100_000, 7, 0.5, b"\xff"]
 )
 def test_an_entry_without_a_verdict_counts_as_absent(tmp_path: Path, stored: object) -> None:
-    with JudgeCache(tmp_path):
-        pass
-    with diskcache.Cache(str(tmp_path), disk_min_file_size=2**20) as plain:
-        plain.set("key", stored)
+    put_raw(tmp_path, "key", stored)
     with JudgeCache(tmp_path) as cache:
         assert cache.get("key") is None
         cache.put("key", CachedVerdict(True, "yes"))
         assert cache.get("key") == CachedVerdict(True, "yes")
+
+
+def test_a_cache_that_diskcache_wrote_stays_in_use(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "cache.db")) as connection, connection:
+        connection.executescript(
+            """
+            CREATE TABLE Settings (key TEXT NOT NULL UNIQUE, value);
+            INSERT INTO Settings VALUES ('count', 0);
+            CREATE TABLE Cache (rowid INTEGER PRIMARY KEY, key BLOB, raw INTEGER, store_time REAL, expire_time REAL,
+                access_time REAL, access_count INTEGER DEFAULT 0, tag BLOB, size INTEGER DEFAULT 0,
+                mode INTEGER DEFAULT 0, filename TEXT, value BLOB);
+            CREATE UNIQUE INDEX Cache_key_raw ON Cache(key, raw);
+            CREATE TRIGGER Settings_count_insert AFTER INSERT ON Cache FOR EACH ROW BEGIN
+                UPDATE Settings SET value = value + 1 WHERE key = 'count'; END;
+            """
+        )
+        connection.execute(
+            "INSERT INTO Cache (key, raw, store_time, mode, value) VALUES ('old', 1, 0.0, 1, ?)",
+            ('{"same": false, "reply": "No."}',),
+        )
+    with JudgeCache(tmp_path) as cache:
+        assert cache.get("old") == CachedVerdict(False, "No.")
+        cache.put("old", CachedVerdict(True, "Yes."))
+        cache.put("new", CachedVerdict(True, "yes"))
+    with JudgeCache(tmp_path) as cache:
+        assert cache.get("old") == CachedVerdict(True, "Yes.")
+        assert cache.get("new") == CachedVerdict(True, "yes")
 
 
 def test_nothing_is_evicted_or_put_beside_the_database(tmp_path: Path) -> None:

@@ -10,21 +10,25 @@ import shutil
 import statistics
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from sftkey.cli.judge import judge_command
-from sftkey.evaluation.judge.client import JudgeMode, JudgeSettings
+from sftkey.evaluation.judge import later as judging
 from sftkey.evaluation.judge.decide import judged
-from sftkey.evaluation.judge.later import NotJudgeable, TaskPlan, plan, rejudge
+from sftkey.evaluation.judge.later import NotJudgeable, TaskPlan, plan
+from sftkey.evaluation.judge.settings import JudgeMode, JudgeSettings
+from sftkey.evaluation.lm_eval_tasks import update_groups
 from sftkey.evaluation.verdicts import Item, Record, RuleVerdict, scores
 from sftkey.format.tags import FormatFailure
 from support.loopback_judge import Fault, LoopbackServer, read_judge_prompt
 
 DATE = "2025-11-02T10-11-12.131415"
 NEW_KEY = "sftkey_judged_later"
+rejudge = partial(judging.rejudge, update_groups=update_groups)
 
 
 def same_number(prompt: str) -> str:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import diskcache
 
 logger = logging.getLogger(__name__)
 
 _SCHEMA = 1
+_FILE = "cache.db"
+
+# Name, columns and raw = 1 are those of diskcache, which wrote this file before: what is in such a file stays in use.
+_TABLE = "CREATE TABLE IF NOT EXISTS Cache (key TEXT, raw INTEGER, value TEXT, UNIQUE (key, raw))"
+_READ = "SELECT value FROM Cache WHERE key = ? AND raw = 1"
+_WRITE = "INSERT OR REPLACE INTO Cache (key, raw, value) VALUES (?, 1, ?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +54,29 @@ def cache_key(prompt: str, model: str, parameters: dict[str, Any]) -> str:
 
 
 class JudgeCache:
-    """Verdicts in an SQLite file (`diskcache`), shared safely by threads and processes.
+    """Verdicts in an SQLite file, shared safely by threads and processes.
 
-    Each verdict is committed when it is stored, so a killed run loses none. A cache that cannot be read or written
-    costs the verdicts' reuse, not the run: that is logged once as an error, and the cache is left alone from then on.
+    Each verdict is committed when it is stored, so a killed run loses none, and none is ever evicted. A cache that
+    cannot be read or written costs the verdicts' reuse, not the run: that is logged once as an error, and the cache is
+    left alone from then on.
 
     Args:
         directory: Folder of the cache; created if absent. What is read from it is parsed as JSON, never unpickled.
     """
 
     def __init__(self, directory: Path) -> None:
-        # Whatever goes wrong with the cache, from a full disk to a file that is no database, the evaluation goes on.
         self._directory = directory
-        self._cache: diskcache.Cache | None = None
-        try:
-            # Verdicts are small and were paid for: none is ever evicted.
-            self._cache = diskcache.Cache(
-                str(directory), timeout=60, disk=_TextOnlyDisk, eviction_policy="none", cull_limit=0
+        self._database: sqlite3.Connection | None = None
+        with self._tolerant("open"):
+            directory.mkdir(parents=True, exist_ok=True)
+            # isolation_level None: each statement is a transaction.
+            self._database = sqlite3.connect(
+                directory / _FILE, timeout=60, isolation_level=None, check_same_thread=False
             )
-        except Exception as error:
-            self._give_up("open", error)
+            with suppress(sqlite3.OperationalError):  # another process is doing the same
+                self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.execute(_TABLE)
 
     def __enter__(self) -> JudgeCache:
         return self
@@ -76,52 +86,39 @@ class JudgeCache:
 
     def get(self, key: str) -> CachedVerdict | None:
         """The verdict stored under ``key``, or ``None``; an entry that holds no verdict counts as absent."""
-        if self._cache is None:
-            return None
-        try:
-            return _parse(self._cache.get(key))
-        except Exception as error:
-            self._give_up("read", error)
-            return None
+        if self._database is not None:
+            with self._tolerant("read"):
+                row = self._database.execute(_READ, (key,)).fetchone()
+                return _parse(row[0]) if row else None
+        return None
 
     def put(self, key: str, verdict: CachedVerdict) -> None:
         """Store a verdict; it is on disk when this returns."""
-        if self._cache is None:
-            return
-        try:
-            self._cache.set(key, json.dumps({"same": verdict.same, "reply": verdict.reply}))
-        except Exception as error:
-            self._give_up("write", error)
+        if self._database is not None:
+            with self._tolerant("write"):
+                self._database.execute(_WRITE, (key, json.dumps(asdict(verdict))))
 
     def close(self) -> None:
         """Close the file. What was stored stays."""
-        if self._cache is not None:
-            self._cache.close()
+        if self._database is not None:
+            self._database.close()
+            self._database = None
 
-    def _give_up(self, what: str, error: Exception) -> None:
-        logger.error(
-            "cannot %s the judge cache %s (%s: %s): verdicts are not reused or kept from here on; "
-            "point SFTKEY_JUDGE_CACHE at a folder that can be written to",
-            what,
-            self._directory,
-            type(error).__name__,
-            error,
-        )
-        if self._cache is not None:
-            self._cache.close()
-        self._cache = None
-
-
-class _TextOnlyDisk(diskcache.Disk):
-    """Stores and loads text in the database itself: no pickle, no other file."""
-
-    def store(self, value: object, read: bool, key: object = diskcache.UNKNOWN) -> tuple[int, int, None, str]:
-        if not isinstance(value, str) or read:
-            raise TypeError(f"only text is stored in the judge cache, not {type(value).__name__}")
-        return 0, diskcache.core.MODE_RAW, None, value
-
-    def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> object:
-        return value if mode == diskcache.core.MODE_RAW else None
+    @contextmanager
+    def _tolerant(self, what: str) -> Iterator[None]:
+        """Whatever goes wrong, from a full disk to a file that is no database, the evaluation goes on without the cache."""
+        try:
+            yield
+        except Exception as error:
+            logger.error(
+                "cannot %s the judge cache %s (%s: %s): verdicts are not reused or kept from here on; "
+                "point SFTKEY_JUDGE_CACHE at a folder that can be written to",
+                what,
+                self._directory,
+                type(error).__name__,
+                error,
+            )
+            self.close()
 
 
 def _parse(stored: object) -> CachedVerdict | None:

@@ -1,4 +1,4 @@
-"""A language model as the judge of answers that rules can't compare (section 3, appendix C.2).
+"""Ask a language model whether two answers are the same (section 3, appendix C.2).
 
 The judge is any server with OpenAI's chat API. All items of a call are asked concurrently, each distinct one once, and
 every verdict is on disk (`sftkey.evaluation.judge.cache`) before the next question is asked in its place. A judge that
@@ -10,36 +10,23 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import re
-import threading
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
-from functools import cache
-from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote, urlsplit
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import quote
 
 from sftkey.evaluation.judge.cache import CachedVerdict, JudgeCache, cache_key
+from sftkey.evaluation.judge.prompt import JudgeItem, TooLong, judge_prompt, read_verdict
+from sftkey.evaluation.judge.settings import JudgeSettings
 from sftkey.util.text import shorten
 
 if TYPE_CHECKING:
     import openai
 
 logger = logging.getLogger(__name__)
-
-PAPER_JUDGE = "meta-llama/Meta-Llama-3-70B-Instruct"
-"""The judge of section 3, used where ``SFTKEY_JUDGE_MODEL`` is not set."""
-
-MAX_ANSWER_CHARS = 4_000
-"""A longer reference or prediction is not sent: a verdict on half an answer is none. The item is unresolved."""
-
-MAX_QUESTION_CHARS = 12_000
-"""Of a longer question, which is only context, the judge sees this many characters: its beginning and its end."""
 
 PARAMETERS: dict[str, Any] = {"temperature": 0, "max_tokens": 64}
 """Sampling parameters of every request. 64 tokens hold yes or no and a sentence; what rambles on is cut."""
@@ -49,122 +36,7 @@ _MAX_RETRY_AFTER = 120.0  # seconds; the client does not wait for longer than th
 _PLACEHOLDER_KEY = "EMPTY"  # what servers without authentication are sent: the client insists on a key
 _HTTP_LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
 
-
-class JudgeMode(StrEnum):
-    """Which items the judge is asked about."""
-
-    FALLBACK = "fallback"
-    """Those that the rules can't settle."""
-    ALWAYS = "always"
-    """All that have an answer."""
-    OFF = "off"
-    """None."""
-
-
-@dataclass(frozen=True)
-class JudgeSettings:
-    """Where the judge is and how it is asked.
-
-    Attributes:
-        base_url: Address of the server's API, usually ending in ``/v1``.
-        model: Name of the judge model on that server.
-        api_key: Secret for the server; ``None`` for a server without authentication. Neither shown by ``repr`` nor
-            logged, cached or put in an exception; it is cut out of what the server says.
-        mode: Which items to ask about. `judge` itself asks about every item it is given.
-        concurrency: Number of requests in flight.
-        cache_dir: Folder of the verdict cache.
-        timeout: Seconds that one attempt may take.
-        max_retries: Further attempts after a timeout, a lost connection, or status 408, 409, 429 or 5xx.
-
-    Raises:
-        ValueError: A value is outside its range. The message never holds the API key.
-    """
-
-    base_url: str
-    model: str = PAPER_JUDGE
-    api_key: str | None = field(default=None, repr=False)
-    mode: JudgeMode = JudgeMode.FALLBACK
-    concurrency: int = 32
-    cache_dir: Path = field(default_factory=lambda: default_cache_dir(os.environ))
-    timeout: float = 60.0
-    max_retries: int = 4
-
-    def __post_init__(self) -> None:
-        _check_base_url(self.base_url)
-        if not self.model:
-            raise ValueError("the judge's model name is empty")
-        if self.api_key is not None and not re.fullmatch(r"[!-~]+", self.api_key):
-            # An HTTP header can't carry it, and the client's own error would show it.
-            raise ValueError("the judge's API key holds a space or a character that is not printable ASCII")
-        if not 1 <= self.concurrency <= 1000:
-            raise ValueError(f"the judge's concurrency is {self.concurrency}, not 1 to 1000")
-        if not self.timeout > 0:
-            raise ValueError(f"the judge's timeout is {self.timeout}, not a positive number of seconds")
-        if self.max_retries < 0:
-            raise ValueError(f"the judge's max_retries is {self.max_retries}, a negative number")
-
-    @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> JudgeSettings | None:
-        """Read the ``SFTKEY_JUDGE_*`` variables; an empty variable counts as unset.
-
-        Args:
-            environ: The environment.
-
-        Returns:
-            The settings, or ``None`` where there is no judge: no ``SFTKEY_JUDGE_BASE_URL``, or the mode is ``off``.
-
-        Raises:
-            ValueError: A variable has a value that it can't have; the message names the variable.
-        """
-        values = {
-            name: value
-            for name in ("BASE_URL", "MODEL", "API_KEY", "MODE", "CONCURRENCY", "CACHE")
-            if (value := environ.get(f"SFTKEY_JUDGE_{name}", "").strip())
-        }
-        if "BASE_URL" not in values:
-            return None
-        mode = values.get("MODE", JudgeMode.FALLBACK.value).lower()
-        if mode not in set(JudgeMode):
-            raise ValueError(f"SFTKEY_JUDGE_MODE is {mode!r}, not one of {', '.join(JudgeMode)}")
-        if mode == JudgeMode.OFF:
-            return None
-        known: dict[str, Any] = {"mode": JudgeMode(mode), "cache_dir": default_cache_dir(environ)}
-        for name, argument, convert in (
-            ("BASE_URL", "base_url", str),
-            ("MODEL", "model", str),
-            ("API_KEY", "api_key", str),
-            ("CONCURRENCY", "concurrency", int),
-            ("CACHE", "cache_dir", lambda path: Path(path).expanduser()),
-        ):
-            if name not in values:
-                continue
-            try:
-                known[argument] = convert(values[name])
-                settings = cls(**known)
-            except (ValueError, RuntimeError) as error:
-                raise ValueError(f"SFTKEY_JUDGE_{name}: {error}") from None
-        return settings
-
-
-def default_cache_dir(environ: Mapping[str, str]) -> Path:
-    """The verdict cache of a user: ``$XDG_CACHE_HOME/sftkey/judge``, by default in ``~/.cache``."""
-    root = environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "sftkey" / "judge"
-
-
-@dataclass(frozen=True)
-class JudgeItem:
-    """One comparison for the judge.
-
-    Attributes:
-        question: The question that both answers answer.
-        reference: The reference answer; ``{answer1}`` of the prompt (C.2).
-        prediction: The answer extracted from the model's output; ``{answer2}``.
-    """
-
-    question: str
-    reference: str
-    prediction: str
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -180,10 +52,6 @@ class JudgeVerdict:
     same: bool | None
     source: Literal["judge", "cache", "unresolved"]
     detail: str
-
-
-class TooLong(ValueError):
-    """An answer is too long for the judge's prompt."""
 
 
 def judge(items: Sequence[JudgeItem], settings: JudgeSettings, *, progress: bool = True) -> list[JudgeVerdict]:
@@ -238,87 +106,6 @@ def in_cache(items: Sequence[JudgeItem], settings: JudgeSettings) -> list[bool]:
             else:
                 found.append(verdict_cache.get(key) is not None)
     return found
-
-
-def judge_prompt(item: JudgeItem) -> str:
-    """Fill in the paper's evaluation prompt (C.2): the reference is Response 1, the prediction Response 2.
-
-    Braces in the three texts stay as they are. A lone surrogate, which no server can be sent, becomes ``?``.
-
-    Args:
-        item: The comparison.
-
-    Returns:
-        The text of the one user message.
-
-    Raises:
-        TooLong: Reference or prediction has more than `MAX_ANSWER_CHARS` characters.
-    """
-    for name, text in (("reference", item.reference), ("prediction", item.prediction)):
-        if len(text) > MAX_ANSWER_CHARS:
-            raise TooLong(f"the {name} has {len(text):,} characters, more than {MAX_ANSWER_CHARS:,}")
-    values = {
-        "question": shorten(item.question, MAX_QUESTION_CHARS),
-        "answer1": item.reference,
-        "answer2": item.prediction,
-    }
-    # One pass over the template: what is filled in is not looked at again.
-    text = re.sub(r"\{(question|answer1|answer2)\}", lambda match: values[match.group(1)], prompt_template())
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-@cache
-def prompt_template() -> str:
-    """The paper's evaluation prompt, verbatim with its line breaks (appendix C.2)."""
-    text = resources.files(__package__).joinpath("judge_prompt.txt").read_text(encoding="utf-8")
-    return text.removesuffix("\n")
-
-
-_VERDICT = re.compile(r"[\W_]*(yes|no)(?![^\W_])(.*)", re.I | re.S)
-_WORD = re.compile(r"[^\W_]")
-_SAME_PHRASE = re.compile(r"[^\S\n]+[^\W_]")
-_SUBJECT = re.compile(r"\s+(?:they|the|both|these|those|it|because|since|yes|no)\b", re.I)
-_NEGATION = re.compile(r"\b(?:not|neither|nor|never|cannot)\b|n['’]t\b", re.I)
-_SAMENESS = re.compile(r"\b(?:same|identical|equivalent|equals?|match(?:es|ing)?|agrees?|correct|right)\b", re.I)
-_DIFFERENCE = re.compile(r"\b(?:differ\w*|unequal|distinct|mismatch\w*|wrong|incorrect)\b", re.I)
-_HEDGE = re.compile(
-    r"\b(?:but|however|although|though|unless|except|maybe|perhaps|possibly|probably|might|or|depends|unclear|unsure"
-    r"|uncertain|sure|certain|determine|tell|decide|unable|insufficient|impossible|partly|partially|almost)\b",
-    re.I,
-)
-
-
-def read_verdict(reply: str) -> bool | None:
-    """Read yes or no from a judge's reply, strictly.
-
-    The reply has to begin with the word yes or no; case, quotes, markup and punctuation don't matter. What follows the
-    word may be nothing, or a statement that agrees with it: set off by punctuation, or beginning like "they are". A
-    statement with the other word, with a hedge ("but", "probably", "can't tell"), or that says the contrary ("Yes,
-    they are different", "No, they are the same") makes the reply unreadable.
-
-    Args:
-        reply: The text of the judge's message.
-
-    Returns:
-        ``True`` for yes, ``False`` for no, ``None`` for a reply that is neither.
-    """
-    match = _VERDICT.match(reply[:2_000])
-    if match is None:
-        return None
-    same = match.group(1).lower() == "yes"
-    rest = match.group(2)
-    if not _WORD.search(rest):
-        return same
-    if _SAME_PHRASE.match(rest) and not _SUBJECT.match(rest):
-        return None  # "No idea", "yes man": another phrase that happens to begin with the word
-    if _HEDGE.search(rest) or re.search(r"\bno\b" if same else r"\byes\b", rest, re.I):
-        return None
-    negated, different = _NEGATION.search(rest), _DIFFERENCE.search(rest)
-    if same and (negated or different):
-        return None
-    if not same and _SAMENESS.search(rest) and not negated and not different:
-        return None
-    return same
 
 
 class _ServerFailure(Exception):
@@ -423,20 +210,6 @@ class _Panel:
         return shorten(text, _MAX_DETAIL_CHARS)
 
 
-def _check_base_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-        parts = urlsplit("")
-    if "@" in url or parts.query:
-        # Not shown: the part before the @, or the query, may be a secret.
-        raise ValueError("the judge's base URL holds credentials or a query; give the key in SFTKEY_JUDGE_API_KEY")
-    if parts.scheme not in ("http", "https") or not host or port == 0:
-        raise ValueError(f"the judge's base URL is {url!r}, not like http://localhost:8000/v1")
-
-
 @contextmanager
 def _quiet_http_logs() -> Iterator[None]:
     """Silence the HTTP client below warnings: a line per request, and headers, which a server may echo the key in."""
@@ -451,47 +224,33 @@ def _quiet_http_logs() -> Iterator[None]:
             one.setLevel(level)
 
 
-def _run(main: Coroutine[Any, Any, dict[str, JudgeVerdict]]) -> dict[str, JudgeVerdict]:
-    """`asyncio.run`, also where an event loop is already running in this thread."""
+def _run(main: Coroutine[Any, Any, _T]) -> _T:
+    """Run a coroutine in a thread of its own: the caller's may have an event loop already.
+
+    Ctrl-C reaches the caller's thread, as an exception or as a request to cancel its task, and cancels the coroutine.
+    """
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[_T]]] = Future()
+
+    async def tracked() -> _T:
+        started.set_result((asyncio.get_running_loop(), asyncio.current_task()))  # type: ignore[arg-type]
+        return await main
+
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(main)
-
-    outcome: dict[str, JudgeVerdict] = {}
-    failure: list[BaseException] = []
-    interrupted = threading.Event()
-
-    async def supervised() -> None:
-        asking = asyncio.ensure_future(main)
-        while not asking.done() and not interrupted.is_set():
-            await asyncio.wait([asking], timeout=0.1)
-        if interrupted.is_set():
-            asking.cancel()
-        outcome.update(await asking)
-
-    def target() -> None:
+        waiting = asyncio.current_task()
+    except RuntimeError:  # no event loop here
+        waiting = None
+    with ThreadPoolExecutor(1, "sftkey-judge") as pool:
+        outcome = pool.submit(asyncio.run, tracked())
         try:
-            asyncio.run(supervised())
-        except BaseException as error:
-            failure.append(error)
-
-    # Ctrl-C reaches the thread that waits here: as an exception, or as a request to cancel its task.
-    waiting = asyncio.current_task()
-    thread = threading.Thread(target=target, name="sftkey-judge", daemon=True)
-    thread.start()
-    try:
-        while thread.is_alive():
-            thread.join(0.1)
-            if waiting is not None and waiting.cancelling():
-                raise asyncio.CancelledError
-    except BaseException:
-        interrupted.set()
-        thread.join()
-        raise
-    if failure:
-        raise failure[0]
-    return outcome
+            while not wait([outcome], timeout=0.1).done:
+                if waiting is not None and waiting.cancelling():
+                    raise asyncio.CancelledError
+        except BaseException:
+            loop, task = started.result()
+            with suppress(RuntimeError):  # the loop has just ended
+                loop.call_soon_threadsafe(task.cancel)
+            raise
+    return outcome.result()
 
 
 def _report(verdicts: Sequence[JudgeVerdict], settings: JudgeSettings) -> None:

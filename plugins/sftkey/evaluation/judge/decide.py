@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sftkey.evaluation.judge.client import JudgeItem, JudgeSettings, judge
+from sftkey.evaluation.judge.client import judge
+from sftkey.evaluation.judge.prompt import JudgeItem
+from sftkey.evaluation.judge.settings import JudgeSettings
 from sftkey.evaluation.verdicts import Item, Record, decide, needs_judge
 
 
