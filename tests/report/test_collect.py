@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sftkey.evaluation.samples import MAX_TEXT
 from sftkey.report.collect import collect
 from sftkey.report.runs import Run, runs_of
-from sftkey.report.scores import matrix_of
+from sftkey.report.scores import scores_of
 from sftkey.report.write import write_report
 from sftkey.util import sources
 from sftkey.util.text import shorten
@@ -139,7 +139,7 @@ def test_unfinished_stages_are_shown_and_not_counted(outputs: Outputs) -> None:
     assert not run.evaluations
     assert len(run.stages[0].log)  # of its last checkpoint
     assert "has not finished; its evaluation" in notes_in(outputs.root)
-    row = matrix_of([run]).rows[0]
+    row = scores_of([run]).rows[0]
     assert row.missing == {"gsm8k": "training has not finished"}
 
 
@@ -151,7 +151,7 @@ def test_a_running_second_stage_goes_on_where_its_first_one_ended(outputs: Outpu
     running = found["SFTKey-Tag"]
     assert (running.model, running.finished) == ("Qwen3-8B-Base", False)
     assert [stage.directory.name for stage in running.stages] == ["stage1", "stage2"]
-    rows = matrix_of(list(found.values())).rows
+    rows = scores_of(list(found.values())).rows
     assert [(row.label, row.missing) for row in rows][1] == ("SFTKey-Tag", {"gsm8k": "training has not finished"})
     shutil.rmtree(first)
     assert list(runs_in(outputs.root)) == ["unknown method then Key-Tag"]
@@ -179,7 +179,7 @@ def test_other_data_than_the_columns_is_said(outputs: Outputs) -> None:
     for task in ("sftkey_gsm8k_plain", "sftkey_openbookqa_plain"):
         outputs.evaluate("outputs/sft", task, GOOD)
     outputs.evaluate("outputs/own", "my_task", GOOD)
-    rows = matrix_of(runs_of(collect([outputs.root]))).rows
+    rows = scores_of(runs_of(collect([outputs.root]))).rows
     assert {(row.label, *row.evaluations) for row in rows} == {
         ("SFT", "my_task"),
         ("SFT", "gsm8k"),
@@ -369,7 +369,7 @@ def test_no_content_of_a_file_stops_the_collection(
         lines[number] = json.dumps(_with_junk(json.loads(lines[number]), data))
         path.write_text("\n".join(lines))
     collection = collect([outputs.root])
-    matrix_of(runs_of(collection))
+    scores_of(runs_of(collection))
 
 
 def _with_junk(value: Any, data: st.DataObject) -> Any:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sftkey.report.collect import collect
 from sftkey.report.figures import _draw_run, _model_differences, _scale, figures_of
 from sftkey.report.runs import Run, runs_of
-from sftkey.report.scores import matrix_of
+from sftkey.report.scores import scores_of
 from sftkey.report.stages import Stage
 from support.output_roots import Outputs
 
@@ -76,8 +76,8 @@ def test_boxes_hold_the_differences_per_data_set(outputs: Outputs) -> None:
         outputs.evaluate(f"outputs/{data}/stage1", f"sftkey_{data}", [(1.0, 1.0)] * 2 + [(0.0, 1.0)] * 2)
         items = [(1.0, 0.0)] * right + [(0.0, 0.0)] * (4 - right)
         outputs.evaluate(f"outputs/{data}/key", f"sftkey_{data}", items)
-    matrix = matrix_of(runs_of(collect([outputs.root])))
-    points = _model_differences(matrix, "Qwen3-8B-Base", "Key-Tag")
+    scores = scores_of(runs_of(collect([outputs.root])))
+    points = _model_differences(scores, "Qwen3-8B-Base", "Key-Tag")
     assert [value for value, _, _ in points] == pytest.approx([0.5, -0.25])
     assert all(low <= value <= high for value, low, high in points)
 
@@ -89,8 +89,8 @@ def test_boxes_hold_every_run_against_its_own_first_stage(outputs: Outputs) -> N
         outputs.evaluate(f"outputs/{seed}/stage1", "sftkey_gsm8k", [(1.0, 1.0)] * 2 + [(0.0, 1.0)] * 2)
         items = [(1.0, 0.0)] * right + [(0.0, 0.0)] * (4 - right)
         outputs.evaluate(f"outputs/{seed}/key", "sftkey_gsm8k", items)
-    matrix = matrix_of(runs_of(collect([outputs.root])))
-    points = _model_differences(matrix, "Qwen3-8B-Base", "Key-Tag")
+    scores = scores_of(runs_of(collect([outputs.root])))
+    points = _model_differences(scores, "Qwen3-8B-Base", "Key-Tag")
     assert [value for value, _, _ in points] == pytest.approx([0.5, -0.25])
 
 
@@ -108,13 +108,13 @@ def test_a_loss_axis_is_logarithmic_where_losses_span_much(outputs: Outputs, las
 def test_curves_come_in_the_order_of_the_tables_columns(outputs: Outputs) -> None:
     for name in ("cot_collection", "gsm8k", "rows.jsonl", "openbookqa"):
         outputs.stage(name.replace(".", "_"), "sft", data=name)
-    panels = figures_of(runs_of(collect([outputs.root])), matrix_of([]))
+    panels = figures_of(runs_of(collect([outputs.root])), scores_of([]))
     answer = [panel.title.rpartition(", ")[2] for panel in panels if panel.name.startswith("loss_answer")]
     assert answer == ["GSM8K", "OpenBookQA", "CoT-Collection", "rows.jsonl"]
 
 
 def test_the_legend_names_the_evaluation_split(chain: Outputs) -> None:
-    panels = {panel.name: panel for panel in figures_of(runs_of(collect([chain.root])), matrix_of([]))}
+    panels = {panel.name: panel for panel in figures_of(runs_of(collect([chain.root])), scores_of([]))}
     answer = next(panel for name, panel in panels.items() if name.startswith("loss_answer"))
     thinking = next(panel for name, panel in panels.items() if name.startswith("loss_thinking"))
     assert ">evaluation split<" in answer.svg
@@ -128,7 +128,7 @@ def test_every_figure_is_png_and_svg_and_names_stay_text(outputs: Outputs) -> No
     outputs.evaluate("outputs/stage1", "sftkey_gsm8k", ITEMS)
     outputs.evaluate("outputs/stage2", "sftkey_gsm8k", ITEMS)
     runs = runs_of(collect([outputs.root]))
-    panels = figures_of(runs, matrix_of(runs))
+    panels = figures_of(runs, scores_of(runs))
     assert [panel.kind for panel in panels] == ["curves"] * 4 + ["differences", "accuracy and format"]
     for panel in panels:
         assert panel.png.startswith(b"\x89PNG")
@@ -146,4 +146,4 @@ def test_a_stage_without_a_log_is_no_reason_to_fail(chain: Outputs) -> None:
     (chain.root / "stage1" / "trainer_state.json").unlink()
     runs = runs_of(collect([chain.root]))
     assert isinstance(runs[0].stages[0], Stage)
-    assert len([panel for panel in figures_of(runs, matrix_of(runs)) if panel.kind == "curves"]) == 4
+    assert len([panel for panel in figures_of(runs, scores_of(runs)) if panel.kind == "curves"]) == 4

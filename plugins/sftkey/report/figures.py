@@ -20,9 +20,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from sftkey.datasets.registry import DATASETS
 from sftkey.report.paper import AVERAGE
-from sftkey.report.runs import BASE, DATA_SETS, Run, order_of
-from sftkey.report.scores import Cell, Matrix, Row, data_set_title
+from sftkey.report.runs import BASE, Run, data_set_title, order_of
+from sftkey.report.score_rows import Score, ScoreRow
+from sftkey.report.scores import Scores
 
 COLORS: Mapping[str, tuple[str, str]] = {
     # strategy -> colour on a light and on a dark page
@@ -100,11 +102,11 @@ class Panel:
     inline: str
 
 
-def figures_of(runs: Iterable[Run], matrix: Matrix) -> list[Panel]:
+def figures_of(runs: Iterable[Run], scores: Scores) -> list[Panel]:
     """Draw every figure for which there is data."""
     runs = list(runs)
     with mpl.rc_context(cast(Any, _STYLE)):
-        return [*_curves(runs), *_differences(matrix), *_accuracy_and_format(matrix)]
+        return [*_curves(runs), *_differences(scores), *_accuracy_and_format(scores)]
 
 
 def color_of(strategy: str) -> str:
@@ -129,7 +131,7 @@ def _curves(runs: Sequence[Run]) -> Iterator[Panel]:
     """One panel per model, training data and segment; both stages one after the other on the axis of examples seen."""
     logged = [run for run in runs if run.stages and len(run.stages[-1].log)]
     key = lambda run: (run.model, run.trained_on)  # noqa: E731
-    columns = (*DATA_SETS, *sorted({name for run in logged for name in run.trained_on} - set(DATA_SETS)))
+    columns = (*DATASETS, *sorted({name for run in logged for name in run.trained_on} - set(DATASETS)))
     logged.sort(key=lambda run: (run.model.lower(), run.model, [columns.index(name) for name in run.trained_on]))
     for (model, data), group in itertools.groupby(logged, key):
         group_runs = sorted(group, key=lambda run: (*order_of(run.strategy), run.variant))
@@ -222,10 +224,10 @@ def _binned(values: np.ndarray) -> np.ndarray:
 # ---- accuracy differences --------------------------------------------------------------------------------------------
 
 
-def _differences(matrix: Matrix) -> Iterator[Panel]:
+def _differences(scores: Scores) -> Iterator[Panel]:
     """Figure 2: accuracy differences to SFT-Tag, a box per model over its data sets, the last box over the models."""
     for strategy in ("Key-Tag", "SFTKey-Tag"):
-        found = {model: _model_differences(matrix, model, strategy) for model in matrix.models}
+        found = {model: _model_differences(scores, model, strategy) for model in scores.models}
         found = {model: points for model, points in found.items() if points}
         if not found:
             continue
@@ -261,16 +263,16 @@ def _differences(matrix: Matrix) -> Iterator[Panel]:
         )
 
 
-def _model_differences(matrix: Matrix, model: str, strategy: str) -> list[tuple[float, float, float]]:
+def _model_differences(scores: Scores, model: str, strategy: str) -> list[tuple[float, float, float]]:
     """Difference, lower and upper end for each data set and variant, on the items that both answered."""
-    rows = [row for row in matrix.rows_of(model) if not row.transfer]
+    rows = [row for row in scores.rows_of(model) if not row.transfer]
     points = []
     for second in (row for row in rows if row.strategy == strategy):
         candidates = [row for row in rows if row.strategy == "SFT-Tag"]
         same = [row for row in candidates if row.suffix == second.suffix] or candidates
         if len(same) != 1:
             continue
-        found = [matrix.comparison(same[0], second, name, "acc") for name in matrix.data_sets]
+        found = [scores.comparison(same[0], second, name, "acc") for name in scores.data_sets]
         points += [(one.test.difference, one.test.interval.low, one.test.interval.high) for one in found if one]
     return points
 
@@ -286,13 +288,13 @@ def _scatter(axes: Axes, position: int, points: Sequence[tuple[float, float, flo
 # ---- accuracy and format ---------------------------------------------------------------------------------------------
 
 
-def _accuracy_and_format(matrix: Matrix) -> Iterator[Panel]:
+def _accuracy_and_format(scores: Scores) -> Iterator[Panel]:
     """Each method a point with its intervals, an arrow from Stage 1 to Stage 2."""
-    for model in matrix.models:
-        for name in (*matrix.data_sets, AVERAGE):
-            if name == AVERAGE and len(matrix.data_sets) < 2:
+    for model in scores.models:
+        for name in (*scores.data_sets, AVERAGE):
+            if name == AVERAGE and len(scores.data_sets) < 2:
                 continue
-            rows = [row for row in matrix.rows_of(model) if name in row.cells["acc"] and not row.transfer]
+            rows = [row for row in scores.rows_of(model) if name in row.scores["acc"] and not row.transfer]
             if not rows:
                 continue
             title = f"{_label(model)}, {_label(data_set_title(name))}"
@@ -314,8 +316,8 @@ def _accuracy_and_format(matrix: Matrix) -> Iterator[Panel]:
             )
 
 
-def _draw_point(axes: Axes, row: Row, name: str) -> None:
-    x, y = row.cells["fmt"][name], row.cells["acc"][name]
+def _draw_point(axes: Axes, row: ScoreRow, name: str) -> None:
+    x, y = row.scores["fmt"][name], row.scores["acc"][name]
     color = color_of(row.strategy)
     axes.errorbar(
         [x.value],
@@ -332,21 +334,21 @@ def _draw_point(axes: Axes, row: Row, name: str) -> None:
     )
 
 
-def _error(cell: Cell) -> list[list[float]] | None:
+def _error(cell: Score) -> list[list[float]] | None:
     if cell.interval is None:
         return None
     return [[max(0.0, cell.value - cell.interval.low)], [max(0.0, cell.interval.high - cell.value)]]
 
 
-def _draw_arrow(axes: Axes, row: Row, rows: Sequence[Row], name: str) -> None:
+def _draw_arrow(axes: Axes, row: ScoreRow, rows: Sequence[ScoreRow], name: str) -> None:
     first = {"SFTKey-Tag": "SFT-Tag", "SFTKey": "SFT"}.get(row.strategy)
     starts = [one for one in rows if one.strategy == first and one.suffix == row.suffix]
     if len(starts) != 1:
         return
     axes.annotate(
         "",
-        xy=(row.cells["fmt"][name].value, row.cells["acc"][name].value),
-        xytext=(starts[0].cells["fmt"][name].value, starts[0].cells["acc"][name].value),
+        xy=(row.scores["fmt"][name].value, row.scores["acc"][name].value),
+        xytext=(starts[0].scores["fmt"][name].value, starts[0].scores["acc"][name].value),
         arrowprops={"arrowstyle": "-|>", "color": color_of(row.strategy), "linewidth": 1.4, "shrinkA": 6, "shrinkB": 6},
     )
 

@@ -18,8 +18,9 @@ from sftkey.report.changes import KINDS, Change, for_page
 from sftkey.report.collect import Collection
 from sftkey.report.figures import Panel, style_variables
 from sftkey.report.paper import AVERAGE
-from sftkey.report.runs import BASE, Run
-from sftkey.report.scores import Matrix, Row, data_set_title
+from sftkey.report.runs import BASE, Run, data_set_title
+from sftkey.report.score_rows import ScoreRow
+from sftkey.report.scores import Scores
 from sftkey.report.summary import METRIC_TITLES, below_root
 from sftkey.report.tables import Table, figure, signed
 from sftkey.util.version import __version__
@@ -49,7 +50,7 @@ _GROUPS = (
 def render_page(
     collection: Collection,
     runs: Sequence[Run],
-    matrix: Matrix,
+    scores: Scores,
     changes: Sequence[Change],
     panels: Sequence[Panel],
     tables: dict[str, Table],
@@ -61,7 +62,7 @@ def render_page(
     Args:
         collection: What was found, with its ledger.
         runs: All runs.
-        matrix: All figures.
+        scores: All figures.
         changes: What changed between the stages.
         panels: The figures, drawn.
         tables: The tables by name.
@@ -100,8 +101,8 @@ def render_page(
         finished=sum(stage.finished for stage in collection.stages.values()),
         unfinished=sum(not stage.finished for stage in collection.stages.values()),
         evaluations=sum(len(run.evaluations) for run in runs),
-        cards=_cards(matrix),
-        scores=[tables[metric] for metric in METRIC_TITLES] if matrix.data_sets else [],
+        cards=_cards(scores),
+        scores=[tables[metric] for metric in METRIC_TITLES] if scores.data_sets else [],
         failures=tables["format_failures"],
         groups=[group for group in groups if group[2]],
         change_table=tables["changes"],
@@ -140,24 +141,24 @@ def _json_for_html(value: Any) -> str:
     return text
 
 
-def _first_stage(matrix: Matrix, row: Row) -> Row | None:
+def _first_stage(scores: Scores, row: ScoreRow) -> ScoreRow | None:
     """The row of the strategy that is a two-stage strategy's first stage."""
     stages = STRATEGIES[row.strategy].stages if row.strategy in STRATEGIES else ()
     first = strategy_of([stages[0].name]) if len(stages) > 1 else None
-    found = [one for one in matrix.rows_of(row.model) if one.suffix == row.suffix and not one.transfer]
+    found = [one for one in scores.rows_of(row.model) if one.suffix == row.suffix and not one.transfer]
     return next((one for one in found if one.strategy == first), None)
 
 
-def _cards(matrix: Matrix) -> list[dict[str, Any]]:
+def _cards(scores: Scores) -> list[dict[str, Any]]:
     """For each model the method with the highest Score, of those that can be compared."""
     cards = []
-    for model in matrix.models:
-        names = [AVERAGE] if len(matrix.data_sets) > 1 else list(matrix.data_sets)
+    for model in scores.models:
+        names = [AVERAGE] if len(scores.data_sets) > 1 else list(scores.data_sets)
         found = [
-            (row, row.cells["score"][name])
-            for row in matrix.rows_of(model)
+            (row, row.scores["score"][name])
+            for row in scores.rows_of(model)
             for name in names
-            if row.strategy != BASE and name in row.cells["score"] and not row.cells["score"][name].caveats
+            if row.strategy != BASE and name in row.scores["score"] and not row.scores["score"][name].caveats
         ]
         if len(found) < 2:
             continue
@@ -166,15 +167,15 @@ def _cards(matrix: Matrix) -> list[dict[str, Any]]:
         lines = []
         if cell.interval is not None:
             lines.append(f"95% interval {cell.interval.low:.3f} to {cell.interval.high:.3f}")
-        baseline, before = matrix.baseline(row), _first_stage(matrix, row)
+        baseline, before = scores.baseline(row), _first_stage(scores, row)
         for other in (baseline, before if before is not baseline else None):
-            comparison = matrix.comparison(other, row, name, "score") if other else None
+            comparison = scores.comparison(other, row, name, "score") if other else None
             if other is not None and comparison is not None:
                 verdict = "significant" if comparison.significant else "not significant"
                 lines.append(f"{signed(comparison.test.difference)} to {other.label}, {verdict}")
         left_out = [
             one.label
-            for one in matrix.rows_of(model)
+            for one in scores.rows_of(model)
             if one.strategy != BASE and all(one is not other for other, _ in found)
         ]
         if left_out:

@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from sftkey.datasets.registry import PAPER
 from sftkey.evaluation.verdicts import composite
 
-DATA_SETS = ("gsm8k", "openr1_math", "openbookqa", "cot_collection")
-"""The columns of the tables, by the names of `sftkey.datasets.registry`."""
-
 AVERAGE = "average"
-"""The last column."""
+"""The last column; the others are the data sets of `sftkey.datasets.registry.PAPER`."""
 
 _Table = dict[str, dict[str, dict[str, float]]]
 
@@ -23,7 +21,7 @@ def _table(text: str) -> _Table:
     table: _Table = {}
     for line in text.strip().splitlines():
         model, strategy, *figures = line.split()
-        columns = dict(zip((*DATA_SETS, AVERAGE), map(float, figures), strict=True))
+        columns = dict(zip((*PAPER, AVERAGE), map(float, figures), strict=True))
         table.setdefault(model, {})[strategy] = columns
     return table
 
@@ -98,18 +96,6 @@ _TABLE_7 = _table(
 PUBLISHED: Mapping[str, _Table] = {"score": _TABLE_1, "acc": _TABLE_6, "fmt": _TABLE_7}
 """Metric -> model -> strategy -> data set or `AVERAGE` -> the figure as printed."""
 
-PAPER: Mapping[str, _Table] = {
-    metric: {
-        model: {
-            strategy: {column: figure for column, figure in columns.items() if column != AVERAGE}
-            for strategy, columns in strategies.items()
-        }
-        for model, strategies in table.items()
-    }
-    for metric, table in PUBLISHED.items()
-}
-"""The same without the averages."""
-
 TABLE_OF = {"score": 1, "acc": 6, "fmt": 7}
 """In which table of the paper a metric is."""
 
@@ -155,11 +141,11 @@ def _checks() -> Iterator[Disagreement]:
     for metric, table in PUBLISHED.items():
         for model, strategies in table.items():
             for strategy, columns in strategies.items():
-                mean = sum(columns[name] for name in DATA_SETS) / len(DATA_SETS)
+                mean = sum(columns[name] for name in PAPER) / len(PAPER)
                 yield Disagreement(metric, model, strategy, AVERAGE, columns[AVERAGE], mean)
     for model, strategies in _TABLE_1.items():
         for strategy, columns in strategies.items():
-            for name in DATA_SETS:
+            for name in PAPER:
                 fmt = _TABLE_7.get(model, {}).get(strategy, {}).get(name, 0.0)
                 computed = composite(_TABLE_6[model][strategy][name], fmt)
                 yield Disagreement("score", model, strategy, name, columns[name], computed)

@@ -8,24 +8,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sftkey.datasets.registry import DATASETS, dataset
 from sftkey.evaluation.results import Evaluation
 from sftkey.format.methods import METHODS, STRATEGIES, strategy_of
 from sftkey.recipes.settings import Role, has_role
 from sftkey.report.collect import Collection
+from sftkey.report.paper import AVERAGE
 from sftkey.report.stages import Stage
 
 BASE = "Base"
 """The row of the untrained model."""
 
 BASELINE = "SFT"
-
-DATA_SETS: Mapping[str, str] = {
-    "gsm8k": "GSM8K",
-    "openr1_math": "OpenR1-Math-220k",
-    "openbookqa": "OpenBookQA",
-    "cot_collection": "CoT-Collection",
-}
-"""Names of tasks and data set modules -> the paper's names, in the order of its columns."""
 
 ORDER = (BASE, *STRATEGIES)
 
@@ -73,7 +67,7 @@ class Run:
         """The name of its row in a table, for the column `data_set`."""
         parts = [self.strategy]
         if data_set is not None and self.is_transfer(data_set):
-            parts.append("trained on " + " + ".join(DATA_SETS.get(name, name) for name in self.trained_on))
+            parts.append("trained on " + " + ".join(data_set_title(name) for name in self.trained_on))
         if self.variant:
             parts.append(self.variant)
         return ", ".join(parts)
@@ -83,9 +77,9 @@ class Run:
 
         The user's own data and the user's own task are taken to belong together: their names don't tell.
         """
-        if all(name in DATA_SETS for name in self.trained_on):
+        if all(name in DATASETS for name in self.trained_on):
             return bool(self.trained_on) and self.trained_on != (data_set,)
-        return data_set in DATA_SETS
+        return data_set in DATASETS
 
 
 def runs_of(collection: Collection) -> list[Run]:
@@ -93,6 +87,13 @@ def runs_of(collection: Collection) -> list[Run]:
     runs = [_run(stage, collection) for stage in collection.stages.values()]
     runs = _with_model_names([*_base_runs(collection, runs), *_with_variants(runs, collection)])
     return sorted(runs, key=lambda run: (run.model.lower(), *order_of(run.strategy), run.variant))
+
+
+def data_set_title(name: str) -> str:
+    """The name that people write for a data set, or for the column `AVERAGE`."""
+    if name == AVERAGE:
+        return "Average"
+    return dataset(name).title or name if name in DATASETS else name
 
 
 def order_of(strategy: str) -> tuple[int, str]:
@@ -192,7 +193,7 @@ def _with_variants(runs: list[Run], collection: Collection) -> list[Run]:
     named = [run for run in runs if not run.finished]
     for run in runs:
         if run.finished:
-            known = all(name in DATA_SETS for name in run.trained_on)
+            known = all(name in DATASETS for name in run.trained_on)
             groups[(run.model, run.strategy, run.trained_on if known else ())].append(run)
     for group in groups.values():
         if len(group) == 1:

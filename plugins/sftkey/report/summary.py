@@ -12,9 +12,11 @@ import pandas as pd
 from sftkey.evaluation.results import METRICS
 from sftkey.evaluation.statistics import mean_interval
 from sftkey.report.changes import KINDS, Change
+from sftkey.report.comparisons import Comparison
 from sftkey.report.paper import AVERAGE, disagreements
-from sftkey.report.runs import BASELINE, Run
-from sftkey.report.scores import Cell, Comparison, Matrix, Row, data_set_title
+from sftkey.report.runs import BASELINE, Run, data_set_title
+from sftkey.report.score_rows import Score, ScoreRow
+from sftkey.report.scores import Scores
 from sftkey.report.stages import Stage
 from sftkey.report.tables import Table, TableCell, figure, p_value, signed, text_row
 
@@ -34,60 +36,60 @@ NOTHING = "\u2013"
 _OWN_FIGURES = {(one.metric, one.model, one.strategy, one.column): one.computed for one in disagreements()}
 
 
-def score_tables(matrix: Matrix) -> list[Table]:
+def score_tables(scores: Scores) -> list[Table]:
     """Score, Acc and Fmt: model x strategy x data set, average, difference to SFT, the paper's figures."""
-    return [_score_table(matrix, metric) for metric in METRICS]
+    return [_score_table(scores, metric) for metric in METRICS]
 
 
-def _score_table(matrix: Matrix, metric: str) -> Table:
-    columns = (*matrix.data_sets, AVERAGE) if len(matrix.data_sets) > 1 else matrix.data_sets
-    cells = (cell for row in matrix.rows for by_data_set in row.cells.values() for cell in by_data_set.values())
+def _score_table(scores: Scores, metric: str) -> Table:
+    columns = (*scores.data_sets, AVERAGE) if len(scores.data_sets) > 1 else scores.data_sets
+    cells = (cell for row in scores.rows for by_data_set in row.scores.values() for cell in by_data_set.values())
     with_paper = any(cell.paper is not None for cell in cells)
     paper = " Paper: the published figure and the difference to it." if with_paper else ""
     table = Table(
         name=metric,
         title=METRIC_TITLES[metric],
         caption=_CAPTIONS[metric],
-        reading=_HOW_TO_READ + paper + _limits(matrix),
+        reading=_HOW_TO_READ + paper + _limits(scores),
         columns=("Model", "Method", *(data_set_title(name) for name in columns)),
     )
     records = []
-    for model in matrix.models:
+    for model in scores.models:
         table.groups.add(len(table.rows))
-        for index, row in enumerate(matrix.rows_of(model)):
+        for index, row in enumerate(scores.rows_of(model)):
             line = [TableCell(model if index == 0 else ""), TableCell(row.label)]
             for name in columns:
-                line.append(_score_cell(matrix, table, row, name, metric))
-                records.append(_score_record(matrix, row, name, metric))
+                line.append(_score_cell(scores, table, row, name, metric))
+                records.append(_score_record(scores, row, name, metric))
             table.rows.append(line)
     table.frame = pd.DataFrame([record for record in records if record is not None])
     return table
 
 
-def _limit(matrix: Matrix, name: str) -> tuple[int, int] | None:
+def _limit(scores: Scores, name: str) -> tuple[int, int] | None:
     """Items evaluated and items of the task, where they are the same for a whole column and not equal."""
-    cells = [row.cells["acc"][name] for row in matrix.rows if name in row.cells.get("acc", {})]
+    cells = [row.scores["acc"][name] for row in scores.rows if name in row.scores.get("acc", {})]
     limits = {(cell.items, cell.of) for cell in cells}
     items, of = limits.pop() if len(limits) == 1 else (None, None)
     return None if items is None or of is None else (items, of)
 
 
-def _limits(matrix: Matrix) -> str:
-    found = {data_set_title(name): _limit(matrix, name) for name in matrix.data_sets}
+def _limits(scores: Scores) -> str:
+    found = {data_set_title(name): _limit(scores, name) for name in scores.data_sets}
     parts = [f"{title} {limit[0]:,} of {limit[1]:,}" for title, limit in found.items() if limit is not None]
     return f" Items evaluated: {', '.join(parts)}." if parts else ""
 
 
-def _to_sft(matrix: Matrix, row: Row, name: str, metric: str) -> Comparison | None:
-    baseline = matrix.baseline(row)
+def _to_sft(scores: Scores, row: ScoreRow, name: str, metric: str) -> Comparison | None:
+    baseline = scores.baseline(row)
     if baseline is None:
         return None
-    found = matrix.comparison(baseline, row, name, metric)
+    found = scores.comparison(baseline, row, name, metric)
     return found
 
 
-def _score_cell(matrix: Matrix, table: Table, row: Row, name: str, metric: str) -> TableCell:
-    cell = row.cells[metric].get(name)
+def _score_cell(scores: Scores, table: Table, row: ScoreRow, name: str, metric: str) -> TableCell:
+    cell = row.scores[metric].get(name)
     if cell is None:
         if name == AVERAGE and row.evaluations:
             reason = "no average: not every data set of this model is evaluated"
@@ -97,15 +99,15 @@ def _score_cell(matrix: Matrix, table: Table, row: Row, name: str, metric: str) 
     details = []
     if cell.interval is not None:
         details.append(("interval", f"[{cell.interval.low:.3f}, {cell.interval.high:.3f}]"))
-    comparison = _to_sft(matrix, row, name, metric)
+    comparison = _to_sft(scores, row, name, metric)
     caveats = list(cell.caveats)
-    if cell.of is not None and name != AVERAGE and _limit(matrix, name) is None:
+    if cell.of is not None and name != AVERAGE and _limit(scores, name) is None:
         caveats.append(f"evaluated on {cell.items:,} of {cell.of:,} items")
     if comparison is not None:
         details.append(_difference(comparison))
         if not cell.caveats:
             caveats += [f"difference to SFT: {caveat}" for caveat in comparison.caveats]
-    elif row.strategy != BASELINE and (plain := _plain_difference(matrix, row, name, metric)) is not None:
+    elif row.strategy != BASELINE and (plain := _plain_difference(scores, row, name, metric)) is not None:
         details.append(("delta", f"{signed(plain)} to SFT, not tested"))
     if cell.paper is not None:
         details.append(("paper", f"paper {figure(cell.paper)} ({signed(cell.value - cell.paper)})"))
@@ -122,10 +124,10 @@ def _difference(comparison: Comparison) -> tuple[str, str]:
     return ("delta up" if difference > 0 else "delta down"), f"{signed(difference)} to SFT"
 
 
-def _plain_difference(matrix: Matrix, row: Row, name: str, metric: str) -> float | None:
+def _plain_difference(scores: Scores, row: ScoreRow, name: str, metric: str) -> float | None:
     """The difference of two figures where no items were logged to test it; only of like with like."""
-    baseline = matrix.baseline(row)
-    own, other = row.cells[metric].get(name), baseline.cells[metric].get(name) if baseline else None
+    baseline = scores.baseline(row)
+    own, other = row.scores[metric].get(name), baseline.scores[metric].get(name) if baseline else None
     if own is None or other is None or own.items != other.items or own.items is None:
         return None
     if own.interval is not None and other.interval is not None:
@@ -133,11 +135,11 @@ def _plain_difference(matrix: Matrix, row: Row, name: str, metric: str) -> float
     return own.value - other.value
 
 
-def _score_record(matrix: Matrix, row: Row, name: str, metric: str) -> dict[str, object] | None:
-    cell = row.cells[metric].get(name)
+def _score_record(scores: Scores, row: ScoreRow, name: str, metric: str) -> dict[str, object] | None:
+    cell = row.scores[metric].get(name)
     if cell is None:
         return None
-    comparison = _to_sft(matrix, row, name, metric)
+    comparison = _to_sft(scores, row, name, metric)
     return {
         "model": row.model,
         "method": row.label,
@@ -161,13 +163,13 @@ def _score_record(matrix: Matrix, row: Row, name: str, metric: str) -> dict[str,
     }
 
 
-def _ends(cell: Cell) -> dict[str, object]:
+def _ends(cell: Score) -> dict[str, object]:
     if cell.interval is None:
         return {"low": None, "high": None}
     return {"low": cell.interval.low, "high": cell.interval.high}
 
 
-def comparison_table(matrix: Matrix) -> Table:
+def comparison_table(scores: Scores) -> Table:
     """Every pair of methods on the same items."""
     table = Table(
         name="comparisons",
@@ -184,7 +186,7 @@ def comparison_table(matrix: Matrix) -> Table:
         ),
     )  # fmt: skip
     records: list[dict[str, object]] = []
-    for one in matrix.comparisons:
+    for one in scores.comparisons:
         if not table.rows or records[-1]["model"] != one.model:
             table.groups.add(len(table.rows))
         records.append(_comparison_record(one))
@@ -236,11 +238,11 @@ def _comparison_record(one: Comparison) -> dict[str, object]:
     }
 
 
-def failure_table(matrix: Matrix) -> Table:
+def failure_table(scores: Scores) -> Table:
     """Why outputs are not in the expected format: share of items by kind of failure."""
-    rows: list[tuple[Row, str, dict[str, pd.Series]]] = []
-    for row in matrix.rows:
-        for name in matrix.data_sets:
+    rows: list[tuple[ScoreRow, str, dict[str, pd.Series]]] = []
+    for row in scores.rows:
+        for name in scores.data_sets:
             evaluation = row.evaluations.get(name)
             if evaluation is None or evaluation.items is None:
                 continue

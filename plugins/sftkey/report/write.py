@@ -15,7 +15,7 @@ from sftkey.report.collect import Collection, collect, input_files
 from sftkey.report.figures import figures_of
 from sftkey.report.page import render_page
 from sftkey.report.runs import runs_of
-from sftkey.report.scores import matrix_of
+from sftkey.report.scores import scores_of
 from sftkey.report.summary import change_table, comparison_table, failure_table, run_table, score_tables
 from sftkey.report.tables import to_csv, to_latex, to_markdown
 
@@ -57,15 +57,15 @@ def write_report(roots: Sequence[Path], output: Path, refresh: int = 0) -> Writt
     """
     collection = collect(roots)
     runs = runs_of(collection)
-    matrix = matrix_of(runs)
+    scores = scores_of(runs)
     changes = changes_of(runs)
-    panels = figures_of(runs, matrix)
+    panels = figures_of(runs, scores)
     tables = {
         table.name: table
         for table in (
-            *score_tables(matrix),
-            comparison_table(matrix),
-            failure_table(matrix),
+            *score_tables(scores),
+            comparison_table(scores),
+            failure_table(scores),
             change_table(changes),
             run_table(runs, collection.roots),
         )
@@ -78,7 +78,7 @@ def write_report(roots: Sequence[Path], output: Path, refresh: int = 0) -> Writt
         _write(output / "figures" / f"{panel.name}.svg", panel.svg.encode())
     lines = (json.dumps(item, ensure_ascii=False) + "\n" for item in all_items(changes))
     _write(output / "changes.jsonl", "".join(lines).encode())
-    page = render_page(collection, runs, matrix, changes, panels, tables, datetime.now(UTC), refresh)
+    page = render_page(collection, runs, scores, changes, panels, tables, datetime.now(UTC), refresh)
     _write(output / PAGE, page.encode())
     return Written(output / PAGE, collection)
 

@@ -1,0 +1,137 @@
+"""Pairs of rows of one model on the items that both answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import pandas as pd
+
+from sftkey.evaluation.results import METRICS
+from sftkey.evaluation.statistics import SIGNIFICANT, PairedTest, compare, compare_average, holm
+from sftkey.report.paper import AVERAGE
+from sftkey.report.runs import BASELINE, data_set_title
+from sftkey.report.score_rows import ScoreRow
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two rows of one model on one data set (or on average), on the items that both answered.
+
+    Attributes:
+        model: The model.
+        data_set: The data set, or `AVERAGE`.
+        metric: ``score``, ``acc`` or ``fmt``.
+        first: The row compared with.
+        second: The row that is compared; the difference is its figure minus the first's.
+        test: Difference, interval and p-value.
+        adjusted_p: The p-value after Holm's adjustment over all pairs of the same model, data set and metric.
+        caveats: Why the comparison is not of like with like; full clauses.
+    """
+
+    model: str
+    data_set: str
+    metric: str
+    first: str
+    second: str
+    test: PairedTest
+    adjusted_p: float
+    caveats: tuple[str, ...] = ()
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference is significant at 5% after the adjustment."""
+        return self.adjusted_p < SIGNIFICANT
+
+
+def comparisons_of(rows: Sequence[ScoreRow], data_sets: Iterable[str]) -> list[Comparison]:
+    """Compare every pair of rows of one model that belong together, by metric and data set, and on average.
+
+    Args:
+        rows: All rows.
+        data_sets: The columns.
+    """
+    comparisons: list[Comparison] = []
+    shared = _SharedItems()
+    for model in dict.fromkeys(row.model for row in rows):
+        own = [row for row in rows if row.model == model]
+        pairs = [(first, second) for first, second in combinations(own, 2) if _belong_together(first, second, own)]
+        for metric in METRICS:
+            for name in data_sets:
+                comparisons += _adjusted([_compare(first, second, name, metric, shared) for first, second in pairs])
+            comparisons += _adjusted([_compare_averages(first, second, metric, shared) for first, second in pairs])
+    return comparisons
+
+
+def _belong_together(first: ScoreRow, second: ScoreRow, rows: Iterable[ScoreRow]) -> bool:
+    """Same variant (a seed of one strategy isn't compared with another seed of another), or one has no variants.
+
+    A strategy that was run once is compared with every run of the others: with several Stage 1 and one Stage 2, say.
+    """
+    if first.suffix == second.suffix:
+        return True
+    if first.strategy != second.strategy and first.transfer == second.transfer and not (first.suffix and second.suffix):
+        return True
+    baselines = [row for row in rows if row.strategy == BASELINE]
+    return len(baselines) == 1 and baselines[0] in (first, second)
+
+
+def _adjusted(comparisons: Iterable[Comparison | None]) -> list[Comparison]:
+    found = [one for one in comparisons if one is not None]
+    return [replace(one, adjusted_p=p) for one, p in zip(found, holm([one.test.p for one in found]), strict=True)]
+
+
+class _SharedItems:
+    """The items that both of two rows answered, looked up once for all metrics."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, int], pd.DataFrame] = {}
+
+    def of(self, first: ScoreRow, second: ScoreRow, data_set: str) -> pd.DataFrame | None:
+        """Each metric of both rows per item, with ``_first`` and ``_second`` behind its name; ``None`` for no items."""
+        one, other = first.evaluations.get(data_set), second.evaluations.get(data_set)
+        if one is None or other is None or one.items is None or other.items is None:
+            return None
+        pair = (id(one), id(other))
+        if pair not in self._found:
+            columns = ["key", *METRICS]
+            merged = one.items[columns].merge(other.items[columns], on="key", suffixes=("_first", "_second"))
+            self._found[pair] = merged
+        return self._found[pair] if len(self._found[pair]) else None
+
+
+def _compare(first: ScoreRow, second: ScoreRow, data_set: str, metric: str, shared: _SharedItems) -> Comparison | None:
+    items = shared.of(first, second, data_set)
+    if items is None:
+        return None
+    test = compare(items[f"{metric}_first"].to_numpy(float), items[f"{metric}_second"].to_numpy(float))
+    caveats = _unlike(first, second, data_set, len(items))
+    return Comparison(first.model, data_set, metric, first.label, second.label, test, test.p, caveats)
+
+
+def _compare_averages(first: ScoreRow, second: ScoreRow, metric: str, shared: _SharedItems) -> Comparison | None:
+    """The difference of two averages: only over the same data sets, each on the items that both answered."""
+    if AVERAGE not in first.scores[metric] or AVERAGE not in second.scores[metric] or len(first.evaluations) < 2:
+        return None
+    groups, caveats = [], []
+    for name in first.evaluations:
+        items = shared.of(first, second, name)
+        if items is None:
+            return None
+        groups.append((items[f"{metric}_first"].to_numpy(float), items[f"{metric}_second"].to_numpy(float)))
+        caveats += [f"{data_set_title(name)}: {caveat}" for caveat in _unlike(first, second, name, len(items))]
+    test = compare_average(groups)
+    return Comparison(first.model, AVERAGE, metric, first.label, second.label, test, test.p, tuple(caveats))
+
+
+def _unlike(first: ScoreRow, second: ScoreRow, data_set: str, shared: int) -> tuple[str, ...]:
+    one, other = first.evaluations[data_set], second.evaluations[data_set]
+    caveats = [
+        f"{name}: {one.settings.get(name, 'unknown')} and {other.settings.get(name, 'unknown')}"
+        for name in sorted({*one.settings, *other.settings})
+        if one.settings.get(name) != other.settings.get(name)
+    ]
+    if one.items is not None and other.items is not None and not shared == len(one.items) == len(other.items):
+        caveats.append(f"only the {shared} items that both answered, of {len(one.items)} and {len(other.items)}")
+    return tuple(caveats)
