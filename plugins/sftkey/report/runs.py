@@ -96,6 +96,13 @@ def data_set_title(name: str) -> str:
     return dataset(name).title or name if name in DATASETS else name
 
 
+def item_count(evaluation: Evaluation) -> int | None:
+    """How many items an evaluation is over: as lm-eval says, else as many as it logged."""
+    if evaluation.count is None and evaluation.items is not None:
+        return len(evaluation.items)
+    return evaluation.count
+
+
 def order_of(strategy: str) -> tuple[int, str]:
     """Sorts strategies in the order of the paper's tables, others after them."""
     return (ORDER.index(strategy) if strategy in ORDER else len(ORDER), strategy)
@@ -154,14 +161,19 @@ def _chosen(
     chosen = {}
     for data_set, candidates in by_data_set.items():
         candidates.sort(
-            key=lambda one: (tagged is None or one.plain != tagged, one.items is not None, one.count or 0, one.date)
+            key=lambda one: (
+                tagged is None or one.plain != tagged,
+                one.items is not None,
+                item_count(one) or 0,
+                one.date,
+            )
         )
         *others, best = candidates
         chosen[data_set] = best
         for other in others:
             collection.ledger.note(
-                f"{label}: {other.path} ({other.task}, {other.count or 'an unknown number of'} items) is not in the "
-                f"tables; {best.path} ({best.task}, {best.count or 'an unknown number of'} items) is."
+                f"{label}: {other.path} ({other.task}, {item_count(other) or 'an unknown number of'} items) is not in the "
+                f"tables; {best.path} ({best.task}, {item_count(best) or 'an unknown number of'} items) is."
             )
         if tagged is not None and best.plain == tagged:
             form = "untagged" if best.plain else "tagged"

@@ -14,7 +14,7 @@ from sftkey.evaluation.results import METRICS, Evaluation
 from sftkey.evaluation.samples import values_of
 from sftkey.evaluation.statistics import Interval, average_interval, mean_interval
 from sftkey.report.paper import AVERAGE, PUBLISHED
-from sftkey.report.runs import Run, data_set_title, order_of
+from sftkey.report.runs import Run, data_set_title, item_count, order_of
 
 _T = TypeVar("_T", bound=Hashable)
 
@@ -137,15 +137,15 @@ def _caveats(rows: Iterable[ScoreRow], data_sets: Iterable[str]) -> dict[tuple[s
             found = [
                 f"{setting} {one.settings.get(setting, 'unknown')}, others {value}"
                 for setting, value in usual.items()
-                if one.settings.get(setting) != value and not (setting == "judge" and one.items is None)
+                if one.settings.get(setting) != value
             ]
             if one.items is None:
                 found.append("no items logged: no interval, no test")
-                if usual_items is not None and one.count is not None and one.count != len(usual_items):
+                if usual_items is not None and item_count(one) not in (None, len(usual_items)):
                     found.append(f"{one.count} items, others {len(usual_items)}")
             elif usual_items is not None and item_sets[id(one)] != usual_items:
                 shared = len(item_sets[id(one)] & usual_items)
-                found.append(f"other items: {one.count}, others {len(usual_items)}, {shared} shared")
+                found.append(f"other items: {item_count(one)}, others {len(usual_items)}, {shared} shared")
             caveats[(row.model, row.label, name)] = tuple(found)
     return caveats
 
@@ -158,12 +158,12 @@ def _most_common(values: Iterable[_T], rank: Callable[[_T], Any]) -> _T | None:
 
 def _score(row: ScoreRow, data_set: str, metric: str, caveats: Mapping[tuple[str, str, str], tuple[str, ...]]) -> Score:
     evaluation = row.evaluations[data_set]
-    items = evaluation.items
+    items, count = evaluation.items, item_count(evaluation)
     return Score(
         value=evaluation.reported[metric],
         interval=mean_interval(values_of(items, metric)) if items is not None else None,
-        items=evaluation.count,
-        of=evaluation.available if (evaluation.available or 0) > (evaluation.count or 0) > 0 else None,
+        items=count,
+        of=evaluation.available if (evaluation.available or 0) > (count or 0) > 0 else None,
         paper=_published(row, data_set, metric),
         caveats=caveats[(row.model, row.label, data_set)],
     )
