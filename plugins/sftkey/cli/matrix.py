@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import tempfile
 from collections.abc import Sequence
@@ -17,14 +16,10 @@ from sftkey.cli.options import LauncherArguments, evaluation_options, evaluation
 from sftkey.util.text import Cell
 
 if TYPE_CHECKING:
-    from sftkey.recipes.matrix import Cell as MatrixCell
+    from sftkey.recipes.matrix import MatrixCell
     from sftkey.stages.evaluate import EvaluationSettings
     from sftkey.stages.launch import Launch, Runner
     from sftkey.stages.stage import Stage
-
-_TAIL_BYTES = 65_536
-_MAX_REASON = 300
-_ERROR_LINE = re.compile(r"^(sftkey: |Error: |([\w.]+\.)?\w*(Error|Exception)\b: ?)")
 
 
 @click.command("matrix", cls=LauncherArguments)
@@ -119,11 +114,13 @@ def matrix_command(
     if slurm:
         _write_slurm(cells, folder, Path(output_root), slurm_options, launch, options)
         return
-    table = Table(_plan(cells, folder), Path(output_root) / LOGS_FOLDER, launch, settings)
-    table.run()
-    print_table(table.rows(), as_json)
-    if table.failures:
-        raise click.ClickException("\n".join([f"{len(table.failures)} of {len(cells)} cells failed:", *table.failures]))
+    matrix = MatrixRun(_plan(cells, folder), Path(output_root) / LOGS_FOLDER, launch, settings)
+    matrix.run()
+    print_table(matrix.rows(), as_json)
+    if matrix.failures:
+        raise click.ClickException(
+            "\n".join([f"{len(matrix.failures)} of {len(cells)} cells failed:", *matrix.failures])
+        )
 
 
 def _names(text: str | None, default: Sequence[str] | Any) -> list[str]:
@@ -208,8 +205,8 @@ def _write_slurm(
 
 
 @dataclass
-class Table:
-    """Runs the cells one after the other and keeps account of what failed.
+class MatrixRun:
+    """Run the cells one after the other and keep account of what failed.
 
     Attributes:
         planned: The cells.
@@ -246,6 +243,7 @@ class Table:
             raise SystemExit(130) from None
 
     def _run_stages(self, stages: Sequence[Stage], runner: Runner) -> str | None:
+        from sftkey.stages.launch import last_error
         from sftkey.stages.run import StageFailed, evaluate_stage, train_stage
 
         for stage in stages:
@@ -287,20 +285,3 @@ class Table:
             if not results:
                 rows.append((*start, "trained", None, None, None, None))
         return rows
-
-
-def last_error(log: Path) -> str:
-    """The line of a log that most likely says what went wrong: the last one that names an error."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-            lines = file.read().decode("utf-8", "replace").splitlines()
-    except OSError as error:
-        return f"its log can't be read ({error.strerror})"
-    lines = [line.strip() for line in lines if line.strip()]
-    # A failed launcher adds errors of its own after that of the training process.
-    errors = [line for line in lines if _ERROR_LINE.match(line) and not _FROM_A_LAUNCHER.search(line)]
-    return (errors or lines or ["its log is empty"])[-1][:_MAX_REASON]
-
-
-_FROM_A_LAUNCHER = re.compile(r"subprocess\.CalledProcessError|ChildFailedError")

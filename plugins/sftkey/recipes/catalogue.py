@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from sftkey.datasets.registry import OWN_DATA, TYPES
 from sftkey.format.methods import strategy_of
 from sftkey.recipes.load import zero_stage
 from sftkey.recipes.memory import ARCHITECTURES, GIB, Architecture, MemoryEstimate, estimate_memory
@@ -73,8 +74,8 @@ class ShippedRecipe:
     def dataset(self) -> str:
         """The data set's name; for own rows the path."""
         entry = self.config["datasets"][0]
-        module = str(entry["type"]).removeprefix("sftkey.datasets.")
-        return str(entry["path"]) if module in ("columns", "messages") else module
+        module = str(entry["type"]).removeprefix(TYPES)
+        return str(entry["path"]) if module in OWN_DATA else module
 
     @property
     def gpus(self) -> int | None:

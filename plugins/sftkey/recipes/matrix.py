@@ -29,7 +29,7 @@ RECIPES_FOLDER, LOGS_FOLDER = "recipes", "logs"
 
 
 @dataclass(frozen=True)
-class Cell:
+class MatrixCell:
     """One cell of the table.
 
     Attributes:
@@ -57,7 +57,7 @@ def plan_cells(
     *,
     output_root: str | None = None,
     overrides: Sequence[str] = (),
-) -> list[Cell]:
+) -> list[MatrixCell]:
     """Write the recipes of a table, in memory.
 
     Args:
@@ -96,12 +96,12 @@ def plan_cells(
                 )
                 # Again, now that its name is known, so that the comment at its top says it.
                 written = write(file_name=write().file_name)
-                cells.append(Cell(model_id or name, dataset, strategy, written.chain))
+                cells.append(MatrixCell(model_id or name, dataset, strategy, written.chain))
     _check_shared(cells)
     return cells
 
 
-def notes_of(cells: Sequence[Cell]) -> list[str]:
+def notes_of(cells: Sequence[MatrixCell]) -> list[str]:
     """List the remarks on the cells' data, each once, and the recipes that don't fit the GPUs they are written for."""
     found: dict[str, None] = {}
     for recipe in (recipe for cell in cells for recipe in cell.recipes):
@@ -129,7 +129,7 @@ def _known(name: str, names: Collection[str], what: str) -> str:
     return name
 
 
-def _check_shared(cells: Sequence[Cell]) -> None:
+def _check_shared(cells: Sequence[MatrixCell]) -> None:
     configs: dict[str, Mapping[str, object]] = {}
     for recipe in (recipe for cell in cells for recipe in cell.recipes):
         if configs.setdefault(recipe.file_name, recipe.config) != recipe.config:
@@ -138,7 +138,7 @@ def _check_shared(cells: Sequence[Cell]) -> None:
             )
 
 
-def save_recipes(cells: Sequence[Cell], folder: Path, *, force: bool = False) -> list[Path]:
+def save_recipes(cells: Sequence[MatrixCell], folder: Path, *, force: bool = False) -> list[Path]:
     """Write the recipes of all cells, each once.
 
     Args:
@@ -169,7 +169,7 @@ def save_recipes(cells: Sequence[Cell], folder: Path, *, force: bool = False) ->
 
 
 def slurm_script(
-    cells: Sequence[Cell],
+    cells: Sequence[MatrixCell],
     folder: Path,
     *,
     working_directory: Path,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from typing import Any
 
 import yaml
 
-from sftkey.util.errors import UserError
+from sftkey.util.errors import UserError, nearest
 
 
 class _Loader(yaml.SafeLoader):
@@ -61,8 +60,9 @@ def set_key(config: dict[str, Any], path: str, value: Any, known_keys: Callable[
     if keys[0] not in config and known_keys is not None:
         known = known_keys()
         if keys[0] not in known:
-            nearest = difflib.get_close_matches(keys[0], known, n=1, cutoff=0.0)
-            raise UserError(f"{keys[0]}: no key of Axolotl or of this plugin; did you mean {nearest[0]!r}?")
+            raise UserError(
+                f"{keys[0]}: no key of Axolotl or of this plugin; did you mean {nearest(keys[0], known)!r}?"
+            )
     place: Any = config
     for done, key in enumerate(keys, start=1):
         index: Any = key
