@@ -56,6 +56,7 @@ def test_a_good_recipe_passes() -> None:
         ({"sftkey_warmup_epochs": "half"}, "sftkey_warmup_epochs: 'half' is not a number"),
         ({"sftkey_warmup_epochs": float("nan")}, "sftkey_warmup_epochs: nan is not a number"),
         ({"num_epochs": True}, "num_epochs: True is not a number"),
+        ({"tensor_parallel_size": ["2"]}, r"tensor_parallel_size: \['2'\] is not a number"),
         ({"datasets": "openai/gsm8k"}, "datasets: 'openai/gsm8k' is not a list of entries such as"),
         ({"datasets": ["openai/gsm8k"]}, "datasets: .* is not a list of entries such as"),
         ({"test_datasets": {"path": "x"}}, "test_datasets: .* is not a list of entries such as"),
@@ -137,6 +138,7 @@ def test_recipes_with_the_answer_only_gradient(tmp_path: Path) -> None:
     check_recipe({**ANSWER_ONLY, "adapter": "lora", "attn_implementation": "flash_attention_2"})
     check_recipe({**ANSWER_ONLY, "gradient_checkpointing": True, "sample_packing": False})
     check_recipe({**ANSWER_ONLY, "fsdp_version": 2, "fsdp_config": {"offload_params": False}})
+    check_recipe({**ANSWER_ONLY, "deepspeed": {"zero_optimization": "auto"}})
     (tmp_path / "zero2.json").write_text('{"zero_optimization": {"stage": 2}}')
     check_recipe({**ANSWER_ONLY, "deepspeed": "zero2.json", "axolotl_config_path": str(tmp_path / "recipe.yml")})
     # The exact gradient goes with all of it.
@@ -154,6 +156,7 @@ def test_recipes_with_the_answer_only_gradient(tmp_path: Path) -> None:
         ({"flex_attention": True}, "flex_attention .*remove it"),
         ({"attn_implementation": "flex_attention"}, "set it to sdpa, eager or flash_attention_2"),
         ({"tensor_parallel_size": 2}, "tensor_parallel_size: 2 .*remove it"),
+        ({"tensor_parallel_size": "2"}, "tensor_parallel_size: 2 .*remove it"),
         ({"adapter": "llama-adapter"}, "adapter: llama-adapter .*set it to lora or qlora"),
         ({"fsdp_config": {"offload_params": True}}, "FSDP of version 1 .*set fsdp_version: 2"),
         (

@@ -51,7 +51,7 @@ def _refused(cfg: Recipe) -> Iterator[tuple[str, str]]:
         if cfg.get(key):
             yield key, f"{why}; remove it"
     for key in ("sequence_parallel_degree", "tensor_parallel_size"):
-        if (cfg.get(key) or 1) > 1:
+        if float(cfg.get(key) or 1) > 1:
             yield f"{key}: {cfg[key]}", "it was not made for a second pass; remove it"
     attention = cfg.get("attn_implementation")
     if attention is not None and not str(attention).startswith(_ATTENTION_WITH_CACHE):

@@ -108,6 +108,8 @@ class AxolotlKeys(BaseModel):
     num_epochs: _Number = None
     warmup_ratio: _Number = None
     context_parallel_size: _Number = None
+    sequence_parallel_degree: _Number = None
+    tensor_parallel_size: _Number = None
     sftkey_after: _Text = None
     sftkey_method: _Text = None
     sftkey_columns: dict[str, Any] | None = Field(

@@ -110,5 +110,6 @@ def zero_stage(cfg: Recipe) -> int | None:
     except (OSError, UserError):
         # Axolotl, which reads the file next, says what is wrong with it.
         return 3 if "zero3" in str(value) else None
-    stage = settings.get("zero_optimization", {}).get("stage")
+    zero = settings.get("zero_optimization")
+    stage = zero.get("stage") if isinstance(zero, Mapping) else None
     return stage if isinstance(stage, int) else None

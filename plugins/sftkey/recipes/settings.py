@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Role(enum.Flag):
-    """What else than "it decides the weights" is true of a recipe key."""
+    """The roles that a recipe key can have. A key without one is an ordinary setting of the training."""
 
     NOT_TRAINING = enum.auto()
     """May differ between a run and its resumption: where things are, what is logged, how work is spread."""
