@@ -12,7 +12,7 @@ import pytest
 
 lm_eval = pytest.importorskip("lm_eval")
 
-DATA_SETS = ("gsm8k", "openr1_math", "openbookqa", "cot_collection")
+DATA_SETS = ("gsm8k", "openr1_math", "openbookqa", "cot_collection", "commonsenseqa")
 TASKS = [f"sftkey_{name}{suffix}" for name in DATA_SETS for suffix in ("", "_plain")]
 GROUPS = ["sftkey", "sftkey_plain"]
 

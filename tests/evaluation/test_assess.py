@@ -20,14 +20,28 @@ ROWS = {
         "choices": {"text": ["a marsh", "a tundra"], "label": ["A", "B"]},
         "answerKey": "A",
     },
+    # As published: without the explanation that training needs.
+    "commonsenseqa": {
+        "id": "1",
+        "question": "Where is a marsh?",
+        "choices": {"text": ["wet lands", "desert"], "label": ["A", "B"]},
+        "answerKey": "A",
+    },
     "cot_collection": {"source": "Capital of France?", "target": "Paris", "task": "t", "type": "CoT"},
 }
-RIGHT = {"gsm8k": "$7", "openr1_math": "0.5", "openbookqa": "a marsh", "cot_collection": "paris."}
-WRONG = {"gsm8k": "8", "openr1_math": "2", "openbookqa": "B", "cot_collection": "no"}
+RIGHT = {
+    "gsm8k": "$7",
+    "openr1_math": "0.5",
+    "openbookqa": "a marsh",
+    "cot_collection": "paris.",
+    "commonsenseqa": "(A)",
+}
+WRONG = {"gsm8k": "8", "openr1_math": "2", "openbookqa": "B", "cot_collection": "no", "commonsenseqa": "desert"}
 PLAIN = {
     "gsm8k": "3 + 4 is\n#### {}",
     "openr1_math": "One half.\n\nThe final answer is \\boxed{{{}}}",
     "openbookqa": "Fog needs water\nThe answer is {}",
+    "commonsenseqa": "Marshes are wet\nThe answer is {}",
     "cot_collection": "It is big\n[ANSWER] {}",
 }
 

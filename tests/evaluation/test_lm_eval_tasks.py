@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 
@@ -9,15 +10,18 @@ import pytest
 
 pytest.importorskip("lm_eval")
 
+import lm_eval.evaluator
 from datasets import Dataset
+from lm_eval.tasks import TaskManager
 from sftkey.datasets.holdout import is_held_out, problem_key
 from sftkey.datasets.openr1_math import HELD_OUT_SHARE
-from sftkey.datasets.registry import dataset
+from sftkey.datasets.registry import DATASETS, PAPER, dataset
 from sftkey.evaluation import lm_eval_tasks as harness
 from sftkey.evaluation.judge import decide as judging
 from sftkey.evaluation.judge.client import JudgeVerdict
 from sftkey.evaluation.judge.settings import JudgeMode, JudgeSettings
 from sftkey.evaluation.verdicts import scores
+from sftkey.util.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -143,3 +147,141 @@ def test_answers_travel_between_processes():
     there = pickle.loads(pickle.dumps(answer))
     assert there == answer
     assert there.record == answer.record
+
+
+UTILS = "from sftkey.evaluation.lm_eval_tasks import SFTKeyTask, Verdicts, documents, metrics\n"
+PLACE = """
+dataset_path: json
+dataset_kwargs: {data_files: {test: rows.jsonl}}
+"""
+
+
+@pytest.fixture
+def load_task(tmp_path, monkeypatch):
+    """Loads a task from the text of its YAML file, by lm-eval's own means; ``rows.jsonl`` has two questions."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in DOCS[:2]))
+
+    def load(text: str, utils: str = UTILS):
+        folder = tmp_path / "tasks"
+        folder.mkdir(exist_ok=True)
+        (folder / "utils.py").write_text(utils)
+        (folder / "one.yaml").write_text(text)
+        manager = TaskManager(include_path=str(folder), include_defaults=False)
+        return manager.load_task_or_group("one")["one"]
+
+    return load
+
+
+THREE_LINES = "class: !function utils.SFTKeyTask\ntask: one\ndataset: gsm8k\n"
+
+
+def test_everything_follows_from_the_data_set(load_task):
+    task = load_task(THREE_LINES + PLACE)
+    assert task.VERSION == 1
+    assert task.OUTPUT_TYPE == "generate_until"
+    assert task.config.num_fewshot == 0
+    assert task.config.generation_kwargs == {"until": [], "do_sample": False, "max_gen_toks": 1024}
+    docs = task.test_docs()
+    assert docs is task.test_docs()
+    assert [task.doc_to_text(doc) for doc in docs] == ["0+1?", "1+1?"]
+    assert [task.doc_to_target(doc) for doc in docs] == ["1", "2"]
+    aggregation = {name: getattr(how, "__name__", how) for name, how in task.aggregation().items()}
+    assert aggregation == dict.fromkeys(METRIC_NAMES, "mean") | {
+        "judge_agreement": "agreement",
+        "judge_kappa": "cohens_kappa",
+    }
+    higher = task.higher_is_better()
+    assert [name for name in higher if higher[name]] == [*METRIC_NAMES[:4], "judge_agreement", "judge_kappa"]
+    assert [name for name in higher if higher[name] is None] == ["judged", "judge_cached"]
+    filters = task.dump_config()["filter_list"]
+    assert filters == [{"name": "none", "filter": [{"function": harness.Verdicts, "dataset": "gsm8k"}]}]
+    # It goes into the results file.
+    assert "process_results" in json.dumps(task.dump_config(), default=str)
+
+
+METRIC_NAMES = (
+    "acc fmt score thinking_valid fmt_repeated fmt_no_thinking fmt_thinking_cut_off fmt_wrong_order fmt_empty_thinking "
+    "fmt_no_answer fmt_answer_cut_off fmt_empty_answer fmt_text_outside undecided over_limit judged judge_cached "
+    "judge_unresolved judge_agreement judge_kappa"
+).split()
+
+
+def test_plain_asks_for_the_untagged_form(load_task):
+    (function,) = load_task(THREE_LINES + "plain: true" + PLACE).config.filter_list[0]["filter"]
+    assert function == {"function": harness.Verdicts, "dataset": "gsm8k", "plain": True}
+
+
+def test_a_key_that_is_given_wins(load_task):
+    task = load_task(THREE_LINES + "generation_kwargs: {max_gen_toks: 7}\nmetadata: {version: 3}" + PLACE)
+    assert task.config.generation_kwargs == {"until": [], "do_sample": False, "max_gen_toks": 7}
+    assert task.VERSION == 3
+    own = load_task(
+        THREE_LINES + "process_docs: !function utils.first" + PLACE,
+        utils=UTILS + "def first(docs): return docs.select([1])\n",
+    )
+    assert [own.doc_to_text(doc) for doc in own.test_docs()] == ["1+1?"]
+
+
+def test_a_file_without_a_data_set_is_all_there_is(load_task):
+    """What a copy of an earlier version's example says."""
+    task = load_task(
+        "class: !function utils.SFTKeyTask\ntask: one\noutput_type: generate_until\ntest_split: test\n"
+        "process_docs: !function utils.chosen\ndoc_to_text: question\ndoc_to_target: answer\n"
+        "generation_kwargs: {until: []}\nprocess_results: !function utils.metrics\n"
+        "filter_list: [{name: none, filter: [{function: !function utils.Verdicts, dataset: gsm8k}]}]\n"
+        "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]" + PLACE,
+        utils=UTILS + "def chosen(docs): return documents(docs.select([0]), 'gsm8k')\n",
+    )
+    assert [task.doc_to_text(doc) for doc in task.test_docs()] == ["0+1?"]
+    assert list(task.aggregation()) == ["acc"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("columns", "task one: the rows of data set columns are not published; say where .* `dataset_path: json` and"),
+        ("gsm9k", "unknown data set 'gsm9k'; did you mean 'gsm8k'"),
+        ("no_such_lab.svamp", "'no_such_lab.svamp' can't be imported"),
+    ],
+)
+def test_a_data_set_that_is_not_there_is_an_error_of_one_line(load_task, dataset, message):
+    with pytest.raises(UserError, match=message) as error:
+        load_task(THREE_LINES.replace("gsm8k", dataset))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_each_shipped_data_set_has_its_two_tasks(repository, name):
+    manager = TaskManager(include_path=str(repository / "tasks"), include_defaults=False)
+    for task, plain in ((f"sftkey_{name}", None), (f"sftkey_{name}_plain", True)):
+        config = manager._get_config(task)
+        assert config["dataset"] == name
+        assert config.get("plain") is plain
+        assert config.keys() <= {"class", "task", "dataset", "plain", "output_type", "dataset_name"}
+
+
+def test_the_groups_are_the_papers_four(repository):
+    manager = TaskManager(include_path=str(repository / "tasks"), include_defaults=False)
+    for group, suffix in (("sftkey", ""), ("sftkey_plain", "_plain")):
+        assert manager._get_config(group)["task"] == [f"sftkey_{name}{suffix}" for name in PAPER]
+
+
+def test_score_stays_with_the_members_of_a_group_whatever_they_are_called(monkeypatch):
+    def consolidate(results):
+        """As lm-eval, which drops the metric of this name."""
+        return [{task: {"acc,none": row.get("acc,none")} for task, row in results.items()}, {}, False]
+
+    monkeypatch.setattr(lm_eval.evaluator, "consolidate_group_results", consolidate)
+    harness._adapt_lm_eval()
+    adapted = lm_eval.evaluator.consolidate_group_results
+    harness._adapt_lm_eval()
+    assert lm_eval.evaluator.consolidate_group_results is adapted
+    mine = {"acc,none": 1.0, "score,none": 0.7, "score_stderr,none": 0.1, "thinking_valid,none": 1.0}
+    (rows, *_) = adapted({"mine": mine, "theirs": {"acc,none": 1.0, "score,none": 0.1}})
+    assert rows == {
+        "mine": {"acc,none": 1.0, "score,none": 0.7, "score_stderr,none": 0.1},
+        "theirs": {"acc,none": 1.0},
+    }
+    assert logging.getLogger("sftkey.evaluation").parent is harness.logger

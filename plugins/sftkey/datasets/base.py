@@ -47,6 +47,7 @@ class ReasoningDataset:
             that has the columns.
         sequence_len: The ``sequence_len`` of its recipes, in tokens.
         response_len: The most tokens of an output in evaluation.
+        note: What to know before training on it, for whoever writes a recipe.
         kind: What its answers are.
         columns: The columns that evaluation reads; only these are logged with an item. Empty for all.
         options: For multiple choice, the options of a row: letter -> text.
@@ -67,6 +68,7 @@ class ReasoningDataset:
     held_out: Callable[[Row], bool] | None = None
     sequence_len: int = 2048
     response_len: int = 1024
+    note: str = ""
     kind: AnswerKind = AnswerKind.TEXT
     columns: tuple[str, ...] = ()
     options: Callable[[Row], Mapping[str, str]] | None = None

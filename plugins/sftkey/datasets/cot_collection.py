@@ -80,6 +80,7 @@ COT_COLLECTION = ReasoningDataset(
     question=question,
     reference=reference,
     held_out=held_out,
+    note="CoT-Collection has 1.8 million rows: num_epochs=1, or a part such as datasets.0.split=train[:100000]",
     columns=("source", "target", "task", "type"),
     untagged=UntaggedForm(between="\n[ANSWER] "),
 )

@@ -241,11 +241,7 @@ def _change_dataset(document: dict[str, Any], new: ReasoningDataset, old: str) -
         notes.append(
             f"{new.title} has no test split: the rows that sftkey_{new.name} evaluates are left out of training"
         )
-    if new.name == "cot_collection":
-        notes.append(
-            "CoT-Collection has 1.8 million rows: num_epochs=1, or a part such as datasets.0.split=train[:100000]"
-        )
-    return notes
+    return [*notes, new.note] if new.note else notes
 
 
 def _header(
