@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from sftkey.cli.diagnose import _load_model
 from sftkey.cli.main import sftkey
 from sftkey.evaluation.diagnosis import Diagnosis
-from sftkey.evaluation.diagnosis_terms import MEANINGS
+from sftkey.evaluation.generation import load_model
+from sftkey.evaluation.headroom import MEANINGS
 from sftkey.format import tags
 from sftkey.stages.marker import MARKER_FILE, SCHEMA
 from sftkey.util.files import write_atomically
@@ -160,7 +160,7 @@ def test_an_adapter_is_merged_into_its_base_model(stage1: Path, tiny_root: Path,
     tokenizer.save_pretrained(stage1)
     ids = torch.arange(5, len(tokenizer), 7)[None]
     expected = adapted.eval()(input_ids=ids).logits
-    found = _load_model(stage1, len(tokenizer))
+    found = load_model(stage1, len(tokenizer))
     torch.testing.assert_close(found(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-5)
     unadapted = AutoModelForCausalLM.from_pretrained(tiny_root / "model")(input_ids=ids[:, :20]).logits
     assert not torch.allclose(expected[:, :20, : unadapted.shape[-1]], unadapted, atol=1e-3)

@@ -78,7 +78,7 @@ def test_help_of_every_command(name: str) -> None:
     assert result.stdout.startswith(f"Usage: sftkey {name} ")
     assert "-q, --quiet" in result.stdout
     assert "-v, --verbose" in result.stdout
-    assert ("--json" in result.stdout) == (name in {"run", "matrix", "diagnose", "judge", "recipes"})
+    assert ("--json" in result.stdout) == (name in {"run", "matrix", "diagnose", "inspect", "judge", "recipes"})
     # The summary is a short form of the help: at least its first word is the same.
     assert line.split()[1] in result.stdout
 

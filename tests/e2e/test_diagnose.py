@@ -13,8 +13,10 @@ from experiments.models import load_model, weights_of, with_template
 from experiments.scoring import evaluate
 from experiments.settings import Settings
 from experiments.training import Stage, train
+from sftkey.cli.diagnosis_text import report
 from sftkey.evaluation.assess import assess
-from sftkey.evaluation.diagnosis import LEARNED_LOSS, Diagnosis, Outcome, Verdict, diagnose, report
+from sftkey.evaluation.diagnosis import Diagnosis, diagnose
+from sftkey.evaluation.headroom import LEARNED_LOSS, Outcome, Verdict
 from sftkey.evaluation.verdicts import RuleVerdict, aggregate
 from sftkey.format.methods import METHODS
 

@@ -8,23 +8,19 @@ import pytest
 import sftkey.evaluation.diagnosis
 import torch
 from demo.tiny_model import make_tokenizer
-from sftkey.evaluation.diagnosis import (
+from sftkey.cli.diagnosis_text import report
+from sftkey.evaluation.diagnosis import answer_loss, before, diagnose, gradient_shares, own_thinking
+from sftkey.evaluation.generation import Completion
+from sftkey.evaluation.headroom import (
+    MEANINGS,
     AnswerLoss,
     Outcome,
     Verdict,
     answer_in_last_sentence,
-    answer_loss,
-    before,
-    diagnose,
     ends_with_answer,
-    gradient_shares,
     judge_headroom,
     outcome,
-    own_thinking,
-    report,
 )
-from sftkey.evaluation.diagnosis_terms import MEANINGS
-from sftkey.evaluation.generation import Completion
 from sftkey.format import templates
 from sftkey.format.example import Example
 from sftkey.format.methods import METHODS

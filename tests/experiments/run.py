@@ -25,8 +25,9 @@ if "experiments" not in sys.modules:
     sys.modules["experiments"] = importlib.util.module_from_spec(spec)
 
 import torch  # noqa: E402
+from sftkey.cli.diagnosis_text import verdict_text  # noqa: E402
 from sftkey.evaluation.assess import assess  # noqa: E402
-from sftkey.evaluation.diagnosis import diagnose, verdict_text  # noqa: E402
+from sftkey.evaluation.diagnosis import diagnose  # noqa: E402
 from sftkey.evaluation.verdicts import RuleVerdict, aggregate  # noqa: E402
 from sftkey.format.methods import METHODS  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""``axolotl sftkey inspect``: what a recipe will train on, before any GPU is rented.
+"""``sftkey inspect``: what a recipe will train on, before any GPU is rented.
 
 Rows go through the code that makes the training data, so the counts are those of training. The recipe isn't validated
 against this machine's hardware: one for bf16, DeepSpeed and eight GPUs can be inspected on a laptop. Nothing
@@ -11,20 +11,17 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftkey.axolotl.preparation import prepare_recipe
-from sftkey.format.methods import METHODS
-from sftkey.recipes.checks import check_recipe
-from sftkey.recipes.hub import check_hub_data
-from sftkey.recipes.load import load_recipe
-from sftkey.stages.handover import stages_before, start_from
-from sftkey.training.inspection import DatasetStatistics, render_colour, render_plain, table, visible
-from sftkey.training.rows import RowTokenizer
-from sftkey.training.tokenization import TokenizedExample
+from sftkey.cli.console import is_quiet, json_option, others_on_stderr, print_json
 from sftkey.util.errors import UserError
+from sftkey.util.text import visible
+
+if TYPE_CHECKING:
+    from sftkey.training.inspection import DatasetStatistics
+    from sftkey.training.tokenization import TokenizedExample
 
 _BATCH = 1_000
 
@@ -33,7 +30,8 @@ _BATCH = 1_000
 @click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--rows", default=3, show_default=True, type=click.IntRange(min=0), help="How many rows to show in full.")
 @click.option("--color/--no-color", default=None, help="Mark trained tokens by colour; default: in a terminal only.")
-def inspect_command(recipe: Path, rows: int, color: bool | None) -> None:
+@json_option
+def inspect_command(recipe: Path, rows: int, color: bool | None, as_json: bool) -> None:
     """Show what RECIPE will train on, before any GPU is rented.
 
     For a few rows of each data set the text with the trained tokens marked; over all rows how many are used or skipped
@@ -41,27 +39,37 @@ def inspect_command(recipe: Path, rows: int, color: bool | None) -> None:
     """
     if color is None:
         color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    cfg, notes = recipe_to_inspect(recipe)
-    tokenizer = _load_tokenizer(cfg)
+    with others_on_stderr():
+        from sftkey.format.methods import METHODS
+        from sftkey.training.inspection import render_colour, render_plain, table
+
+        cfg, notes = recipe_to_inspect(recipe)
+        tokenizer = _load_tokenizer(cfg)
     method = METHODS[cfg.sftkey_method]
-    click.echo(f"{recipe}: {method.name}, {method.summary}")
-    for note in notes:
-        click.echo(f"note: {note}")
+    if not as_json:
+        click.echo(f"{recipe}: {method.name}, {method.summary}")
+        for text in () if is_quiet() else notes:
+            click.echo(f"note: {text}")
 
     def decode(ids: list[int]) -> str:
         return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
-    empty = []
+    found: dict[str, DatasetStatistics] = {}
     for label, entry, split in _entries(cfg):
-        statistics, shown = _read_rows(label, entry, split, cfg, tokenizer, rows)
+        with others_on_stderr():
+            found[label], shown = _read_rows(label, entry, split, cfg, tokenizer, rows)
+        if as_json:
+            continue
         click.echo(f"\n== {label} ==")
         for index, example in shown:
             render = render_colour if color else render_plain
             click.echo(f"\nrow {index}, {len(example.input_ids):,} tokens")
             click.echo(render(example, decode), file=_stdout(color), color=color)
-        click.echo(f"\n{table(statistics)}")
-        if not statistics.kept:
-            empty.append(label)
+        click.echo(f"\n{table(found[label])}")
+    if as_json:
+        data = [{"data": label, **statistics.as_dict()} for label, statistics in found.items()]
+        print_json({"recipe": str(recipe), "method": method.name, "notes": notes, "data": data})
+    empty = [label for label, statistics in found.items() if not statistics.kept]
     if empty:
         raise UserError(f"no row can be used of {'; '.join(empty)}: training would stop there")
 
@@ -86,18 +94,18 @@ def recipe_to_inspect(path: Path) -> tuple[Any, list[str]]:
         UserError: The recipe, or one that it comes after, has to be changed.
     """
     from axolotl.utils.dict import DictDefault
-    from axolotl.utils.schemas.config import AxolotlInputConfig
+
+    from sftkey.axolotl.rows import prepared_for_rows
+    from sftkey.recipes.checks import check_recipe
+    from sftkey.recipes.hub import check_hub_data
+    from sftkey.recipes.load import load_recipe
 
     cfg = DictDefault(load_recipe(path))
     cfg.axolotl_config_path = str(path)
     check_recipe(cfg)
     check_hub_data(cfg)
     notes = _start(cfg)
-    prepare_recipe(cfg)
-    # Again, so that what was written into it is made of the same type all the way down.
-    cfg = DictDefault(cfg.to_dict())
-    if cfg.sequence_len is None:
-        cfg.sequence_len = AxolotlInputConfig.model_fields["sequence_len"].default
+    cfg = prepared_for_rows(cfg)
     cfg.base_model_config = cfg.base_model_config or cfg.base_model
     cfg.tokenizer_config = cfg.tokenizer_config or cfg.base_model_config
     if cfg.val_set_size:
@@ -109,6 +117,8 @@ def recipe_to_inspect(path: Path) -> tuple[Any, list[str]]:
 
 def _start(cfg: Any) -> list[str]:
     """Point the recipe at a tokenizer: that of the nearest finished stage before it, else that of the first one's model."""
+    from sftkey.stages.handover import stages_before, start_from
+
     recipe, missing = cfg, []
     for stage in stages_before(cfg):
         if stage.finished:
@@ -134,10 +144,10 @@ def _load_tokenizer(cfg: Any) -> Any:
 
 def _entries(cfg: Any) -> Iterator[tuple[str, Any, str]]:
     """Each data set of the recipe: how it is called, its entry, the split that is its default."""
-    from axolotl.utils.data.shared import datasets_with_name_generator
+    from sftkey.axolotl.rows import entries
 
     for key, split in (("datasets", "train"), ("test_datasets", "test")):
-        for entry in datasets_with_name_generator(cfg[key] or []):
+        for entry in entries(cfg, key):
             names = [str(entry[part]) for part in ("path", "name", "split") if entry[part]]
             yield f"{key}: {visible(' '.join(names))}", entry, split
 
@@ -150,13 +160,16 @@ def _read_rows(
     Returns:
         The statistics, and the first `shown` rows that are used with their indices.
     """
+    from sftkey.axolotl.rows import load_rows, row_tokenizer
+    from sftkey.training.inspection import DatasetStatistics
+
     tokenize = row_tokenizer(entry, cfg, tokenizer)
     dataset = load_rows(entry, split, cfg, tokenizer)
     statistics = DatasetStatistics(tokenize.sequence_len)
     # Longer rows are measured before they are dropped, to tell which sequence_len would keep them.
     tokenize.sequence_len = sys.maxsize
     examples: list[tuple[int, TokenizedExample]] = []
-    with click.progressbar(length=len(dataset), label=label, file=sys.stderr) as progress:
+    with click.progressbar(length=len(dataset), label=label, file=sys.stderr, hidden=is_quiet()) as progress:
         for batch in dataset.iter(batch_size=_BATCH):
             rows: list[Mapping[str, Any]] = [
                 dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)
@@ -172,26 +185,3 @@ def _read_rows(
                     examples.append((statistics.rows - 1, result))
             progress.update(len(rows))
     return statistics, examples
-
-
-def row_tokenizer(entry: Any, cfg: Any, tokenizer: Any) -> RowTokenizer:
-    # Here, because it brings datasets, which --help doesn't need.
-    from axolotl.prompt_strategies import load
-
-    from sftkey.axolotl.strategy import SegmentedDatasetStrategy
-
-    strategy = load(entry.type, tokenizer, cfg, entry)
-    if not isinstance(strategy, SegmentedDatasetStrategy):
-        raise UserError(f"datasets: type {entry.type}: there is no such module with a `load` of this package")
-    return strategy.tokenize
-
-
-def load_rows(entry: Any, split: str, cfg: Any, tokenizer: Any) -> Any:
-    """The rows of an entry as Axolotl hands them to the strategy: the same split, shard and sample."""
-    from axolotl.utils.data.sft import _load_and_process_single_dataset
-
-    unprepared = type(cfg)({**cfg, "skip_prepare_dataset": True})
-    dataset, _ = _load_and_process_single_dataset(
-        dataset_config=entry, cfg=unprepared, tokenizer=tokenizer, split=split, seed=cfg.seed
-    )
-    return dataset

@@ -1,56 +1,42 @@
-"""What Stage 2 can gain, told from a Stage 1 checkpoint and held-out rows. Torch and transformers only.
+"""Measures what Stage 2 can gain after a Stage 1 checkpoint, on held-out rows. Needs torch and transformers only.
 
-Stage 2 trains the tokens after ``</Thinking>`` given the reference thinking (Eq. 4). So it can mend an outcome that is
-wrong although the thinking is right, and nothing else: not one that is wrong because of the thinking, and none at all
-where the answers of the training rows are learned already. Which of the two a wrong outcome is, is found out by putting
-the reference thinking in the place of the model's own: if the answer is right then, the thinking was to blame.
+Stage 2 trains the tokens after ``</Thinking>`` given the reference thinking (Eq. 4). It can correct an answer that is
+wrong after a correct thinking, but not one that is wrong because of the thinking, and none where the answers of the
+training rows are learned already. To tell the two apart, the reference thinking replaces the model's own: if the answer is
+right then, the thinking was to blame.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from sftkey.evaluation.diagnosis_terms import LEARNED_LOSS, NEGLIGIBLE_POINTS, Outcome, Verdict
 from sftkey.evaluation.generation import Completion, complete
-from sftkey.evaluation.rules.text import normalise
-from sftkey.evaluation.statistics import Interval, mean_interval
+from sftkey.evaluation.headroom import (
+    AnswerLoss,
+    Outcome,
+    Verdict,
+    answer_in_last_sentence,
+    ends_with_answer,
+    judge_headroom,
+    outcome,
+)
+from sftkey.evaluation.statistics import Interval
 from sftkey.format import tags
 from sftkey.format.example import Example
 from sftkey.format.segments import SEGMENT_GROUPS, Segment
 from sftkey.training.loss import causal_loss
 from sftkey.training.tokenization import IGNORE_INDEX, ExampleTokenizer, TokenizedExample, control_token_pattern
 
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerLoss:
-    """How well the reference answers are predicted, teacher-forced.
-
-    Attributes:
-        loss: Mean cross-entropy of the answer tokens in nats.
-        accuracy: Share of answer tokens that are the model's first choice.
-        tokens: How many answer tokens.
-        rows: Of how many rows.
-    """
-
-    loss: float
-    accuracy: float
-    tokens: int
-    rows: int
-
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was found on ``rows`` held-out rows.
+    """The measurements on ``rows`` held-out rows, and the verdict.
 
-    `sftkey.evaluation.diagnosis_terms.MEANINGS` defines every field; shares and the headroom are from 0 to 1, losses in nats.
+    `sftkey.evaluation.headroom.MEANINGS` defines every field; shares and the headroom are from 0 to 1, losses in nats.
     """
 
     rows: int
@@ -95,7 +81,7 @@ def diagnose(
     max_new_tokens: int = 512,
     gradient_rows: int = 64,
 ) -> Diagnosis:
-    """Look at a Stage 1 checkpoint.
+    """Diagnose a Stage 1 checkpoint.
 
     Args:
         model: The checkpoint, on its device. Its gradients are cleared.
@@ -194,130 +180,11 @@ def before(example: TokenizedExample, segment: Segment) -> list[int]:
 
 
 def own_thinking(output: str, tokenize: ExampleTokenizer) -> str | None:
-    """The thinking of an output that is otherwise malformed or not; ``None`` where it has none that can be used."""
+    """The thinking of an output, also of a malformed one; ``None`` where it has none that can be tokenised."""
     opened, found, rest = output.partition(tags.THINKING_OPEN)
     thinking, closed, _ = rest.partition(tags.THINKING_CLOSE)
     usable = found and closed and not opened.strip() and thinking.strip() and not tags.contains_tag(thinking)
     return thinking if usable and not control_token_pattern(tokenize.tokenizer).search(thinking) else None
-
-
-def outcome(right: bool, right_given_reference: bool, own: str | None, reference: str) -> Outcome:
-    """What became of a row.
-
-    A thinking counts as correct if it says the same as the reference; or if the answer is as wrong with the reference
-    thinking in its place and both have the same numbers in the same order, with the same conclusion or a number in it.
-
-    Args:
-        right: Whether the model's answer is right.
-        right_given_reference: Whether it is with the reference thinking in the place of the model's own.
-        own: The model's thinking; ``None`` where it has none.
-        reference: The reference thinking.
-    """
-    if right:
-        return Outcome.RIGHT
-    if own is None:
-        return Outcome.NO_THINKING
-    if normalise(own) == normalise(reference):
-        return Outcome.AFTER_CORRECT_THINKING
-    if right_given_reference:
-        return Outcome.BECAUSE_OF_THINKING
-    return Outcome.AFTER_CORRECT_THINKING if _same_calculation(own, reference) else Outcome.UNCLEAR
-
-
-def _same_calculation(own: str, reference: str) -> bool:
-    """Whether two thinkings have the same numbers in the same order, and a conclusion that is one of them."""
-    numbers = _NUMBER.findall(reference)
-    if not numbers or _NUMBER.findall(own) != numbers:
-        return False
-    conclusions = [_sentences(thinking)[-1] for thinking in (own, reference)]
-    return all(map(_NUMBER.search, conclusions)) or len(set(map(normalise, conclusions))) == 1
-
-
-def ends_with_answer(thinking: str, answer: str) -> bool:
-    """Whether an answer is the end of a thinking, but for case, white space and punctuation."""
-    wanted = normalise(answer).split()
-    return bool(wanted) and normalise(thinking).split()[-len(wanted) :] == wanted
-
-
-def answer_in_last_sentence(thinking: str, answer: str) -> bool:
-    """Whether an answer stands, as whole words, in the last sentence or line of a thinking."""
-    sentences, wanted = _sentences(thinking), normalise(answer)
-    if not sentences or not wanted:
-        return False
-    return re.search(rf"(?<![\w.]){re.escape(wanted)}(?!\w|\.\d)", normalise(sentences[-1])) is not None
-
-
-def _sentences(text: str) -> list[str]:
-    return [part for part in _SENTENCE_END.split(text.strip()) if part.strip()]
-
-
-def judge_headroom(
-    outcomes: Sequence[Outcome],
-    accuracy_given_reference: float,
-    on_training_rows: AnswerLoss | None,
-    over_limit: float = 0.0,
-) -> dict[str, Any]:
-    """The verdict and the numbers behind it: the fields ``headroom`` to ``reason`` of `Diagnosis`.
-
-    Of an unclear outcome it isn't known whether the thinking was right, only that the answer would have been wrong
-    anyway. It counts with the probability that a thinking is right, estimated as Acc over Acc given the reference
-    thinking: an answer is right if its thinking is and if then the answer is.
-
-    Args:
-        outcomes: What became of each row; at least one.
-        accuracy_given_reference: Acc with the reference thinking.
-        on_training_rows: Loss of the answers that Stage 2 would be trained on, where known.
-        over_limit: Share of rows whose reference response is longer than the token limit of the outputs.
-    """
-    import numpy as np
-
-    accuracy = _share([found is Outcome.RIGHT for found in outcomes])
-    thinking_is_right = min(1.0, accuracy / accuracy_given_reference) if accuracy_given_reference else 1.0
-    worth = {Outcome.AFTER_CORRECT_THINKING: 1.0, Outcome.UNCLEAR: thinking_is_right}
-    values = np.array([worth.get(found, 0.0) for found in outcomes])
-    headroom, interval = float(values.mean()), mean_interval(values)
-    wrong = sum(found is not Outcome.RIGHT for found in outcomes)
-    count = {kind: outcomes.count(kind) for kind in Outcome}
-    share = f"of {wrong} wrong outcomes {count[Outcome.AFTER_CORRECT_THINKING]} are wrong after correct thinking"
-    if count[Outcome.UNCLEAR]:
-        share += f" and {count[Outcome.UNCLEAR]} would be wrong with the reference thinking, too"
-    if on_training_rows is not None and on_training_rows.loss < LEARNED_LOSS:
-        verdict = Verdict.NONE
-        reason = (
-            f"the answers of the training rows are learned already (loss {on_training_rows.loss:.4f} nats per token, "
-            f"{on_training_rows.accuracy:.1%} of tokens right): Stage 2 would find no gradient in them"
-        )
-    elif interval.low > 0 and 100 * headroom >= NEGLIGIBLE_POINTS:
-        verdict, reason = Verdict.HEADROOM, share
-    # What was never written can't be judged: it must not pass for a finding.
-    elif 2 * count[Outcome.NO_THINKING] >= len(outcomes):
-        verdict = Verdict.CANT_TELL
-        reason = (
-            f"{count[Outcome.NO_THINKING]} of {len(outcomes)} outputs have no complete thinking to judge an answer by: train "
-            "Stage 1 until it writes the format, or allow longer outputs"
-        )
-    elif 100 * over_limit >= NEGLIGIBLE_POINTS:
-        verdict = Verdict.CANT_TELL
-        reason = f"{over_limit:.1%} of the reference responses are longer than the token limit: allow longer outputs"
-    elif 100 * interval.high < NEGLIGIBLE_POINTS:
-        verdict, reason = Verdict.NONE, f"{share}; {_rest(count)}" if wrong else "no outcome is wrong"
-    else:
-        verdict, reason = Verdict.CANT_TELL, f"{share}; too few to tell, diagnose more rows"
-    return {
-        "headroom": headroom,
-        "headroom_interval": interval,
-        "verdict": verdict,
-        "reason": reason,
-    }
-
-
-def _rest(count: dict[Outcome, int]) -> str:
-    if not count[Outcome.NO_THINKING]:
-        return "the rest is wrong because of the thinking, which Stage 2 doesn't train"
-    return (
-        f"{count[Outcome.BECAUSE_OF_THINKING]} are wrong because of the thinking and {count[Outcome.NO_THINKING]} without "
-        "one, and Stage 2 doesn't train the thinking"
-    )
 
 
 def answer_loss(model: Any, examples: Sequence[TokenizedExample], batch_size: int) -> AnswerLoss:
@@ -388,58 +255,3 @@ def _batches(
 
 def _share(values: Sequence[bool]) -> float:
     return sum(values) / len(values) if values else 0.0
-
-
-def report(diagnosis: Diagnosis) -> str:
-    """The diagnosis as text: the numbers, then a plain verdict."""
-    d = diagnosis
-
-    def losses(found: AnswerLoss | None) -> str:
-        if found is None:
-            return "not measured"
-        return f"loss {found.loss:.4f} nats, {found.accuracy:.1%} of {found.tokens:,} tokens ({found.rows:,} rows)"
-
-    wrong = d.rows - d.outcomes[Outcome.RIGHT]
-    lines = [
-        ("held-out rows", f"{d.rows:,}"),
-        (
-            "Acc",
-            f"{d.accuracy:.1%}; with the reference thinking in the place of its own {d.accuracy_given_reference:.1%}",
-        ),
-        (
-            "Fmt",
-            f"{d.format_rate:.1%}"
-            + (f"; {d.unfinished:.1%} cut off by the token limit" if d.unfinished else "")
-            + (f"; {d.over_limit:.1%} of the references are longer than it" if d.over_limit else ""),
-        ),
-        ("answers given the reference thinking", losses(d.given_reference)),
-        ("answers given the model's own thinking", losses(d.given_own)),
-        ("answers of training rows", losses(d.on_training_rows)),
-        (
-            "answer copied from the thinking",
-            f"{d.copied:.1%} are its end, {d.in_last_sentence:.1%} stand in its last sentence; "
-            f"in the model's outputs {d.own_copied:.1%} are its end",
-        ),
-        ("wrong outcomes", f"{wrong:,}" + (", of which:" if wrong else "")),
-    ]
-    lines += [(f"  {kind}", f"{d.outcomes[kind]:,} ({share:.0%})") for kind, share in d.shares_of_wrong.items()]
-    if d.gradient_shares:
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in d.gradient_shares.items())
-        lines.append(("norm of Stage 1's gradient by segment", shares))
-    width = max(len(name) for name, _ in lines)
-    return "\n".join([*(f"{name.ljust(width)}  {value}" for name, value in lines), "", verdict_text(d)])
-
-
-def verdict_text(diagnosis: Diagnosis) -> str:
-    """The verdict in one or two sentences."""
-    d = diagnosis
-    if d.verdict is Verdict.NONE:
-        return f"Headroom for Stage 2: none. In short: {d.reason}. Stop after Stage 1."
-    low, high = 100 * d.headroom_interval.low, 100 * d.headroom_interval.high
-    points = f"{100 * d.headroom:.1f} points of Acc (95% {low:.1f} to {high:.1f})"
-    if d.verdict is Verdict.CANT_TELL:
-        return f"Headroom for Stage 2: can't tell, {points}. In short: {d.reason}."
-    return (
-        f"Headroom for Stage 2: at most {points}. In short: {d.reason}. How much of it Stage 2 gains, and whether Stage 1 "
-        "carried on gains the same, only training both tells."
-    )

@@ -1,13 +1,15 @@
-"""Batched greedy generation that stops at the end of the turn. Torch and transformers only."""
+"""Loading a checkpoint, and batched greedy generation that stops at the end of the turn. Torch and transformers only."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from sftkey.format.templates import END_OF_TURN
+from sftkey.util.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,6 +27,51 @@ class Completion(NamedTuple):
     text: str
     tokens: int
     finished: bool
+
+
+def load_model(folder: Path, tokens: int) -> Any:
+    """Load a checkpoint onto the GPU in bf16, or onto the CPU in fp32; merge an adapter into its base model.
+
+    Args:
+        folder: The stage's output directory.
+        tokens: The size of its tokenizer.
+
+    Raises:
+        UserError: There are no weights.
+    """
+    from transformers import AutoModelForCausalLM
+
+    on_gpu = torch.cuda.is_available()
+    source = folder
+    try:
+        if (folder / "adapter_config.json").is_file():
+            from peft import PeftConfig
+
+            source = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.bfloat16 if on_gpu else torch.float32, attn_implementation="sdpa"
+        )
+        if source != folder:
+            model = _with_adapter(model, folder, tokens)
+    except OSError as error:
+        where = folder if source == folder else f"{source}, the base model of the adapter in {folder}"
+        raise UserError(f"{where}: its weights can't be loaded ({error})") from error
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return model.to("cuda" if on_gpu else "cpu")
+
+
+def _with_adapter(model: Any, folder: Path, tokens: int) -> Any:
+    from peft import PeftModel
+    from transformers import AutoConfig
+
+    # As it was in training: room for added tag tokens, and as much padding as the stage's config says.
+    config = folder / "config.json"
+    size = max(tokens, AutoConfig.from_pretrained(folder).vocab_size if config.is_file() else 0)
+    if size > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(size, mean_resizing=False)
+    adapted: Any = PeftModel.from_pretrained(model, str(folder))
+    return adapted.merge_and_unload()
 
 
 def complete(

@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sftkey.format.segments import Segment
 from sftkey.training.tokenization import IGNORE_INDEX, TokenizedExample
@@ -124,6 +124,23 @@ class DatasetStatistics:
         self.kept += 1
         self.tokens += length
         self.trained += length - result.labels.count(IGNORE_INDEX)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts as plain JSON types; lengths in tokens, ``None`` without rows."""
+        too_long = {self.too_long_reason: self.too_long} if self.too_long else {}
+        shares = {"median": 0.5, "95%": 0.95, "max": 1.0}
+        return {
+            "rows": self.rows,
+            "used": self.kept,
+            "skipped": {**self.skipped, **too_long},
+            "first_skipped": dict(self.first),
+            "sequence_len": self.sequence_len,
+            "lengths": {
+                name: {key: of.quantile(share) for key, share in shares.items()} for name, of in self.lengths.items()
+            },
+            "tokens": self.tokens,
+            "trained_tokens": self.trained,
+        }
 
 
 def table(statistics: DatasetStatistics) -> str:
