@@ -43,7 +43,7 @@ def test_strategies_follow_from_methods(outputs: Outputs) -> None:
     found = runs_in(outputs.root)
     assert list(found) == ["SFT", "SFT-Tag", "Key-Tag", "SFTKey-Tag", "SFTKey", "SFT-Tag then SFT-Tag"]
     assert {run.model for run in found.values()} == {"Qwen3-8B-Base"}
-    assert [stage.directory.name for stage in found["SFTKey-Tag"].stages] == ["stage1", "stage2"]
+    assert [stage.output_dir.name for stage in found["SFTKey-Tag"].stages] == ["stage1", "stage2"]
 
 
 def test_the_answer_only_gradient_is_a_strategy_of_its_own(outputs: Outputs) -> None:
@@ -150,7 +150,7 @@ def test_a_running_second_stage_goes_on_where_its_first_one_ended(outputs: Outpu
     assert list(found) == ["SFT-Tag", "SFTKey-Tag"]
     running = found["SFTKey-Tag"]
     assert (running.model, running.finished) == ("Qwen3-8B-Base", False)
-    assert [stage.directory.name for stage in running.stages] == ["stage1", "stage2"]
+    assert [stage.output_dir.name for stage in running.stages] == ["stage1", "stage2"]
     rows = scores_of(list(found.values())).rows
     assert [(row.label, row.missing) for row in rows][1] == ("SFTKey-Tag", {"gsm8k": "training has not finished"})
     shutil.rmtree(first)

@@ -11,7 +11,7 @@ from sftkey.report.collect import collect
 from sftkey.report.figures import _draw_run, _model_differences, _scale, figures_of
 from sftkey.report.runs import Run, runs_of
 from sftkey.report.scores import scores_of
-from sftkey.report.stages import Stage
+from sftkey.report.stages import LoggedStage
 from support.output_roots import Outputs
 
 ITEMS = [(1.0, 1.0)] * 3 + [(0.0, 1.0)]
@@ -145,5 +145,5 @@ def test_every_figure_is_png_and_svg_and_names_stay_text(outputs: Outputs) -> No
 def test_a_stage_without_a_log_is_no_reason_to_fail(chain: Outputs) -> None:
     (chain.root / "stage1" / "trainer_state.json").unlink()
     runs = runs_of(collect([chain.root]))
-    assert isinstance(runs[0].stages[0], Stage)
+    assert isinstance(runs[0].stages[0], LoggedStage)
     assert len([panel for panel in figures_of(runs, scores_of(runs)) if panel.kind == "curves"]) == 4

@@ -179,8 +179,8 @@ def _run(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettings |
 
 
 def _intention(stage: Stage) -> str:
-    if stage.finished and stage.marker is not None:
-        return f"finished {stage.marker.finished_at}, in {stage.output_dir}"
+    if stage.finished:
+        return f"finished {stage.finished_at}, in {stage.output_dir}"
     if stage.resume_from is not None:
         return f"goes on from {stage.resume_from}"
     return f"starts from the beginning, into {stage.output_dir}"

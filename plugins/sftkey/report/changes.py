@@ -59,7 +59,7 @@ def changes_of(runs: Iterable[Run]) -> list[Change]:
     for run in runs:
         if len(run.stages) < 2:
             continue
-        before = by_directory[run.stages[-2].directory]
+        before = by_directory[run.stages[-2].output_dir]
         for data_set, evaluation in run.evaluations.items():
             earlier = before.evaluations.get(data_set)
             if earlier is None or earlier.items is None or evaluation.items is None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sftkey.evaluation.results import Evaluation, is_results_file, read_evaluations
-from sftkey.report.stages import LOG_FILE, MARKER_FILE, RUN_FILE, Stage, read_stage
+from sftkey.report.stages import LoggedStage, read_stage
+from sftkey.stages.marker import LOG_FILE, MARKER_FILE, RUN_FILE
+from sftkey.stages.stage import find_before, stages_at
 from sftkey.util.sources import Ledger
 
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
@@ -21,25 +23,19 @@ class Collection:
 
     Attributes:
         roots: The output roots, resolved.
-        stages: Every stage by its directory, in the order of the directories.
-        before: For a stage's directory that of the stage that it started from, where that is known.
+        stages: Every stage by its output directory, resolved, in the order of the directories.
         evaluations: For a stage's directory its evaluations; under ``None`` those that belong to no stage.
         ledger: Files and notes.
     """
 
     roots: tuple[Path, ...]
-    stages: dict[Path, Stage] = field(default_factory=dict)
-    before: dict[Path, Path] = field(default_factory=dict)
+    stages: dict[Path, LoggedStage] = field(default_factory=dict)
     evaluations: dict[Path | None, list[Evaluation]] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
 
-    def chain(self, stage: Stage) -> tuple[Stage, ...]:
-        """The stages that lead to one, oldest first, itself last."""
-        chain, seen = [stage], {stage.directory}
-        while (previous := self.before.get(chain[0].directory)) is not None and previous not in seen:
-            seen.add(previous)
-            chain.insert(0, self.stages[previous])
-        return tuple(chain)
+    def stage_in(self, place: Path) -> LoggedStage | None:
+        """The stage in a directory, if it was found."""
+        return self.stages.get(_resolved(place))
 
 
 def collect(roots: Sequence[Path]) -> Collection:
@@ -52,8 +48,11 @@ def collect(roots: Sequence[Path]) -> Collection:
     collection = Collection(tuple(dict.fromkeys(root.resolve() for root in roots)))
     directories, results = _scan(collection.roots, collection.ledger)
     for directory in directories:
-        _add_stage(collection, directory)
-    _link_stages(collection)
+        stage = _stage(directory, collection.ledger)
+        if stage is not None:
+            collection.stages[directory] = stage
+    for directory in list(collection.stages):
+        _link(directory, collection)
     for path in results:
         try:
             evaluations = read_evaluations(path, collection.ledger)
@@ -63,19 +62,16 @@ def collect(roots: Sequence[Path]) -> Collection:
             collection.ledger.skip(path, "results", f"can't be read: {error.strerror or error}")
             continue
         for evaluation in evaluations:
-            stage = _stage_of(evaluation, collection)
-            collection.evaluations.setdefault(stage, []).append(evaluation)
+            collection.evaluations.setdefault(_evaluated(evaluation, collection), []).append(evaluation)
     return collection
 
 
-def _add_stage(collection: Collection, directory: Path) -> None:
+def _stage(directory: Path, ledger: Ledger) -> LoggedStage | None:
     try:
-        stage = read_stage(directory, collection.ledger)
+        return read_stage(directory, ledger)
     except OSError as error:
-        collection.ledger.note(f"{directory} can't be read: {error.strerror or error}.")
-        return
-    if stage is not None:
-        collection.stages[directory] = stage
+        ledger.note(f"{directory} can't be read: {error.strerror or error}.")
+        return None
 
 
 def _scan(roots: Iterable[Path], ledger: Ledger) -> tuple[list[Path], list[Path]]:
@@ -118,45 +114,42 @@ def input_files(roots: Sequence[Path]) -> dict[Path, tuple[int, int]]:
     return found
 
 
-def _link_stages(collection: Collection) -> None:
-    """Find the stage that each later stage started from, also where it lies outside the roots."""
-    for stage in list(collection.stages.values()):
-        if stage.after is None:
-            continue
-        found = _find(stage.after.output_dir, stage.directory, collection)
-        if found is None:
-            found = _outside(stage.after.output_dir, stage.directory, collection)
-        if found is None:
-            collection.ledger.note(
-                f"{stage.directory} started from {stage.after.output_dir}, which isn't there: its Stage 1 isn't shown."
-            )
-        elif stage.finished and collection.stages[found].finished_at != stage.after.finished_at:
-            collection.ledger.note(
-                f"{found} was trained again after {stage.directory} had started from it: what is there now is not the "
-                "Stage 1 of that run, and the two are not compared."
-            )
-        else:
-            collection.before[stage.directory] = found
+def _link(directory: Path, collection: Collection, later: tuple[Path, ...] = ()) -> LoggedStage:
+    """Link a stage to the one that it started from, and that one to the one before it."""
+    stage = collection.stages[directory]
+    if not stage.linked:
+        later = (*later, directory)
+        before = _before(stage, collection)
+        if before is not None and before.output_dir not in later:  # else they start from each other
+            stage = replace(stage, linked_before=_link(before.output_dir, collection, later))
+        stage = collection.stages[directory] = replace(stage, linked=True)
+    return stage
 
 
-def _outside(name: str, directory: Path, collection: Collection) -> Path | None:
-    for candidate in _candidates(name, (directory, *collection.roots)):
-        if (candidate / MARKER_FILE).is_file():
-            _add_stage(collection, candidate)
-            return candidate if candidate in collection.stages else None
+def _before(stage: LoggedStage, collection: Collection) -> LoggedStage | None:
+    """The stage that another one started from, also where it lies outside the roots."""
+
+    def read_outside(place: Path) -> LoggedStage | None:
+        place = _resolved(place)
+        known = place in collection.stages or not os.path.isfile(place / MARKER_FILE)
+        return None if known else _stage(place, collection.ledger)
+
+    found, instead = find_before(stage, collection.stage_in, collection.stages.values())
+    if found is None:
+        found, outside = find_before(stage, read_outside)
+        instead = instead or outside
+    if found is not None:
+        return collection.stages.setdefault(found.output_dir, found)
+    if instead is not None:
+        collection.ledger.note(
+            f"{instead.output_dir} was trained again after {stage.output_dir} had started from it: what is there now is not "
+            "the Stage 1 of that run, and the two are not compared."
+        )
+    elif stage.after is not None:
+        collection.ledger.note(
+            f"{stage.output_dir} started from {stage.after.output_dir}, which isn't there: its Stage 1 isn't shown."
+        )
     return None
-
-
-def _candidates(name: str, anchors: Iterable[Path]) -> Iterable[Path]:
-    """What a path from a recipe or a command line may mean; the directory that it is relative to isn't recorded."""
-    path = Path(name)
-    if path.is_absolute():
-        yield _resolved(path)
-        return
-    yield _resolved(Path.cwd() / path)
-    for anchor in anchors:
-        for ancestor in (anchor, *anchor.parents):
-            yield _resolved(ancestor / path)
 
 
 def _resolved(path: Path) -> Path:
@@ -166,22 +159,7 @@ def _resolved(path: Path) -> Path:
         return path
 
 
-def _find(name: str, anchor: Path, collection: Collection) -> Path | None:
-    """The stage that a path means, if there is exactly one that it can mean."""
-    for candidate in _candidates(name, (anchor, *collection.roots)):
-        if candidate in collection.stages:
-            return candidate
-    wanted = os.path.normpath(name)
-    named = [
-        stage.directory
-        for stage in collection.stages.values()
-        if (stage.output_dir and os.path.normpath(stage.output_dir) == wanted)
-        or str(stage.directory).endswith(os.sep + wanted)
-    ]
-    return named[0] if len(named) == 1 else None
-
-
-def _stage_of(evaluation: Evaluation, collection: Collection) -> Path | None:
+def _evaluated(evaluation: Evaluation, collection: Collection) -> Path | None:
     """The stage whose weights were evaluated, by the model's name, else by where the results lie."""
     around = next((parent for parent in evaluation.path.parents if parent in collection.stages), None)
     if evaluation.model is not None and "\0" not in evaluation.model:
@@ -189,9 +167,10 @@ def _stage_of(evaluation: Evaluation, collection: Collection) -> Path | None:
         head, _, tail = model.rstrip("/").rpartition("/")
         if tail == "merged":  # where `axolotl merge-lora` puts the full weights of an adapter
             model = head
-        found = _find(model, evaluation.path.parent, collection)
+        anchors = (evaluation.path.parent, *collection.roots)
+        found = next(stages_at(model, anchors, collection.stage_in, collection.stages.values()), None)
         if found is not None:
-            return found
+            return found.output_dir
         if _CHECKPOINT.fullmatch(tail):
             collection.ledger.note(
                 f"{evaluation.path} evaluates {evaluation.model}, an intermediate checkpoint; it is not in the tables."

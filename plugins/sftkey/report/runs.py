@@ -14,7 +14,7 @@ from sftkey.format.methods import METHODS, STRATEGIES, strategy_of
 from sftkey.recipes.settings import Role, has_role
 from sftkey.report.collect import Collection
 from sftkey.report.paper import AVERAGE
-from sftkey.report.stages import Stage
+from sftkey.report.stages import LoggedStage
 
 BASE = "Base"
 """The row of the untrained model."""
@@ -42,7 +42,7 @@ class Run:
 
     model: str
     strategy: str
-    stages: tuple[Stage, ...]
+    stages: tuple[LoggedStage, ...]
     trained_on: tuple[str, ...]
     variant: str
     evaluations: Mapping[str, Evaluation]
@@ -50,7 +50,7 @@ class Run:
     @property
     def directory(self) -> Path | None:
         """The output directory; ``None`` for the untrained model."""
-        return self.stages[-1].directory if self.stages else None
+        return self.stages[-1].output_dir if self.stages else None
 
     @property
     def finished(self) -> bool:
@@ -113,7 +113,7 @@ def short_model(name: str) -> str:
     return name.rstrip("/").rpartition("/")[2] or name
 
 
-def _answer_only(stage: Stage) -> bool:
+def _answer_only(stage: LoggedStage) -> bool:
     return stage.config.get("sftkey_context_grad") is False
 
 
@@ -128,24 +128,24 @@ def _with_model_names(runs: list[Run]) -> list[Run]:
     ]
 
 
-def _run(stage: Stage, collection: Collection) -> Run:
-    chain = collection.chain(stage)
-    methods = [part.method for part in chain]
+def _run(stage: LoggedStage, collection: Collection) -> Run:
+    chain = stage.chain
+    methods = [part.method or None for part in chain]
     first = chain[0]
     if first.after is not None:  # the stage before it isn't there, but its method is known
         methods.insert(0, first.after.method)
-    evaluations = collection.evaluations.get(stage.directory, [])
+    evaluations = collection.evaluations.get(stage.output_dir, [])
     run = Run(
         model=first.base_model or "unknown model",
         strategy=strategy_of(methods) + (ANSWER_ONLY if any(map(_answer_only, chain)) else ""),
         stages=chain,
-        trained_on=tuple(sorted({name for part in chain for name in part.data})),
+        trained_on=tuple(sorted({name for part in chain for name in part.data_names})),
         variant="",
         evaluations={},
     )
     if not stage.finished and evaluations:
         collection.ledger.note(
-            f"{stage.directory} has not finished; its evaluation in {evaluations[0].path} is not in the tables."
+            f"{stage.output_dir} has not finished; its evaluation in {evaluations[0].path} is not in the tables."
         )
         return run
     return replace(run, evaluations=_chosen(evaluations, run.tagged, run.label(), collection))

@@ -2,114 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, TypeVar
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sftkey.datasets.registry import DATASETS
+from sftkey.stages.marker import LOG_FILE, MARKER_FILE, RUN_FILE, Marker, RunFile, parse
+from sftkey.stages.stage import Stage
 from sftkey.util.sources import Ledger, UnreadableFile, number, read_json
-
-MARKER_FILE = "sftkey_stage.json"
-RUN_FILE = "sftkey_run.json"
-LOG_FILE = "trainer_state.json"
 
 CURVES = ("loss_answer", "loss_thinking", "loss_format", "acc_answer")
 """The logged metrics that are drawn; on an evaluation split each has the prefix ``eval_``."""
 
 LOG_COLUMNS = ("metric", "split", "step", "examples", "value")
 
-
-class _Lenient(BaseModel):
-    """Only what the report uses is checked; what other versions add is ignored."""
-
-    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
-
-
-class _Recipe(_Lenient):
-    name: str = ""
-    config: dict[str, Any] = Field(default_factory=dict)
-
-
-# The texts end up on the page, so none may be longer than what it can be.
-_Word = Annotated[str, Field(max_length=100)]
-_Path = Annotated[str, Field(max_length=4096)]
-
-
-class _After(_Lenient):
-    output_dir: _Path
-    method: _Word | None = None
-    finished_at: _Word | None = None
-
-
-class _Data(_Lenient):
-    path: _Path | None = None
-    type: str | dict[str, Any] | None = None
-    rows_used: int | None = None
-
-
-class _Training(_Lenient):
-    steps: int | None = None
-    epochs: float | None = None
-    seconds: float | None = None
-    train_loss: float | None = None
-
-
-class _Marker(_Lenient):
-    finished_at: _Word
-    method: _Word
-    base_model: _Path
-    recipe: _Recipe = Field(default_factory=_Recipe)
-    after: _After | None = None
-    data: list[_Data] = Field(default_factory=list)
-    versions: dict[str, str] = Field(default_factory=dict)
-    training: _Training = Field(default_factory=_Training)
+_File = TypeVar("_File", Marker, RunFile)
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage, finished or not.
+class LoggedStage(Stage):
+    """A stage with its training log.
 
     Attributes:
-        directory: Its output directory, resolved.
-        finished: Whether it has a completion marker.
-        method: ``sft``, ``sft-tag``, ``key-tag``, ``key``; ``None`` where an unfinished stage doesn't say.
-        base_model: What it started from, as its recipe names it.
-        after: Output directory of the stage before, and its method and time of completion where they are known;
-            ``None`` for a first stage.
-        output_dir: The output directory as the recipe names it.
-        data: Short names of the training data, in the recipe's order.
-        rows: Training examples per epoch, where known.
-        config: The recipe.
-        versions: Package versions.
-        finished_at: ISO 8601, as in the marker.
-        steps: Optimizer steps.
-        epochs: Epochs.
-        seconds: Wall time of the training.
-        train_loss: The trainer's mean training loss.
         log: What was logged, long: columns `LOG_COLUMNS`, ``split`` is ``train`` or ``eval``, ``examples`` counts the
             training examples seen so far in this stage.
     """
 
-    directory: Path
-    finished: bool
-    method: str | None = None
-    base_model: str | None = None
-    after: _After | None = None
-    output_dir: str | None = None
-    data: tuple[str, ...] = ()
-    rows: int | None = None
-    config: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    finished_at: str | None = None
-    steps: int | None = None
-    epochs: float | None = None
-    seconds: float | None = None
-    train_loss: float | None = None
-    log: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(LOG_COLUMNS)))
+    log: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(LOG_COLUMNS)), repr=False)
+
+    @property
+    def data_names(self) -> tuple[str, ...]:
+        """Short names of the training data, in the recipe's order."""
+        if self.marker is not None:
+            return tuple(data_name(entry.path, entry.type) for entry in self.marker.data)
+        entries = self.config.get("datasets")
+        return tuple(
+            data_name(entry.get("path"), entry.get("type"))
+            for entry in (entries if isinstance(entries, list) else [])
+            if isinstance(entry, dict)
+        )
+
+    @property
+    def steps(self) -> int | None:
+        """Optimizer steps, those in the log while it isn't finished."""
+        if self.finished:
+            return self.training.steps
+        return int(self.log["step"].max()) if len(self.log) else None
 
     @property
     def examples(self) -> float:
@@ -117,106 +57,43 @@ class Stage:
         return float(self.log["examples"].max()) if len(self.log) else 0.0
 
 
-def read_stage(directory: Path, ledger: Ledger) -> Stage | None:
-    """Read one output directory.
+def read_stage(output_dir: Path, ledger: Ledger) -> LoggedStage | None:
+    """Read one output directory, whatever its files hold.
 
     Args:
-        directory: A directory with a marker, a run file, a training log or checkpoints.
+        output_dir: A directory with a marker, a run file, a training log or checkpoints.
         ledger: Takes what was read, skipped and noted.
 
     Returns:
         The stage; ``None`` where nothing in the directory could be read.
     """
-    marker_path = directory / MARKER_FILE
-    if marker_path.exists():
-        marker = _read(marker_path, "marker", _Marker, ledger)
-        if marker is not None:
-            return _finished(directory, marker, ledger)
-        ledger.note(f"{directory} counts as unfinished: its {MARKER_FILE} can't be used.")
-    return _unfinished(directory, ledger)
+    marker = _read(output_dir / MARKER_FILE, "marker", Marker, ledger)
+    if marker is not None:
+        rows = [entry.rows_used for entry in marker.data]
+        log = _read_log(output_dir, sum(row for row in rows if row) if None not in rows else None, ledger)
+        return LoggedStage(output_dir, marker.recipe.config, marker, log=log)
+    if (output_dir / MARKER_FILE).exists():
+        ledger.note(f"{output_dir} counts as unfinished: its {MARKER_FILE} can't be used.")
+    run = _read(output_dir / RUN_FILE, "run file", RunFile, ledger)
+    log = _read_log(output_dir, None, ledger)
+    if not len(log) and not any((output_dir / name).exists() for name in (MARKER_FILE, RUN_FILE)):
+        return None
+    return LoggedStage(output_dir, run.settings if run else {}, run=run, log=log)
 
 
-def _read(path: Path, kind: str, model: type[_Marker], ledger: Ledger) -> _Marker | None:
+def _read(path: Path, kind: str, model: type[_File], ledger: Ledger) -> _File | None:
+    if not path.exists():
+        return None
     try:
-        content = model.model_validate(read_json(path))
+        content = parse(model, read_json(path))
     except UnreadableFile as error:
         ledger.skip(path, kind, str(error))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        ledger.skip(path, kind, f"{key}: {first['msg']}")
-    else:
-        ledger.used(path, kind)
-        return content
-    return None
-
-
-def _finished(directory: Path, marker: _Marker, ledger: Ledger) -> Stage:
-    rows = [entry.rows_used for entry in marker.data]
-    per_epoch = sum(row for row in rows if row) if rows and None not in rows else None
-    output_dir = marker.recipe.config.get("output_dir")
-    return Stage(
-        directory=directory,
-        finished=True,
-        method=marker.method,
-        base_model=marker.base_model,
-        after=marker.after,
-        output_dir=str(output_dir) if output_dir else None,
-        data=tuple(data_name(entry.path, entry.type) for entry in marker.data),
-        rows=per_epoch,
-        config=marker.recipe.config,
-        versions=marker.versions,
-        finished_at=marker.finished_at,
-        steps=marker.training.steps,
-        epochs=marker.training.epochs,
-        seconds=marker.training.seconds,
-        train_loss=marker.training.train_loss,
-        log=_read_log(directory, per_epoch, ledger),
-    )
-
-
-def _unfinished(directory: Path, ledger: Ledger) -> Stage | None:
-    settings: dict[str, Any] = {}
-    run_path = directory / RUN_FILE
-    started = run_path.exists()
-    if started:
-        try:
-            found = read_json(run_path).get("settings")
-            settings = found if isinstance(found, dict) else {}
-            ledger.used(run_path, "run file")
-        except UnreadableFile as error:
-            ledger.skip(run_path, "run file", str(error))
-    log = _read_log(directory, None, ledger)
-    if not started and not len(log) and not (directory / MARKER_FILE).exists():
         return None
-    entries = settings.get("datasets")
-    entries = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-    return Stage(
-        directory=directory,
-        finished=False,
-        method=_text(settings.get("sftkey_method")),
-        base_model=_text(settings.get("base_model")),
-        after=_running_after(settings),
-        data=tuple(data_name(_text(entry.get("path")), entry.get("type")) for entry in entries),
-        config=settings,
-        steps=int(log["step"].max()) if len(log) else None,
-        log=log,
-    )
+    ledger.used(path, kind)
+    return content
 
 
-def _running_after(settings: Mapping[str, Any]) -> _After | None:
-    """The stage that an unfinished one started from: its weights are where the recipe's own model would be."""
-    start = settings.get("lora_model_dir") or settings.get("base_model")
-    if not settings.get("sftkey_after") or not isinstance(start, str):
-        return None
-    return _After(output_dir=start[:4096])
-
-
-def _text(value: Any) -> str | None:
-    return str(value)[:4096] if value is not None else None
-
-
-def data_name(path: str | None, kind: Any) -> str:
+def data_name(path: Any, kind: Any) -> str:
     """A short name for a training data set: its module's; for own rows without a module of their own their path.
 
     The name is all that is read from it. The module may be a stranger's and is not imported.
@@ -228,7 +105,7 @@ def data_name(path: str | None, kind: Any) -> str:
         name = kind.rpartition(".")[2]
         # Somebody's own module of that name is not the published data.
         return kind if name in DATASETS else name
-    return path or module or "unknown data"
+    return str(path or module or "unknown data")
 
 
 def _read_log(directory: Path, rows: int | None, ledger: Ledger) -> pd.DataFrame:

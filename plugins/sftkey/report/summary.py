@@ -17,8 +17,9 @@ from sftkey.report.paper import AVERAGE, disagreements
 from sftkey.report.runs import BASELINE, Run, data_set_title
 from sftkey.report.score_rows import Score, ScoreRow
 from sftkey.report.scores import Scores
-from sftkey.report.stages import Stage
+from sftkey.report.stages import LoggedStage
 from sftkey.report.tables import Table, TableCell, figure, p_value, signed, text_row
+from sftkey.stages.marker import TrainingRecord
 
 METRIC_TITLES: Mapping[str, str] = {"score": "Score", "acc": "Acc", "fmt": "Fmt"}
 
@@ -343,6 +344,7 @@ def run_table(runs: Iterable[Run], roots: Sequence[Path]) -> Table:
     records = []
     for run in runs:
         stage = run.stages[-1] if run.stages else None
+        training = stage.training if stage else TrainingRecord()
         record = {
             "model": run.model,
             "method": run.label(),
@@ -353,9 +355,9 @@ def run_table(runs: Iterable[Run], roots: Sequence[Path]) -> Table:
             else "unfinished",
             "trained on": ", ".join(run.trained_on),
             "steps": stage.steps if stage else None,
-            "epochs": stage.epochs if stage else None,
-            "loss": stage.train_loss if stage else None,
-            "seconds": stage.seconds if stage else None,
+            "epochs": training.epochs,
+            "loss": training.train_loss,
+            "seconds": training.seconds,
             "evaluated on": ", ".join(data_set_title(name) for name in run.evaluations),
             "folder": below_root(str(run.directory or ""), roots),
         }
@@ -366,13 +368,9 @@ def run_table(runs: Iterable[Run], roots: Sequence[Path]) -> Table:
                 TableCell(_state(stage), bold=stage is not None and not stage.finished),
                 TableCell(str(record["trained on"])),
                 TableCell(NOTHING if stage is None or stage.steps is None else f"{stage.steps:,}", numeric=True),
-                TableCell(NOTHING if stage is None or stage.epochs is None else f"{stage.epochs:.3g}", numeric=True),
-                TableCell(
-                    NOTHING if stage is None or stage.train_loss is None else figure(stage.train_loss), numeric=True
-                ),
-                TableCell(
-                    NOTHING if stage is None or stage.seconds is None else _duration(stage.seconds), numeric=True
-                ),
+                TableCell(NOTHING if training.epochs is None else f"{training.epochs:.3g}", numeric=True),
+                TableCell(NOTHING if training.train_loss is None else figure(training.train_loss), numeric=True),
+                TableCell(NOTHING if training.seconds is None else _duration(training.seconds), numeric=True),
                 TableCell(str(record["evaluated on"]) or NOTHING),
                 TableCell(str(record["folder"])),
             ]
@@ -381,7 +379,7 @@ def run_table(runs: Iterable[Run], roots: Sequence[Path]) -> Table:
     return table
 
 
-def _state(stage: Stage | None) -> str:
+def _state(stage: LoggedStage | None) -> str:
     if stage is None:
         return "not trained"
     if not stage.finished:

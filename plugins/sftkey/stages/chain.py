@@ -63,7 +63,7 @@ def plan_chain(recipe: str | Path, overrides: Sequence[Override] = (), *, last_o
     _refuse_shared_places(stages)
     linked: Stage | None = None
     for stage in stages:
-        linked = replace(stage, planned_before=linked)
+        linked = replace(stage, linked_before=linked)
         _check(linked)
     return linked.chain if linked else ()
 
@@ -74,9 +74,9 @@ def refreshed(stage: Stage) -> Stage:
     Raises:
         UserError: See `plan_chain`.
     """
-    before = refreshed(stage.planned_before) if stage.planned_before else None
+    before = refreshed(stage.linked_before) if stage.linked_before else None
     now = replace(
-        Stage.of_recipe(stage.recipe, stage.config, stage.arguments), planned_before=before, as_trained=stage.as_trained
+        Stage.of_recipe(stage.recipe, stage.config, stage.arguments), linked_before=before, as_trained=stage.as_trained
     )
     _check(now)
     return now

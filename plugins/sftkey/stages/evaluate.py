@@ -106,7 +106,7 @@ def _key(stage: Stage, settings: EvaluationSettings) -> dict[str, Any]:
     """What two evaluations share that need not both be run; the batch size and the folder are how, not what."""
     chosen = asdict(settings) | {"tasks": list(settings.tasks or tasks_of(stage))}
     del chosen["batch_size"], chosen["include_path"]
-    return chosen | {"stage_finished_at": stage.marker and stage.marker.finished_at}
+    return chosen | {"stage_finished_at": stage.finished_at}
 
 
 def _entries(stage: Stage) -> list[dict[str, Any]]:
@@ -160,7 +160,7 @@ def evaluation_results(stage: Stage) -> list[Evaluation]:
     Raises:
         UserError: A file of results can't be read.
     """
-    finished_at = stage.marker and stage.marker.finished_at
+    finished_at = stage.finished_at
     found: list[Evaluation] = []
     for entry in _entries(stage):
         path = _results_file(stage, entry)

@@ -34,11 +34,11 @@ class Stage:
             run with, of an interrupted one its training settings.
         marker: The completion marker; ``None`` until it is finished.
         run: The run file; ``None`` until it is started.
-        recipe: The recipe file; of a stage that isn't planned only its name.
+        recipe: The recipe file; of a stage that was read from its directory only its name.
         recorded_only: Whether its directory is gone, or holds another stage, and only the copy of its marker in the stage
             after it is left.
-        planned: Whether it is planned by a recipe; the stage before is then `planned_before`.
-        planned_before: See `planned`.
+        linked: Whether the stage before is known from elsewhere, such as ``sftkey_after``; it is `linked_before` then.
+        linked_before: See `linked`.
         arguments: The options of a planned stage that ``axolotl train`` gets.
         as_trained: Whether a planned stage was trained into another place than its recipe says: its settings are its own.
     """
@@ -49,8 +49,8 @@ class Stage:
     run: RunFile | None = field(default=None, repr=False)
     recipe: Path = Path()
     recorded_only: bool = False
-    planned: bool = False
-    planned_before: Stage | None = field(default=None, repr=False)
+    linked: bool = False
+    linked_before: Self | None = field(default=None, repr=False)
     arguments: tuple[str, ...] = ()
     as_trained: bool = False
 
@@ -84,12 +84,23 @@ class Stage:
         """
         output_dir = Path(str(config.get("output_dir") or DEFAULT_OUTPUT_DIR))
         marker, run = Marker.read(output_dir), RunFile.read(output_dir)
-        return cls(output_dir, config, marker, run, recipe, planned=True, arguments=arguments)
+        return cls(output_dir, config, marker, run, recipe, linked=True, arguments=arguments)
 
     @property
     def method(self) -> str:
         """The value of ``sftkey_method``; empty where an unfinished stage doesn't say it."""
         return self.marker.method if self.marker else str(self.config.get("sftkey_method") or "")
+
+    @property
+    def base_model(self) -> str | None:
+        """What it started from: a model, or the output directory of the stage before."""
+        base = self.marker.base_model if self.marker else self.config.get("base_model")
+        return None if base is None else str(base)
+
+    @property
+    def finished_at(self) -> str | None:
+        """When it finished, ISO 8601; ``None`` before."""
+        return self.marker.finished_at if self.marker else None
 
     @property
     def data(self) -> list[DataRecord]:
@@ -139,24 +150,24 @@ class Stage:
             return self.run.after
         # Before 0.2 a run file didn't say it; the weights of the stage before are where the recipe's model would be.
         start = self.run.settings.get("lora_model_dir") or self.run.settings.get("base_model")
-        return After(output_dir=start[:4096]) if isinstance(start, str) else None
+        return After(output_dir=start[:4096]) if start and isinstance(start, str) else None
 
     @cached_property
-    def before(self) -> Stage | None:
+    def before(self) -> Self | None:
         """The stage that it started from; ``None`` for a first stage.
 
         Raises:
             UserError: That stage isn't there, or was trained again since, and there is no copy of its marker.
         """
-        if self.planned or self.after is None:
-            return self.planned_before
-        found, instead = find_before(self, _finished_at)
+        if self.linked or self.after is None:
+            return self.linked_before
+        found, instead = find_before(self, self._read_finished)
         if found is not None:
             return found
         if self.after.stage is not None:
             copy = self.after.stage
             place, recipe = Path(self.after.output_dir), Path(copy.recipe.name)
-            return Stage(place, copy.recipe.config, copy, recipe=recipe, recorded_only=True)
+            return type(self)(place, copy.recipe.config, copy, recipe=recipe, recorded_only=True)
         if instead is not None and instead.marker is not None:
             raise UserError(
                 f"{instead.output_dir} finished at {instead.marker.finished_at}, but {self.output_dir} started from what "
@@ -170,14 +181,19 @@ class Stage:
             "where the outputs are, or put the stage before there"
         )
 
+    @classmethod
+    def _read_finished(cls, place: Path) -> Self | None:
+        # os.path, because a place may be in a folder that can't be entered.
+        return cls.read(place) if os.path.isfile(place / MARKER_FILE) else None
+
     @property
-    def chain(self) -> tuple[Stage, ...]:
+    def chain(self) -> tuple[Self, ...]:
         """All stages from the first to this one.
 
         Raises:
             UserError: See `before`.
         """
-        chain: tuple[Stage, ...] = (self,)
+        chain: tuple[Self, ...] = (self,)
         while (before := chain[0].before) is not None:
             if any(before.marker is not None and before.marker == stage.marker for stage in chain):
                 raise UserError(f"{before.output_dir}: the stages start from each other in a circle")
@@ -271,11 +287,6 @@ def stages_at(
     ]
     if len(named) == 1:
         yield named[0]
-
-
-def _finished_at(place: Path) -> Stage | None:
-    # os.path, because a place may be in a folder that can't be entered.
-    return Stage.read(place) if os.path.isfile(place / MARKER_FILE) else None
 
 
 def _resolved(path: Path) -> Path:
