@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sftkey.recipes.layout import recipe_text
 
@@ -45,6 +45,7 @@ nested = st.recursive(
 )
 
 
+@example({"base_model": "\x85", "other": ["\u2028", "a\u2029b"]})
 @given(st.dictionaries(st.sampled_from(["base_model", "sftkey_x", "datasets", "eval_steps", "other"]), nested))
 def test_every_value_is_read_back(config: dict[str, Any]) -> None:
     read = yaml.safe_load(recipe_text(config, ["x"]))

@@ -92,5 +92,12 @@ def _float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:float", f"{mantissa}e{exponent}")
 
 
+def _str(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    # These line breaks are folded in any other style.
+    style = '"' if any(character in value for character in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _str)
 _Dumper.add_representer(list, _list)
 _Dumper.add_representer(float, _float)
