@@ -320,6 +320,19 @@ def test_an_interrupted_run_loses_no_verdict(settings, tmp_path: Path, how: sign
     assert [verdict.same for verdict in verdicts] == [n % 2 == 1 for n in range(200)]
 
 
+@pytest.mark.parametrize("more", [[], ["in a running loop"]])
+def test_ctrl_c_does_not_wait_for_a_judge_that_hangs(tmp_path: Path, more: list[str]) -> None:
+    with LoopbackServer(equality_judge, faults=lambda prompt, attempt: Fault.HANG, hang=300) as server:
+        process = start_judge(server, tmp_path / "cache", 8, *more)
+        while len(server.requests) < 4:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)  # an attempt may take 60
+        assert (process.returncode != 0, output) == (True, "")
+        assert len(server.requests) == 4
+
+
 def test_two_processes_share_a_cache_at_the_same_time(settings, tmp_path: Path) -> None:
     with LoopbackServer(equality_judge, delay=0.01) as server:
         processes = [start_judge(server, tmp_path / "cache", 100) for _ in range(2)]

@@ -11,10 +11,11 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import wait
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import quote
 
@@ -86,7 +87,7 @@ def judge(items: Sequence[JudgeItem], settings: JudgeSettings, *, progress: bool
     if questions:
         with _quiet_http_logs(), JudgeCache(settings.cache_dir) as verdict_cache:
             panel = _Panel(settings, verdict_cache, progress)
-            verdicts |= _run(panel.ask_all(questions))
+            verdicts |= _run(partial(panel.ask_all, questions))
     result = [verdicts[prompt] for prompt in prompts]
     _report(result, settings)
     return result
@@ -140,17 +141,16 @@ class _Panel:
         )
         client.organization = client.project = None  # likewise from OPENAI_ORG_ID and OPENAI_PROJECT_ID
 
-        async with client:
-            with tqdm(total=len(prompts), desc="judge", unit="item", disable=not self._progress) as bar:
+        with tqdm(total=len(prompts), desc="judge", unit="item", disable=not self._progress) as bar:
 
-                async def work() -> None:
-                    for prompt in waiting:
-                        verdicts[prompt] = await self._ask(client, prompt)
-                        bar.update()
+            async def work() -> None:
+                for prompt in waiting:
+                    verdicts[prompt] = await self._ask(client, prompt)
+                    bar.update()
 
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(min(settings.concurrency, len(prompts))):
-                        group.create_task(work())
+            async with client, asyncio.TaskGroup() as group:
+                for _ in range(min(settings.concurrency, len(prompts))):
+                    group.create_task(work())
         return verdicts
 
     async def _ask(self, client: openai.AsyncOpenAI, prompt: str) -> JudgeVerdict:
@@ -224,33 +224,23 @@ def _quiet_http_logs() -> Iterator[None]:
             one.setLevel(level)
 
 
-def _run(main: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine in a thread of its own: the caller's may have an event loop already.
+def _run(ask_all: Callable[[], Awaitable[_T]]) -> _T:
+    """Run a coroutine function in a thread of its own: the caller's may have an event loop already.
 
-    Ctrl-C reaches the caller's thread, as an exception or as a request to cancel its task, and cancels the coroutine.
+    Ctrl-C reaches the caller's thread, as an exception or as a request to cancel its task, and cancels what runs.
     """
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[_T]]] = Future()
-
-    async def tracked() -> _T:
-        started.set_result((asyncio.get_running_loop(), asyncio.current_task()))  # type: ignore[arg-type]
-        return await main
+    from anyio.from_thread import start_blocking_portal
 
     try:
         waiting = asyncio.current_task()
     except RuntimeError:  # no event loop here
         waiting = None
-    with ThreadPoolExecutor(1, "sftkey-judge") as pool:
-        outcome = pool.submit(asyncio.run, tracked())
-        try:
-            while not wait([outcome], timeout=0.1).done:
-                if waiting is not None and waiting.cancelling():
-                    raise asyncio.CancelledError
-        except BaseException:
-            loop, task = started.result()
-            with suppress(RuntimeError):  # the loop has just ended
-                loop.call_soon_threadsafe(task.cancel)
-            raise
-    return outcome.result()
+    with start_blocking_portal() as portal:
+        asking = portal.start_task_soon(ask_all)
+        while not wait([asking], timeout=0.1).done:
+            if waiting is not None and waiting.cancelling():
+                raise asyncio.CancelledError
+        return asking.result()
 
 
 def _report(verdicts: Sequence[JudgeVerdict], settings: JudgeSettings) -> None:
@@ -264,13 +254,12 @@ def _report(verdicts: Sequence[JudgeVerdict], settings: JudgeSettings) -> None:
     )
     if not sources["unresolved"]:
         return
-    reasons: Counter[str] = Counter()
-    examples: dict[str, str] = {}
+    examples: dict[str, list[str]] = {}
     for verdict in verdicts:
         if verdict.source == "unresolved":
             reason, _, example = verdict.detail.partition(": ")
-            reasons[reason] += 1
-            examples.setdefault(reason, example)
+            examples.setdefault(reason, []).append(example)
+    by_count = sorted(examples.items(), key=lambda one: -len(one[1]))
     logger.warning(
         "judge %s at %s: %d of %d items are unresolved, the rules' verdict stands for them: %s. They are asked again "
         "by `axolotl sftkey judge RESULTS_DIR`",
@@ -278,5 +267,5 @@ def _report(verdicts: Sequence[JudgeVerdict], settings: JudgeSettings) -> None:
         settings.base_url,
         sources["unresolved"],
         len(verdicts),
-        "; ".join(f"{count} x {reason} (for example: {examples[reason]})" for reason, count in reasons.most_common()),
+        "; ".join(f"{len(found)} x {reason} (for example: {found[0]})" for reason, found in by_count),
     )
