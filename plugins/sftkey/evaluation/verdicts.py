@@ -1,6 +1,6 @@
-"""From the rules' verdict and the judge's to acc, fmt and score: one place for judging at once and for judging later.
+"""Combine the rules' verdict and the judge's into acc, fmt and score, for judging at once and for judging later.
 
-Everything here is pure and works on plain per-item records, the ones that ``--log_samples`` writes.
+Everything here is pure and works on the per-item records that ``--log_samples`` writes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum, StrEnum
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from sftkey.format.tags import FormatFailure
 
@@ -62,10 +62,27 @@ class Item:
     thinking_valid: bool
 
 
-Record = dict[str, Any]
-"""What is logged per item: the fields of `Item` in plain JSON types, and ``verdict``, ``decided_by``, ``judge_mode``,
-``judge_same``, ``judge_source``, ``judge_detail``. They stand at the top level of each line of ``samples_*.jsonl``,
-beside the metrics that `scores` gives."""
+class Record(TypedDict):
+    """One item in a log: an `Item` in plain JSON types, and who decided it how.
+
+    The fields stand at the top level of each line of ``samples_*.jsonl``, beside the metrics that `scores` gives.
+    """
+
+    question: str
+    reference: str
+    extracted: str | None
+    extraction: str
+    rule_verdict: str
+    rule_detail: str
+    over_limit: bool
+    format_failure: str | None
+    thinking_valid: bool
+    verdict: str
+    decided_by: str
+    judge_mode: str
+    judge_same: bool | None
+    judge_source: str | None
+    judge_detail: str
 
 
 def item_of(record: Mapping[str, Any]) -> Item:
@@ -131,8 +148,8 @@ def decide(
         decided_by = DecidedBy(judge_source)
     else:
         verdict, decided_by = item.rule_verdict, DecidedBy.RULE
-    record = {key: value.value if isinstance(value, Enum) else value for key, value in asdict(item).items()}
-    return record | {
+    fields = {key: value.value if isinstance(value, Enum) else value for key, value in asdict(item).items()}
+    decision = {
         "verdict": verdict.value,
         "decided_by": decided_by.value,
         "judge_mode": mode,
@@ -140,6 +157,7 @@ def decide(
         "judge_source": judge_source,
         "judge_detail": judge_detail,
     }
+    return cast(Record, fields | decision)
 
 
 def failure_metric(failure: FormatFailure) -> str:

@@ -1,4 +1,4 @@
-"""From items to records: which ones the judge is asked about, and what becomes of the answer."""
+"""Ask the judge about the items that need it, and decide all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sftkey.evaluation.verdicts import Item, Record, decide, needs_judge
 
 
 def judged(items: Sequence[Item], settings: JudgeSettings | None) -> list[Record]:
-    """Have the judge decide what it is to decide.
+    """Decide every item, with the judge's verdict where the mode asks for it.
 
     Args:
         items: All items of a task.
@@ -23,28 +23,21 @@ def judged(items: Sequence[Item], settings: JudgeSettings | None) -> list[Record
     if settings is None:
         return [decide(item) for item in items]
     mode = settings.mode.value
-    asked = [index for index, item in enumerate(items) if needs_judge(item, mode)]
-    verdicts = judge([judge_item(items[index]) for index in asked], settings) if asked else []
-    found = dict(zip(asked, verdicts, strict=True))
+    asked = [judge_item(item) for item in items if needs_judge(item, mode)]
+    verdicts = iter(judge(asked, settings) if asked else [])
     records = []
-    for index, item in enumerate(items):
-        verdict = found.get(index)
-        if verdict is None:
-            records.append(decide(item, mode=mode))
-        else:
+    for item in items:
+        if needs_judge(item, mode):
+            found = next(verdicts)
             records.append(
-                decide(
-                    item,
-                    mode=mode,
-                    judge_same=verdict.same,
-                    judge_source=verdict.source,
-                    judge_detail=verdict.detail,
-                )
+                decide(item, mode=mode, judge_same=found.same, judge_source=found.source, judge_detail=found.detail)
             )
+        else:
+            records.append(decide(item, mode=mode))
     return records
 
 
 def judge_item(item: Item) -> JudgeItem:
-    """What the judge is asked about an item that has an answer."""
+    """Make the judge's question of an item that has an answer."""
     assert item.extracted is not None
     return JudgeItem(question=item.question, reference=item.reference, prediction=item.extracted)
