@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetInfo
-from sftkey.axolotl.strategy import entry_rows, hub_commit
+from sftkey.axolotl.strategy import entry_rows
+from sftkey.training.prepare import hub_commit
 from support.axolotl_recipes import write_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore")

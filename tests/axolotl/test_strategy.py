@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Dataset
-from sftkey.axolotl import strategy as module
-from sftkey.axolotl.strategy import read_rows, tokenizer_threads
+from sftkey.axolotl.strategy import read_rows
 from sftkey.datasets.gsm8k import GSM8K
 from sftkey.format.methods import METHODS
+from sftkey.training import prepare as module
 from sftkey.training.tokenization import IGNORE_INDEX, ExampleTokenizer
 
 UNUSABLE = [
@@ -78,21 +77,3 @@ def test_fingerprint_follows_what_decides_the_labels(qwen3_tokenizer: Any, tmp_p
     assert [label for label in tokens[0]["labels"] if label != IGNORE_INDEX] != [
         label for label in first[0]["labels"] if label != IGNORE_INDEX
     ]
-
-
-@pytest.mark.parametrize(("before", "after"), [("false", "false"), ("true", "true"), (None, "false")])
-def test_threads_are_put_back(before: str | None, after: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
-    if before:
-        monkeypatch.setenv("TOKENIZERS_PARALLELISM", before)
-
-    def fail_with_threads() -> None:
-        with tokenizer_threads(True):
-            assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail_with_threads()
-    assert os.environ["TOKENIZERS_PARALLELISM"] == after
-    with tokenizer_threads(False):
-        assert os.environ["TOKENIZERS_PARALLELISM"] == after

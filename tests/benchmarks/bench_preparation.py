@@ -47,6 +47,7 @@ def main() -> None:
         print("skipped: needs the real GSM8K rows and the Qwen3 tokenizer in ../shared")
         return
     import datasets
+    import sftkey.axolotl.plugin
     import tokenizers
     import transformers
     from axolotl.datasets import wrap_dataset_for_tokenized_prompt

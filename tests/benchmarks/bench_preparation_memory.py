@@ -48,6 +48,7 @@ def prepare(rows: int, processes: int | None) -> None:
         processes: Worker processes; ``None`` for this process alone, in which memory can be watched.
     """
     import datasets
+    import sftkey.axolotl.plugin  # noqa: F401  (the front end that `load` asks)
     import transformers
     from axolotl.prompt_strategies import load
     from axolotl.utils.dict import DictDefault

@@ -44,6 +44,9 @@ IS: dict[Role, str] = {
     Role.ONE_STAGE: """
         base_model output_dir sftkey_method sftkey_after sftkey_other_data chat_template hub_model_id lora_model_dir""",
     Role.LAST_STAGE: "output_dir hub_model_id",
+    Role.DATA: """
+        sftkey_method datasets test_datasets sftkey_columns sequence_len eval_sequence_len excess_length_strategy
+        chat_template_jinja tokens special_tokens sftkey_segment_weights sftkey_segment_schedule""",
     Role.PER_STAGE: "base_model base_model_config tokenizer_config lora_model_dir resume_from_checkpoint",
 }
 

@@ -12,6 +12,7 @@ from sftkey.datasets.registry import source_of
 from sftkey.format import tags
 from sftkey.format.templates import END_OF_TURN, chat_template
 from sftkey.recipes.load import Recipe, adds_tag_tokens, template_name, warmup_ratio
+from sftkey.recipes.settings import Role, has_role, plain
 from sftkey.util.version import __version__
 
 DEFAULT_PREPARED_PATH = "last_run_prepared"
@@ -88,22 +89,19 @@ def _find_deepspeed(cfg: Any) -> None:
 
 
 def data_fingerprint(cfg: Recipe) -> str:
-    """Names the folder of a recipe's prepared data: everything that decides its tokens and labels."""
+    """Name the folder of a recipe's prepared data by everything that decides its tokens and labels.
+
+    Unlike `sftkey.training.prepare.fingerprint`, which goes by the objects, it is known before any of them is loaded.
+    """
     entries = [dict(entry) for key in ("datasets", "test_datasets") for entry in cfg.get(key) or []]
-    settings = {
+    decides = {
         "sftkey": __version__,
-        "method": cfg["sftkey_method"],
-        "template": cfg["chat_template_jinja"],
-        "tokens": list(cfg.get("tokens") or []),
-        "special_tokens": dict(cfg.get("special_tokens") or {}),
-        "columns": dict(cfg.get("sftkey_columns") or {}),
-        "weights": [cfg.get("sftkey_segment_weights"), cfg.get("sftkey_segment_schedule")],
-        "lengths": [cfg.get(key) for key in ("sequence_len", "eval_sequence_len", "excess_length_strategy")],
-        "datasets": entries,
+        "recipe": {str(key): plain(value) for key, value in cfg.items() if value and has_role(str(key), Role.DATA)},
+        "code": [source_of(str(entry.get("type"))) for entry in entries],
         "files": [_file_stamps(entry) for entry in entries],
         "tokenizer": _stamp(Path(str(cfg.get("tokenizer_config") or cfg.get("base_model"))) / "tokenizer.json"),
     }
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     return f"sftkey-{cfg['sftkey_method']}-{digest[:16]}"
 
 
@@ -114,8 +112,7 @@ def _file_stamps(entry: dict[str, Any]) -> list[Any]:
     for path in (Path(str(path)) for path in paths if path):
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
         stamps.append([_stamp(file) for file in inside if file.is_file()])
-    code = source_of(str(entry.get("type")))
-    return [*stamps, code] if code else stamps
+    return stamps
 
 
 def _stamp(path: Path) -> list[int] | None:

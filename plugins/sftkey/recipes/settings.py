@@ -15,6 +15,8 @@ class Role(enum.Flag):
     """May differ between a run and its resumption: where things are, what is logged, how work is spread."""
     NOT_VARIANT = enum.auto()
     """Not named by the report where runs differ in it."""
+    DATA = enum.auto()
+    """Decides the tokens and labels of the prepared data, with what Axolotl's own name for it already says."""
     PLACE = enum.auto()
     """Where this run reported to; not shared: of no use to others, and their runs would go to the same place."""
     COMMAND_LINE = enum.auto()
@@ -44,16 +46,21 @@ ROLES: Mapping[str, Role] = MappingProxyType(
         **_each("base_model_config tokenizer_config", Role.NOT_VARIANT | Role.PER_STAGE),
         "output_dir": _ELSEWHERE | Role.ONE_STAGE | Role.LAST_STAGE,
         "sftkey_after": Role.NOT_VARIANT | Role.ONE_STAGE,
-        **_each("sftkey_method sftkey_other_data chat_template", Role.ONE_STAGE),
+        "sftkey_method": Role.ONE_STAGE | Role.DATA,
+        **_each("sftkey_other_data chat_template", Role.ONE_STAGE),
         "resume_from_checkpoint": Role.NOT_TRAINING | Role.PER_STAGE,
         "auto_resume_from_checkpoints": Role.NOT_TRAINING,
         # Training.
         **_each("learning_rate lr_scheduler optimizer weight_decay num_epochs max_steps", Role.SHOWN),
-        **_each("sftkey_warmup_epochs micro_batch_size gradient_accumulation_steps sequence_len bf16", Role.SHOWN),
-        **_each("adapter lora_r lora_alpha sftkey_tags sftkey_segment_weights sftkey_segment_schedule", Role.SHOWN),
+        **_each("sftkey_warmup_epochs micro_batch_size gradient_accumulation_steps", Role.SHOWN),
+        "sequence_len": Role.SHOWN | Role.DATA,
+        **_each("bf16 adapter lora_r lora_alpha sftkey_tags", Role.SHOWN),
+        **_each("sftkey_segment_weights sftkey_segment_schedule", Role.SHOWN | Role.DATA),
         **_each("sftkey_context_grad seed", Role.SHOWN),
         # Data.
-        "datasets": Role.NOT_VARIANT,
+        "datasets": Role.NOT_VARIANT | Role.DATA,
+        **_each("test_datasets sftkey_columns eval_sequence_len excess_length_strategy", Role.DATA),
+        **_each("chat_template_jinja tokens special_tokens", Role.DATA),
         "dataset_prepared_path": _ELSEWHERE,
         **_each("dataset_num_proc dataset_keep_in_memory dataloader_*", Role.NOT_TRAINING),
         # Logging, saving, evaluating.

@@ -23,7 +23,7 @@ from sftkey.stages.marker import MARKER_FILE, DataRecord
 from sftkey.stages.stage import Stage
 from sftkey.util.errors import UserError
 
-_DATA_KEYS = ("path", "name", "split", "type", "revision", "data_files")
+DATA_KEYS = ("path", "name", "split", "type", "revision", "data_files")
 
 
 def stages_before(cfg: Recipe, prepare: Callable[[dict[str, Any]], None] = lambda _: None) -> Iterator[Stage]:
@@ -212,16 +212,16 @@ def _described(mode: str | None) -> str:
 
 def _identities(entries: list[Any]) -> list[dict[str, Any]]:
     records = (DataRecord.model_validate(entry) for entry in entries)
-    return [{key: getattr(record, key) for key in _DATA_KEYS} for record in records]
+    return [{key: getattr(record, key) for key in DATA_KEYS} for record in records]
 
 
 def _data_names(entries: list[dict[str, Any]]) -> str:
-    return "; ".join(" ".join(str(entry[key]) for key in _DATA_KEYS if entry[key]) for entry in entries)
+    return "; ".join(" ".join(str(entry[key]) for key in DATA_KEYS if entry[key]) for entry in entries)
 
 
 def data_identity(cfg: Recipe) -> list[dict[str, Any]]:
     """What a recipe trains on, as far as two stages must agree on it."""
-    return [{key: entry.get(key) for key in _DATA_KEYS} for entry in cfg["datasets"]]
+    return [{key: entry.get(key) for key in DATA_KEYS} for entry in cfg["datasets"]]
 
 
 def tag_mode(cfg: Recipe) -> str:

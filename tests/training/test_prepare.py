@@ -1,0 +1,93 @@
+"""Preparation without any front end: rows -> tokens, labels and segments, and the counts of what is skipped."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from datasets import Dataset
+from sftkey.datasets import columns
+from sftkey.format.methods import METHODS
+from sftkey.format.templates import TAGGED, chat_template
+from sftkey.training.prepare import FEATURES, describe_counts, fingerprint, prepare, tokenizer_threads
+from sftkey.training.rows import RowTokenizer
+from sftkey.training.tokenization import ExampleTokenizer
+
+GOOD = {"question": "2+3?", "thinking": "2 and 3.", "answer": "5"}
+ROWS = Dataset.from_list([GOOD, {**GOOD, "answer": ""}, {**GOOD, "thinking": "long " * 300}, {**GOOD, "answer": "6"}])
+
+
+@pytest.fixture
+def tokenize(qwen3_tokenizer: Any) -> RowTokenizer:
+    qwen3_tokenizer.chat_template = chat_template(TAGGED)
+    return RowTokenizer(columns.ROWS, ExampleTokenizer(qwen3_tokenizer, METHODS["key-tag"], columns.ROWS.untagged), 256)
+
+
+@pytest.mark.parametrize("tag_mode", ["text"], indirect=True)
+@pytest.mark.parametrize("keep_in_memory", [False, True])
+def test_rows_become_what_a_trainer_reads(tokenize: RowTokenizer, keep_in_memory: bool) -> None:
+    prepared, skipped = prepare(ROWS, tokenize, keep_in_memory=keep_in_memory)
+    assert prepared.features == FEATURES
+    assert skipped == {"no answer": 1, "longer than sequence_len": 1}
+    kept = [result for result in tokenize(ROWS.to_list()) if not isinstance(result, str)]
+    assert [(row["input_ids"], row["labels"], row["segments"]) for row in prepared] == [tuple(row) for row in kept]
+    assert [row["attention_mask"] for row in prepared] == [[1] * len(row.input_ids) for row in kept]
+    with pytest.raises(KeyError, match="no column 'thinking' in the data; it has: answer, question"):
+        prepare(ROWS.remove_columns("thinking"), tokenize)
+
+
+@pytest.mark.parametrize("tag_mode", ["text"], indirect=True)
+def test_the_fingerprint_follows_what_decides_the_tokens(tokenize: RowTokenizer) -> None:
+    def changed(**changes: Any) -> str:
+        given = {"dataset": tokenize.dataset, "sequence_len": 256, "evaluation": False, **changes}
+        tokenizer = changes.get("tokenizer", tokenize.tokenizer)
+        return fingerprint(
+            changes.get("rows", ROWS),
+            RowTokenizer(given["dataset"], tokenizer, given["sequence_len"], given["evaluation"]),
+        )
+
+    inner = tokenize.tokenizer.tokenizer
+    found = [
+        changed(),
+        changed(rows=ROWS.select([0, 1])),
+        changed(sequence_len=255),
+        changed(evaluation=True),
+        changed(dataset=columns.with_columns({"thinking": "cot"})),
+        changed(tokenizer=ExampleTokenizer(inner, METHODS["sft-tag"], columns.ROWS.untagged)),
+    ]
+    inner.chat_template = chat_template(TAGGED, "Think.")
+    found.append(changed(tokenizer=ExampleTokenizer(inner, METHODS["key-tag"], columns.ROWS.untagged)))
+    assert len(set(found)) == len(found)
+    assert changed() == found[0]
+    assert changed(dataset=columns.with_columns(None)) == found[0]
+
+
+def test_counts_in_words() -> None:
+    assert describe_counts(5, {}) == "5 rows used, none skipped"
+    assert describe_counts(5, {"a": 1, "b": 2}) == "5 rows used, 3 skipped (b: 2, a: 1)"
+
+
+def test_it_needs_neither_axolotl_nor_lm_eval() -> None:
+    code = "import sys; sys.modules['axolotl'] = sys.modules['lm_eval'] = None; import sftkey.training.prepare"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("before", "after"), [("false", "false"), ("true", "true"), (None, "false")])
+def test_threads_are_put_back(before: str | None, after: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    if before:
+        monkeypatch.setenv("TOKENIZERS_PARALLELISM", before)
+
+    def fail_with_threads() -> None:
+        with tokenizer_threads(True):
+            assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_with_threads()
+    assert os.environ["TOKENIZERS_PARALLELISM"] == after
+    with tokenizer_threads(False):
+        assert os.environ["TOKENIZERS_PARALLELISM"] == after
