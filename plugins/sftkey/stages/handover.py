@@ -24,6 +24,7 @@ from sftkey.stages.stage import Stage
 from sftkey.util.errors import UserError
 
 DATA_KEYS = ("path", "name", "split", "type", "revision", "data_files")
+"""What tells one entry of ``datasets:`` from another."""
 
 
 def stages_before(cfg: Recipe, prepare: Callable[[dict[str, Any]], None] = lambda _: None) -> Iterator[Stage]:
