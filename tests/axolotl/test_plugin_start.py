@@ -11,7 +11,7 @@ from sftkey.axolotl import plugin as plugin_module
 from sftkey.axolotl.plugin import SFTKeyPlugin
 from sftkey.stages.completion import mean_loss
 from sftkey.stages.lock import TRAINING_LOCK, Occupied, OutputLock
-from sftkey.stages.marker import MARKER_FILE, RUN_FILE, SCHEMA
+from sftkey.stages.marker import MARKER_FILE, RUN_FILE, SCHEMA, RunFile
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
 
@@ -38,12 +38,12 @@ def checkpoint(
     return path
 
 
-def start(output: Path, **settings: Any) -> Any:
+def start(output: Path, before: Any = None, **settings: Any) -> Any:
     """Start training as far as the plugin's hook."""
     from axolotl.utils.dict import DictDefault
 
     plugin = SFTKeyPlugin()
-    plugin._settings = {**SETTINGS, **settings}
+    plugin._settings, plugin._before = {**SETTINGS, **settings}, before
     cfg = DictDefault({"output_dir": str(output), "auto_resume_from_checkpoints": True, **settings})
     try:
         plugin.load_datasets(cfg)
@@ -83,6 +83,24 @@ def test_other_settings_are_refused(output: Path) -> None:
     checkpoint(output, 8)
     with pytest.raises(UserError, match=r"checkpoints of a run with other settings \(learning_rate: 1e-05 -> 1.0\)"):
         start(output, learning_rate=1.0)
+
+
+def test_what_was_begun_from_an_earlier_stage_before_is_not_gone_on_with(output: Path, tmp_path: Path) -> None:
+    from sftkey.stages.completion import after_stage
+    from sftkey.stages.marker import Marker
+    from sftkey.stages.stage import Stage
+
+    def before(name: str) -> Stage:
+        return Stage(
+            tmp_path / "stage1", {}, Marker(id=name, finished_at="2026-01-01", method="sft-tag", base_model="x")
+        )
+
+    checkpoint(output, 8)
+    run = RunFile(settings=SETTINGS, after=after_stage(before("1"), "x", copy=False))
+    write_atomically(output / RUN_FILE, run.content)
+    assert start(output, before("1")).resume_from_checkpoint is not None
+    with pytest.raises(UserError, match=r"was trained from an earlier .*stage1, finished 2026-01-01"):
+        start(output, before("2"))
 
 
 def test_a_finished_stage_ends_at_once(output: Path) -> None:

@@ -68,9 +68,9 @@ def finish(stage: Stage, at: str = "2026-01-01T00:00:00+00:00", **changes: Any) 
     write_atomically(stage.output_dir / MARKER_FILE, marker)
 
 
-def interrupt(stage: Stage, *steps: int) -> None:
+def interrupt(stage: Stage, *steps: int, **more: Any) -> None:
     """Leave what a killed training leaves: the run file and whole checkpoints, and one that was being saved."""
-    write_atomically(stage.output_dir / RUN_FILE, {"schema": SCHEMA, "settings": settings_of(stage)})
+    write_atomically(stage.output_dir / RUN_FILE, {"schema": SCHEMA, "settings": settings_of(stage), **more})
     for step in steps:
         folder = stage.output_dir / f"checkpoint-{step}"
         folder.mkdir()
@@ -203,6 +203,20 @@ def test_stage_before_trained_again(recipes: tuple[Path, Path]) -> None:
     finish(plan_chain(recipes[0])[0], at="2026-02-02T00:00:00+00:00")
     with pytest.raises(UserError, match=r"was trained from an earlier .*stage1, finished 2026-01-01"):
         plan_chain(recipes[1])
+
+
+def test_what_was_begun_from_an_earlier_stage_before_is_not_gone_on_with(recipes: tuple[Path, Path]) -> None:
+    finish(plan_chain(recipes[0])[0], id="1" * 32)
+    second = plan_chain(recipes[1])[1]
+    after = {"output_dir": "x", "id": "1" * 32, "finished_at": "2026-01-01T00:00:00+00:00"}
+    interrupt(second, 10, after=after)
+    assert plan_chain(recipes[1])[1].resume_from is not None
+    finish(plan_chain(recipes[0])[0], id="2" * 32)
+    with pytest.raises(UserError, match=r"stage2 was trained from an earlier .*stage1, finished 2026-01-01"):
+        plan_chain(recipes[1])
+    # From the beginning it may.
+    change(recipes[1], auto_resume_from_checkpoints=False)
+    assert plan_chain(recipes[1])[1].resume_from is None
 
 
 @pytest.mark.parametrize(

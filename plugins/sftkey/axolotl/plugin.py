@@ -12,12 +12,10 @@ from typing import Any
 from axolotl.integrations.base import BasePlugin
 from axolotl.utils.logging import get_logger
 
-from sftkey.axolotl.added_tags import refuse_frozen_tags
-from sftkey.axolotl.merging import complete_merged, merge_own_adapter, stop_tokens
+from sftkey.axolotl.merging import complete_merged, merge_own_adapter
 from sftkey.axolotl.preparation import load_without_device_map, prepare_recipe, train_together_on_cpus
 from sftkey.axolotl.prepared_data import remove_half_written
 from sftkey.datasets.base import use_front_end
-from sftkey.format.methods import METHODS
 from sftkey.recipes.checks import check_recipe
 from sftkey.recipes.hub import check_hub_data
 from sftkey.recipes.load import DEFAULT_OUTPUT_DIR, adds_tag_tokens
@@ -32,7 +30,7 @@ from sftkey.stages.checkpoints import (
     world_size_of,
 )
 from sftkey.stages.completion import after_stage, make_marker, now, training_record
-from sftkey.stages.handover import start_from
+from sftkey.stages.handover import refuse_earlier_start, start_from
 from sftkey.stages.lifeline import end_with_the_run
 from sftkey.stages.lock import TRAINING_LOCK, OutputLock
 from sftkey.stages.marker import LOG_FILE, MARKER_FILE, RUN_FILE, SCHEMA, Marker, RunFile
@@ -132,6 +130,7 @@ class SFTKeyPlugin(BasePlugin):
             raise SystemExit(0)
         if cfg.auto_resume_from_checkpoints and not cfg.resume_from_checkpoint and whole:
             refuse_inexact(whole[-1], run, world_size)
+            refuse_earlier_start(output_dir, run.after if run else None, self._before)
             cfg.resume_from_checkpoint = str(whole[-1])
             _log_once(f"going on from {whole[-1]}")
         for warning in warnings_before_training(cfg):
@@ -164,45 +163,12 @@ class SFTKeyPlugin(BasePlugin):
         """Configure the loss, the end of generation and the warmup.
 
         Raises:
-            UserError: Several processes were started that don't train together, the trainer is another plugin's, or the
-                embeddings of added tag tokens are frozen.
+            UserError: See `sftkey.axolotl.trainer_setup.set_up_trainer`.
         """
-        world_size = int(os.environ.get("WORLD_SIZE", 1))
-        if trainer.args.world_size != world_size:
-            raise UserError(
-                f"{world_size} processes were started, but the trainer sees {trainer.args.world_size}: each would train a "
-                "model of its own into the same output_dir. Check the launcher's options (on CPUs use --launcher torchrun)"
-            )
-        # torch only where it is needed: the commands import this module's neighbours.
-        from sftkey.training.trainer import SegmentLossTrainer
-        from sftkey.training.weights import stage_weights
+        # Here, because it brings torch, which a command that imports the plugin may not need.
+        from sftkey.axolotl.trainer_setup import set_up_trainer
 
-        if not isinstance(trainer, SegmentLossTrainer):
-            raise UserError(
-                f"plugins: the trainer is another plugin's ({type(trainer).__module__}.{type(trainer).__name__}), which "
-                "doesn't compute the segment loss; remove that plugin, or list sftkey.SFTKeyPlugin before it"
-            )
-
-        weights, end_weights = stage_weights(
-            METHODS[cfg.sftkey_method], cfg.sftkey_segment_weights, cfg.sftkey_segment_schedule
-        )
-        trainer.configure_segment_loss(
-            sparse_logits=cfg.sftkey_sparse_logits is not False,
-            weights=weights,
-            end_weights=end_weights,
-            context_grad=cfg.sftkey_context_grad is not False,
-        )
-        if cfg.sftkey_context_grad is False:
-            _log_once(
-                "sftkey_context_grad: false: the gradient leaves out what the context's keys and values owe to the weights"
-                + ("; gradient checkpointing is off in training steps" if cfg.gradient_checkpointing else "")
-            )
-        if self._before is None and adds_tag_tokens(self._recipe):
-            refuse_frozen_tags(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, cfg)
-        _stop_at_end_of_turn(trainer)
-        if cfg.sftkey_warmup_epochs is not None:
-            # Axolotl makes steps of warmup_ratio by cutting off, turns 1 step into 2, and takes max_steps for all epochs.
-            trainer.args.warmup_steps = _warmup_steps(cfg, trainer)
+        set_up_trainer(cfg, trainer, adds_tags=self._before is None and adds_tag_tokens(self._recipe))
         model = trainer.accelerator.unwrap_model(trainer.model)
         self._base_model_commit = getattr(model.config, "_commit_hash", None)
         self._trainer, self._started = trainer, time.monotonic()
@@ -284,27 +250,3 @@ def _tokenizer_size(output_dir: Path) -> int | None:
     from transformers import AutoTokenizer
 
     return len(AutoTokenizer.from_pretrained(str(output_dir))) if (output_dir / "tokenizer.json").is_file() else None
-
-
-def _stop_at_end_of_turn(trainer: Any) -> None:
-    """Make generation end with the turn: config and generation config of the model, in whatever wrapper it comes."""
-    end_of_turn = trainer.processing_class.eos_token_id
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    config = getattr(model, "generation_config", None)
-    model.config.eos_token_id = end_of_turn
-    if config is None:
-        return
-    config.eos_token_id = stop_tokens(end_of_turn, config.eos_token_id)
-    config.pad_token_id = trainer.processing_class.pad_token_id
-
-
-def _warmup_steps(cfg: Any, trainer: Any) -> int:
-    """The optimizer steps in ``sftkey_warmup_epochs`` epochs, by Axolotl's own count of steps."""
-    if not cfg.max_steps:
-        return round(cfg.sftkey_warmup_epochs * trainer.args.max_steps / (cfg.num_epochs or 1))
-    from axolotl.utils.dict import DictDefault
-    from axolotl.utils.trainer import calculate_total_num_steps
-
-    counted = DictDefault({**cfg, "sample_packing_eff_est": None, "max_steps": None})
-    steps = calculate_total_num_steps(counted, trainer.train_dataset, update=False)
-    return round(cfg.sftkey_warmup_epochs * steps / (cfg.num_epochs or 1))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sftkey.evaluation.results import Evaluation, is_results_file, read_evaluations
 from sftkey.report.stages import LoggedStage, read_stage
+from sftkey.stages.links import find_before, stages_at
 from sftkey.stages.marker import LOG_FILE, MARKER_FILE, RUN_FILE
-from sftkey.stages.stage import find_before, stages_at
 from sftkey.util.sources import Ledger
 
 _CHECKPOINT = re.compile(r"checkpoint-\d+")

@@ -14,7 +14,7 @@ from sftkey.recipes.checks import check_recipe
 from sftkey.recipes.load import load_recipe, recipe_before
 from sftkey.recipes.settings import Role, has_role, training_settings
 from sftkey.stages.checkpoints import other_settings
-from sftkey.stages.handover import check_agreement, stages_before, start_settings
+from sftkey.stages.handover import check_agreement, refuse_earlier_start, stages_before, start_settings
 from sftkey.stages.stage import Stage
 from sftkey.util.errors import UserError
 
@@ -132,12 +132,8 @@ def _check(stage: Stage) -> None:
             f"{name}: {stage.output_dir} {what} with other settings ({changed}). An override holds for every stage of the "
             "chain (--last-only: for the last one); choose another output_dir, or delete that one to train again"
         )
-    after = stage.marker.after if stage.marker else None
-    if after and before and before.marker and not after.names(before.marker):
-        raise UserError(
-            f"{name}: {stage.output_dir} was trained from an earlier {before.output_dir}, finished {after.finished_at}; "
-            f"there is a newer one of {before.marker.finished_at}. Delete {stage.output_dir} to train it from the newer one"
-        )
+    if stage.finished or stage.resume_from:
+        refuse_earlier_start(stage.output_dir, stage.after, before)
 
 
 def _apply(override: Override, config: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from sftkey.recipes.load import (
     recipe_before,
     template_name,
 )
-from sftkey.stages.marker import MARKER_FILE, DataRecord
+from sftkey.stages.marker import MARKER_FILE, After, DataRecord
 from sftkey.stages.stage import Stage
 from sftkey.util.errors import UserError
 
@@ -204,6 +204,24 @@ def check_agreement(cfg: Recipe, before: Stage) -> None:
         raise UserError(
             f"{place} was trained on {_data_names(previous)}, this recipe is on {_data_names(data)}; if that is meant, "
             "set sftkey_other_data: true"
+        )
+
+
+def refuse_earlier_start(output_dir: Path, after: After | None, before: Stage | None) -> None:
+    """Refuse what was trained from an earlier training of the stage before than the one that is there now.
+
+    Args:
+        output_dir: The later stage's output directory.
+        after: What it recorded of the stage that it started from.
+        before: That stage as it is now.
+
+    Raises:
+        UserError: It is another one.
+    """
+    if after and before and before.marker and not after.names(before.marker):
+        raise UserError(
+            f"{output_dir} was trained from an earlier {before.output_dir}, finished {after.finished_at}; there is a newer "
+            f"one of {before.finished_at}. Delete {output_dir} to train it from the newer one"
         )
 
 

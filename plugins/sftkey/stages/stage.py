@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from sftkey.recipes.load import DEFAULT_OUTPUT_DIR
 from sftkey.stages.checkpoints import checkpoints
+from sftkey.stages.links import find_before
 from sftkey.stages.marker import MARKER_FILE, After, DataRecord, Marker, RunFile, TrainingRecord
 from sftkey.util.errors import UserError
 
@@ -201,9 +202,6 @@ class Stage:
         return chain
 
 
-_Stage = TypeVar("_Stage", bound=Stage)
-
-
 def finished_stage(output_dir: str | Path, marker: Marker | Mapping[str, Any] | None = None) -> Stage:
     """Read a stage that has finished.
 
@@ -220,77 +218,3 @@ def finished_stage(output_dir: str | Path, marker: Marker | Mapping[str, Any] | 
         what = "hasn't finished: there is no" if output_dir.is_dir() else "isn't there: no"
         raise UserError(f"{output_dir} {what} {output_dir / MARKER_FILE}")
     return stage
-
-
-def find_before(
-    stage: Stage, read: Callable[[Path], _Stage | None], known: Iterable[_Stage] = ()
-) -> tuple[_Stage | None, _Stage | None]:
-    """Find the stage that another one started from: the one with the recorded id, wherever it is by now.
-
-    Markers written before 0.2 have no id: there the path leads to a stage, and the time when it finished tells whether it
-    is the same one.
-
-    Args:
-        stage: The later stage.
-        read: Reads the stage in a directory; ``None`` where there is none.
-        known: Stages that it may be, wherever they are.
-
-    Returns:
-        The stage before, and where that isn't found, the finished stage that is in its place now.
-    """
-    after = stage.after
-    if after is None:
-        return None, None
-    known = list(known)
-    if after.id is not None:
-        for other in known:
-            if other.marker is not None and after.names(other.marker):
-                return other, None
-    beside = read(_resolved(stage.output_dir).parent / Path(after.output_dir).name)
-    instead = None
-    for other in (*stages_at(after.output_dir, (stage.output_dir,), read, known), *filter(None, [beside])):
-        if other.marker is not None and after.names(other.marker):
-            return other, None
-        instead = instead or (other if other.finished else None)
-    return None, instead
-
-
-def stages_at(
-    recorded: str, anchors: Iterable[Path], read: Callable[[Path], _Stage | None], known: Iterable[_Stage] = ()
-) -> Iterator[_Stage]:
-    """The stages that a recorded path may mean, the likeliest first.
-
-    The directory that a relative path is relative to isn't recorded, and outputs are moved. So it is looked for from the
-    working directory and from each folder above the anchors.
-
-    Args:
-        recorded: A path out of a marker, a run file or a command line.
-        anchors: Directories that were written by the same commands.
-        read: Reads the stage in a directory; ``None`` where there is none.
-        known: Stages that it may be: the one whose recipe, or whose path's end, says the same path, if that is one alone.
-    """
-    path = Path(recorded)
-    folders = (
-        []
-        if path.is_absolute()
-        else [folder for start in map(_resolved, anchors) for folder in (start, *start.parents)]
-    )
-    for place in (path, *(folder / path for folder in folders)):
-        if (stage := read(place)) is not None:
-            yield stage
-    wanted = os.path.normpath(recorded)
-    named = [
-        stage
-        for stage in known
-        if os.path.normpath(str(stage.config.get("output_dir") or "")) == wanted
-        or str(stage.output_dir).endswith(os.sep + wanted)
-    ]
-    if len(named) == 1:
-        yield named[0]
-
-
-def _resolved(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError, ValueError):
-        return path

@@ -1,0 +1,87 @@
+"""Set up the trainer that Axolotl built: the segment loss, the end of generation, the warmup."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from axolotl.utils.logging import get_logger
+
+from sftkey.axolotl.added_tags import refuse_frozen_tags
+from sftkey.axolotl.merging import stop_tokens
+from sftkey.format.methods import METHODS
+from sftkey.training.trainer import SegmentLossTrainer
+from sftkey.training.weights import stage_weights
+from sftkey.util.errors import UserError
+
+LOG = get_logger(__name__)
+
+
+def set_up_trainer(cfg: Any, trainer: Any, *, adds_tags: bool) -> None:
+    """Set up the trainer before its first step.
+
+    Args:
+        cfg: The validated recipe.
+        trainer: The trainer.
+        adds_tags: Whether the stage adds the tags to the vocabulary.
+
+    Raises:
+        UserError: Several processes were started that don't train together, the trainer is another plugin's, or the
+            embeddings of added tag tokens are frozen.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if trainer.args.world_size != world_size:
+        raise UserError(
+            f"{world_size} processes were started, but the trainer sees {trainer.args.world_size}: each would train a "
+            "model of its own into the same output_dir. Check the launcher's options (on CPUs use --launcher torchrun)"
+        )
+    if not isinstance(trainer, SegmentLossTrainer):
+        raise UserError(
+            f"plugins: the trainer is another plugin's ({type(trainer).__module__}.{type(trainer).__name__}), which "
+            "doesn't compute the segment loss; remove that plugin, or list sftkey.SFTKeyPlugin before it"
+        )
+
+    weights, end_weights = stage_weights(
+        METHODS[cfg.sftkey_method], cfg.sftkey_segment_weights, cfg.sftkey_segment_schedule
+    )
+    trainer.configure_segment_loss(
+        sparse_logits=cfg.sftkey_sparse_logits is not False,
+        weights=weights,
+        end_weights=end_weights,
+        context_grad=cfg.sftkey_context_grad is not False,
+    )
+    if cfg.sftkey_context_grad is False and int(os.environ.get("RANK", 0)) == 0:
+        LOG.warning(
+            "sftkey_context_grad: false: the gradient leaves out what the context's keys and values owe to the weights"
+            + ("; gradient checkpointing is off in training steps" if cfg.gradient_checkpointing else "")
+        )
+    if adds_tags:
+        refuse_frozen_tags(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, cfg)
+    _stop_at_end_of_turn(trainer)
+    if cfg.sftkey_warmup_epochs is not None:
+        # Axolotl makes steps of warmup_ratio by cutting off, turns 1 step into 2, and takes max_steps for all epochs.
+        trainer.args.warmup_steps = _warmup_steps(cfg, trainer)
+
+
+def _stop_at_end_of_turn(trainer: Any) -> None:
+    """Make generation end with the turn: config and generation config of the model, in whatever wrapper it comes."""
+    end_of_turn = trainer.processing_class.eos_token_id
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    config = getattr(model, "generation_config", None)
+    model.config.eos_token_id = end_of_turn
+    if config is None:
+        return
+    config.eos_token_id = stop_tokens(end_of_turn, config.eos_token_id)
+    config.pad_token_id = trainer.processing_class.pad_token_id
+
+
+def _warmup_steps(cfg: Any, trainer: Any) -> int:
+    """The optimizer steps in ``sftkey_warmup_epochs`` epochs, by Axolotl's own count of steps."""
+    if not cfg.max_steps:
+        return round(cfg.sftkey_warmup_epochs * trainer.args.max_steps / (cfg.num_epochs or 1))
+    from axolotl.utils.dict import DictDefault
+    from axolotl.utils.trainer import calculate_total_num_steps
+
+    counted = DictDefault({**cfg, "sample_packing_eff_est": None, "max_steps": None})
+    steps = calculate_total_num_steps(counted, trainer.train_dataset, update=False)
+    return round(cfg.sftkey_warmup_epochs * steps / (cfg.num_epochs or 1))

@@ -1,0 +1,94 @@
+"""The one rule for which stage another one started from: by the id in its marker, else by path and time."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from sftkey.stages.marker import After
+    from sftkey.stages.stage import Stage
+
+_Stage = TypeVar("_Stage", bound="Stage")
+
+
+def find_before(
+    stage: Stage, read: Callable[[Path], _Stage | None], known: Iterable[_Stage] = ()
+) -> tuple[_Stage | None, _Stage | None]:
+    """Find the stage that another one started from: the one with the recorded id, wherever it is by now.
+
+    Markers written before 0.2 have no id: there the path leads to a stage, and the time when it finished tells whether it
+    is the same one.
+
+    Args:
+        stage: The later stage.
+        read: Reads the stage in a directory; ``None`` where there is none.
+        known: Stages that it may be, wherever they are.
+
+    Returns:
+        The stage before, and where that isn't found, the finished stage that is in its place now.
+    """
+    after = stage.after
+    if after is None:
+        return None, None
+    known = list(known)
+    by_id = (other for other in known if after.id and other.marker and other.marker.id == after.id)
+    by_path = stages_at(after.output_dir, (stage.output_dir,), read, known)
+    instead = None
+    for other in itertools.chain(by_path, filter(None, map(read, _moved(stage, after))), by_id):
+        if other.marker is not None and after.names(other.marker):
+            return other, None
+        instead = instead or (other if other.finished else None)
+    return None, instead
+
+
+def _moved(stage: Stage, after: After) -> Iterator[Path]:
+    """Where the stage before is after both were moved: the same way from one to the other, or side by side."""
+    directory, own = _resolved(stage.output_dir), str(stage.config.get("output_dir") or "")
+    if own and os.path.isabs(own) == os.path.isabs(after.output_dir):
+        yield Path(os.path.normpath(directory / os.path.relpath(after.output_dir, own)))
+    yield directory.parent / Path(after.output_dir).name
+
+
+def stages_at(
+    recorded: str, anchors: Iterable[Path], read: Callable[[Path], _Stage | None], known: Iterable[_Stage] = ()
+) -> Iterator[_Stage]:
+    """The stages that a recorded path may mean, the likeliest first.
+
+    The directory that a relative path is relative to isn't recorded, and outputs are moved. So it is looked for from the
+    working directory and from each folder above the anchors.
+
+    Args:
+        recorded: A path out of a marker, a run file or a command line.
+        anchors: Directories that were written by the same commands.
+        read: Reads the stage in a directory; ``None`` where there is none.
+        known: Stages that it may be: the one whose recipe, or whose path's end, says the same path, if that is one alone.
+    """
+    path = Path(recorded)
+    folders = (
+        []
+        if path.is_absolute()
+        else [folder for start in map(_resolved, anchors) for folder in (start, *start.parents)]
+    )
+    for place in (path, *(folder / path for folder in folders)):
+        if (stage := read(place)) is not None:
+            yield stage
+    wanted = os.path.normpath(recorded)
+    named = [
+        stage
+        for stage in known
+        if os.path.normpath(str(stage.config.get("output_dir") or "")) == wanted
+        or str(stage.output_dir).endswith(os.sep + wanted)
+    ]
+    if len(named) == 1:
+        yield named[0]
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return path
