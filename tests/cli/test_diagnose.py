@@ -73,6 +73,9 @@ def test_a_model_that_never_stops_gets_no_verdict(stage1: Path, tiny_root: Path,
         "summary",
         "definitions",
     }
+    # Without a file, all of stdout is JSON.
+    printed = diagnose(stage1, "--data", tiny_root / "data" / "test.jsonl", "--rows", "12", "--json")
+    assert json.loads(printed.stdout) == found
     shown = "".join(CliRunner().invoke(sftkey, ["diagnose", "--help"]).stdout.split())
     for name, meaning in MEANINGS.items():
         assert "".join(f"{name}{meaning}".split()) in shown

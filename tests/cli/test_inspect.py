@@ -13,7 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 from sftkey.format.templates import system_prompt
-from support.commands import run, succeeded
+from support.commands import SFTKEY, run, succeeded
 
 CONFIG = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -184,16 +184,39 @@ def test_rows_are_shown_with_trained_tokens_marked(workplace: Path) -> None:
 
 
 @pytest.mark.parametrize(("options", "coloured"), [(["--color"], True), ([], False)])
-def test_colours_reach_a_pager_when_asked_for(workplace: Path, options: list[str], coloured: bool) -> None:
+@pytest.mark.parametrize("command", [SFTKEY, ("axolotl", "sftkey")], ids=["sftkey", "alias"])
+def test_colours_reach_a_pager_when_asked_for(
+    workplace: Path, command: tuple[str, ...], options: list[str], coloured: bool
+) -> None:
     """Through the real command: Axolotl has colorama take the colours out of what isn't a terminal."""
     data = write_rows(workplace / "rows.jsonl", AWKWARD_ROWS[:1])
     entry = {"path": data, "ds_type": "json", "split": "train", "type": "sftkey.datasets.columns"}
     recipe = write_recipe(workplace, sftkey_method="key-tag", datasets=[entry])
-    output = succeeded(run("axolotl", "sftkey", "inspect", recipe, *options, cwd=workplace)).stdout
+    output = succeeded(run(*command, "inspect", recipe, *options, cwd=workplace)).stdout
     assert ("\x1b[1;32m<Answer>\x1b[0m\x1b[1;32m5\x1b[0m" in output) == coloured
     assert ("T | <Answer>" in output) != coloured
     # In the order in which it was written, whichever way it went.
     assert output.index("== datasets") < output.index("row 0,") < output.index("<Answer>") < output.index("\nused ")
+
+
+def test_json_is_all_of_stdout(workplace: Path) -> None:
+    data = write_rows(workplace / "rows.jsonl", AWKWARD_ROWS)
+    entry = {"path": data, "ds_type": "json", "split": "train", "type": "sftkey.datasets.columns"}
+    recipe = write_recipe(workplace, sequence_len=300, datasets=[entry])
+    found = json.loads(succeeded(run(*SFTKEY, "inspect", recipe, "--json", cwd=workplace)).stdout)
+    text = succeeded(run(*SFTKEY, "inspect", recipe, "--rows", "0", cwd=workplace)).stdout
+    assert text.startswith(f"{recipe}: sft-tag, ")
+    assert (found["recipe"], found["method"], found["notes"]) == (str(recipe), "sft-tag", [])
+    (counts,) = found["data"]
+    assert counts["data"] == f"datasets: {data} train"
+    assert [counts["rows"]] == numbers(text, "rows") == [9]
+    assert [counts["used"]] == numbers(text, "used") == [3]
+    assert counts["skipped"]["longer than sequence_len 300"] == 1
+    assert sum(counts["skipped"].values()) == 6
+    assert counts["first_skipped"]["longer than sequence_len 300"] == 6
+    assert list(counts["lengths"]["whole row"].values()) == numbers(text, "whole row")
+    assert [counts["tokens"]] == numbers(text, "tokens per epoch")
+    assert [counts["trained_tokens"]] == numbers(text, "trained tokens")
 
 
 def test_a_second_stage_is_inspected_before_the_first_has_run(workplace: Path) -> None:

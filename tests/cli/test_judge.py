@@ -62,6 +62,19 @@ def test_a_score_that_the_judge_changes_changes_everywhere(results: Path) -> Non
     assert Path("record.jsonl").read_text() == before, "nothing was trained or evaluated again"
 
 
+def test_json(results: Path) -> None:
+    with LoopbackServer(lambda prompt: "yes") as server:
+        environ = {"SFTKEY_JUDGE_BASE_URL": server.base_url, "SFTKEY_JUDGE_CACHE": "cache"}
+        command = ["judge", "outputs", "--mode", "always", "--json"]
+        (planned,) = json.loads(CliRunner().invoke(sftkey, [*command, "--dry-run"], env=environ).stdout)
+        (done,) = json.loads(CliRunner().invoke(sftkey, command, env=environ).stdout)
+    items = {"results": results.name, "task": "sftkey_gsm8k", "items": 4}
+    assert planned == {**items, "needed": 4, "distinct": 4, "cached": 0, "to_ask": 4}
+    before, after = done.pop("before"), done.pop("after")
+    assert done == {**items, "judge": 4, "cache": 0, "unresolved": 0}
+    assert (before["acc"], after["acc"], before["score"], after["score"]) == pytest.approx((0.5, 1.0, 0.65, 1.0))
+
+
 def test_no_metric_is_copied_and_an_old_copy_is_not_read(results: Path) -> None:
     noted = json.loads(NOTED.read_text())
     (entry,) = noted["evaluations"]

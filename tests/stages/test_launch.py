@@ -160,3 +160,12 @@ def test_own_commands_are_found() -> None:
     own = str(Path(sys.executable).parent)
     assert path_with_own_commands({"PATH": "/usr/bin"}) == f"{own}{os.pathsep}/usr/bin"
     assert path_with_own_commands({"PATH": f"/first:{own}"}) == f"/first:{own}"
+
+
+def test_stdout_of_the_commands_can_go_elsewhere() -> None:
+    read, write = os.pipe()
+    with Runner(stdout=write) as runner:
+        assert runner.run([sys.executable, "-c", "print('trained')"]) == 0
+    os.close(write)
+    with open(read, encoding="utf-8") as file:
+        assert file.read() == "trained\n"
