@@ -75,6 +75,23 @@ def test_json(results: Path) -> None:
     assert (before["acc"], after["acc"], before["score"], after["score"]) == pytest.approx((0.5, 1.0, 0.65, 1.0))
 
 
+def test_the_card_of_a_stage_that_started_from_it_shows_the_new_score_too(results: Path) -> None:
+    cli(*("SFTKey-Tag" if argument == "SFT-Tag" else argument for argument in MATRIX))
+    card = STAGE.with_name("stage2") / "README.md"
+    assert "| sft-tag | sftkey_gsm8k | 4 | 0.5000 | 1.0000 | 0.6500 |" in card.read_text()
+    with LoopbackServer(lambda prompt: "yes") as server:
+        environ = {"SFTKEY_JUDGE_BASE_URL": server.base_url, "SFTKEY_JUDGE_CACHE": "cache"}
+        cli("judge", str(STAGE / "eval"), "--mode", "always", **environ)
+    assert "| sft-tag | sftkey_gsm8k | 4 | 1.0000 | 1.0000 | 1.0000 |" in card.read_text()
+
+
+def test_a_tag_stands_for_its_tasks(results: Path) -> None:
+    noted = json.loads(NOTED.read_text())
+    noted["evaluations"][0]["key"]["tasks"] = ["some_tag"]
+    NOTED.write_text(json.dumps(noted))
+    assert cli("run", RUN[1]).split()[-5:] == ["sftkey_gsm8k", "4", "0.5000", "1.0000", "0.6500"]
+
+
 def test_no_metric_is_copied_and_an_old_copy_is_not_read(results: Path) -> None:
     noted = json.loads(NOTED.read_text())
     (entry,) = noted["evaluations"]

@@ -47,7 +47,9 @@ if os.environ.get("FAKE_INTERRUPTED", "") == recipe.name:
 write_atomically(output / MARKER_FILE, {
     "schema": SCHEMA, "finished_at": f"{len(open(os.environ['FAKE_RECORD']).readlines())}", "method": cfg["sftkey_method"],
     "settings": training_settings(cfg), "base_model": cfg["base_model"],
-    "after": before and {"output_dir": "x", "finished_at": before.marker.finished_at, "stage": before.marker.content},
+    "after": before and {
+        "output_dir": str(before.output_dir), "finished_at": before.marker.finished_at, "stage": before.marker.content,
+    },
     "tags": "text",
     "recipe": {"name": recipe.name, "config": cfg},
     "chat_template": template_fingerprint(cfg), "tokenizer": {"sha256": tokenizer_file_sha256(output)},

@@ -1,9 +1,10 @@
-"""Evaluates a finished stage with lm-eval: which tasks, which command, and whether that has been done already."""
+"""Evaluate a finished stage with lm-eval: the tasks, the command, what has been done already, and its figures."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from sftkey.datasets.registry import DATASETS, TYPES
 from sftkey.evaluation.results import Evaluation, read_results
 from sftkey.format.methods import METHODS
 from sftkey.stages.card import update_card
-from sftkey.stages.marker import MARKER_FILE
+from sftkey.stages.marker import MARKER_FILE, Marker
 from sftkey.stages.stage import Stage
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
@@ -151,7 +152,7 @@ def record_evaluation(stage: Stage, settings: EvaluationSettings, before: frozen
     entries = [{"key": entry["key"], "file": entry["file"]} for entry in _entries(stage) if entry["key"] != key]
     entries.append({"key": key, "file": str(new.relative_to(folder))})
     write_atomically(folder / EVALUATION_FILE, {"schema": SCHEMA, "evaluations": entries})
-    update_card(stage.output_dir)
+    update_cards([new])
 
 
 def evaluation_results(stage: Stage) -> list[Evaluation]:
@@ -177,14 +178,28 @@ def evaluation_results(stage: Stage) -> list[Evaluation]:
 
 
 def update_cards(results: Iterable[Path]) -> None:
-    """Write the model cards again that show figures of these files: those of the finished stages that they lie below."""
-    folders = (
-        next((folder for folder in path.resolve().parents if (folder / MARKER_FILE).is_file()), None)
-        for path in results
-    )
-    for folder in dict.fromkeys(folders):
+    """Write the model cards again that show the figures of these files.
+
+    They are those of the finished stages that the files lie below, and of the stages beside that started from one.
+    """
+    folders: dict[Path, None] = {}
+    for path in results:
+        folder = next((folder for folder in path.resolve().parents if (folder / MARKER_FILE).is_file()), None)
         if folder is not None:
-            update_card(folder)
+            folders |= dict.fromkeys([folder, *_later_stages(folder)])
+    for folder in folders:
+        update_card(folder)
+
+
+def _later_stages(folder: Path) -> list[Path]:
+    found = []
+    with suppress(UserError, OSError):  # an unreadable marker costs a card, not the evaluation
+        marker = Marker.read(folder)
+        for beside in sorted(folder.parent.iterdir()):
+            later = Marker.read(beside)
+            if marker is not None and later is not None and later.after is not None and later.after.names(marker):
+                found.append(beside)
+    return found
 
 
 def figures(evaluation: Evaluation) -> list[float | None]:

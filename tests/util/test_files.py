@@ -1,0 +1,30 @@
+"""A file that a reader sees whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sftkey.util.files import write_text_atomically
+
+
+def test_a_text_in_parts_is_the_text(tmp_path: Path) -> None:
+    write_text_atomically(tmp_path / "new" / "parts", (part for part in ("a\n", "", "ü\r\n")))
+    write_text_atomically(tmp_path / "new" / "whole", "a\nü\r\n")
+    assert (tmp_path / "new" / "parts").read_bytes() == (tmp_path / "new" / "whole").read_bytes() == "a\nü\r\n".encode()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def parts() -> Iterator[str]:
+        yield "new"
+        assert len(list(tmp_path.iterdir())) == 2
+        raise error
+
+    with pytest.raises(error):
+        write_text_atomically(path, parts())
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("file", "old")]
