@@ -107,6 +107,7 @@ print(json.dumps({
     "file": sftkey.__file__,
     "version": [sftkey.__version__, metadata.version("sftkey")],
     "point": [point.name, point.value],
+    "script": [script.value for script in metadata.entry_points(group="console_scripts", name="sftkey")],
     "recipe": resources.files("sftkey").joinpath("recipes/shipped/qwen3_8b_stage1.yml").is_file(),
     "example": gsm8k.to_example({"question": "q", "answer": "so <<1+1=2>>2.\\n#### 2"}) == Example("q", "so 2.", "2"),
     "path": sys.path,
@@ -122,6 +123,7 @@ print(json.dumps({
     assert not any(Path(entry).is_relative_to(repository) for entry in found["path"] if entry)
     assert found["version"][0] == found["version"][1]
     assert found["point"] == ["sftkey", "sftkey.cli.main:sftkey"]
+    assert found["script"] == ["sftkey.cli.main:sftkey"]
     assert found["recipe"]
     assert found["example"]
 

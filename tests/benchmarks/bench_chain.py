@@ -1,9 +1,9 @@
-"""What ``axolotl sftkey`` adds to the commands that a user would give otherwise: seconds of a chain, start-up time.
+"""What ``sftkey`` adds to the commands that a user would give otherwise: seconds of a chain, start-up time.
 
 Run: python tests/benchmarks/bench_chain.py   (``--rounds N``, ``--only startup`` or ``--only chain``; 4 to 8 minutes)
 
 - start-up: ``--help`` of Axolotl itself, of the command group and of two subcommands, alternated.
-- chain: ``axolotl train`` of two tiny stages, one command after the other, against ``axolotl sftkey run`` of the second
+- chain: ``axolotl train`` of two tiny stages, one command after the other, against ``sftkey run`` of the second
   recipe, which trains both; alternated, each from nothing in a folder of its own.
 
 CPU seconds, those of child processes included, stand beside wall time: other programs disturb them less.
@@ -102,7 +102,7 @@ def write_recipes(folder: Path) -> None:
 
 def chain(rounds: int) -> None:
     """Print the table of the chain."""
-    bare, ours = "`axolotl train` of each stage", "`axolotl sftkey run`"
+    bare, ours = "`axolotl train` of each stage", "`sftkey run`"
     ways = {
         bare: [["train", f"recipes/{name}"] for name in STAGES],
         ours: [["sftkey", "run", f"recipes/{STAGES[-1]}"]],

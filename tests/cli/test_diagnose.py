@@ -1,4 +1,4 @@
-"""``axolotl sftkey diagnose`` on stages that can't be diagnosed, and on a model that has learned nothing."""
+"""``sftkey diagnose`` on stages that can't be diagnosed, and on a model that has learned nothing."""
 
 from __future__ import annotations
 

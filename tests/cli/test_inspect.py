@@ -1,4 +1,4 @@
-"""``axolotl sftkey inspect``: the counts are those of training, and a recipe for GPUs is inspected without one."""
+"""``sftkey inspect``: the counts are those of training, and a recipe for GPUs is inspected without one."""
 
 from __future__ import annotations
 

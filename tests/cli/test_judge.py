@@ -21,7 +21,7 @@ MATRIX = ("matrix", "--models", "qwen2_5_1_5b", "--datasets", "gsm8k", "--method
 
 
 def cli(*arguments: str, **environ: str) -> str:
-    result = CliRunner().invoke(sftkey, list(arguments), prog_name="axolotl sftkey", env=environ)
+    result = CliRunner().invoke(sftkey, list(arguments), prog_name="sftkey", env=environ)
     assert result.exit_code == 0, result.output + str(result.exception)
     return result.output
 
@@ -116,7 +116,7 @@ def test_without_its_results_a_stage_is_evaluated_again(results: Path) -> None:
 
 def test_results_that_cannot_be_read_say_so(results: Path) -> None:
     results.write_text("{")
-    result = CliRunner().invoke(sftkey, list(RUN), prog_name="axolotl sftkey")
+    result = CliRunner().invoke(sftkey, list(RUN), prog_name="sftkey")
     assert result.exit_code == 1
     message = result.output + str(result.exception)
     assert f"{results}: not valid JSON" in message

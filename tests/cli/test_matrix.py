@@ -86,8 +86,9 @@ def test_slurm_script(place: Place) -> None:
     sbatch = place.folder / "bin" / "sbatch"
     sbatch.write_text('#!/bin/bash\nprintf "%s\\n" "$*" >> sbatch.txt\necho "71$(wc -l < sbatch.txt);cluster"\n')
     sbatch.chmod(0o755)
-    axolotl = place.folder / "bin" / "axolotl"
-    axolotl.write_text('#!/bin/bash\necho "$*"\n')
+    command = place.folder / "bin" / "sftkey"
+    command.write_text('#!/bin/bash\necho "sftkey $*"\n')
+    command.chmod(0o755)
     script = (place.folder / "outputs" / "matrix.sh").read_text()
     assert "#SBATCH --gpus-per-node=8\n" in script
     subprocess.run(["bash", "outputs/matrix.sh"], check=True)

@@ -90,7 +90,7 @@ def test_dry_run_starts_nothing_and_prints_the_commands(place: Place) -> None:
 
 def test_help_shows_the_usage_on_a_line_of_its_own(place: Place) -> None:
     lines = [line.strip() for line in succeeded(place.run("run", "--help")).output.splitlines()]
-    assert "axolotl sftkey run RECIPE [AXOLOTL OPTIONS] [--eval ...] [-- LAUNCHER ARGUMENTS]" in lines
+    assert "sftkey run RECIPE [AXOLOTL OPTIONS] [--eval ...] [-- LAUNCHER ARGUMENTS]" in lines
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``axolotl sftkey run``, killed at random moments with kill -9, ends with the weights of an undisturbed run."""
+"""``sftkey run``, killed at random moments with kill -9, ends with the weights of an undisturbed run."""
 
 from __future__ import annotations
 

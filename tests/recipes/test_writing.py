@@ -228,12 +228,12 @@ def test_the_recipe_is_printed_and_the_command_for_the_first_stage_works(
     result = cli("qwen2_5_7b_stage2", "--dataset", "openbookqa", "--output-root", "my runs", "seed=7")
     assert result.exit_code == 0, result.output
     Path("my.yml").write_text(result.stdout)
-    command = re.search(r"^  (axolotl sftkey recipe .*)$", result.stderr, re.MULTILINE)
+    command = re.search(r"^  (sftkey recipe .*)$", result.stderr, re.MULTILINE)
     assert command is not None
     words = shlex.split(command[1])
-    assert words[:3] == ["axolotl", "sftkey", "recipe"]
+    assert words[:2] == ["sftkey", "recipe"]
     assert words[-2] == ">"
-    first = cli(*words[3:-2])
+    first = cli(*words[2:-2])
     assert first.exit_code == 0, first.output
     Path(words[-1]).write_text(first.stdout)
     second = load_recipe("my.yml")

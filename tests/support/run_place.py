@@ -28,7 +28,7 @@ class Place:
         self.record = folder / "record.jsonl"
 
     def run(self, *arguments: str) -> Result:
-        return CliRunner().invoke(sftkey, list(arguments), prog_name="axolotl sftkey")
+        return CliRunner().invoke(sftkey, list(arguments), prog_name="sftkey")
 
     def calls(self) -> list[list[str]]:
         """What has been started since the last look."""

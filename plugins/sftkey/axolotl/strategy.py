@@ -86,7 +86,7 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
         if not used:
             raise UserError(
                 f"datasets: {name}: none of its {len(dataset)} rows can be used ({describe_skipped(skipped)}); "
-                "see `axolotl sftkey inspect` for where they go"
+                "see `sftkey inspect` for where they go"
             )
         if self.cfg.excess_length_strategy == "raise" and skipped[TOO_LONG]:
             raise UserError(

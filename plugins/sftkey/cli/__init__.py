@@ -1,1 +1,1 @@
-"""The subcommands of ``axolotl sftkey``, one module each; imported only when used."""
+"""The subcommands of ``sftkey``, one module each; imported only when used."""

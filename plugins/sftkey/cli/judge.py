@@ -1,4 +1,4 @@
-"""``axolotl sftkey judge``: the judge's verdicts for the logged samples of an earlier evaluation."""
+"""``sftkey judge``: the judge's verdicts for the logged samples of an earlier evaluation."""
 
 from __future__ import annotations
 

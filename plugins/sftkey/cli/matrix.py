@@ -1,4 +1,4 @@
-"""``axolotl sftkey matrix``: the paper's table, planned and run."""
+"""``sftkey matrix``: the paper's table, planned and run."""
 
 from __future__ import annotations
 

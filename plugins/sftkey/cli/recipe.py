@@ -1,4 +1,4 @@
-"""``axolotl sftkey recipe``: write a shipped recipe for another model, data set, place or setting."""
+"""``sftkey recipe``: write a shipped recipe for another model, data set, place or setting."""
 
 from __future__ import annotations
 

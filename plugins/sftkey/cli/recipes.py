@@ -1,4 +1,4 @@
-"""``axolotl sftkey recipes``: what is shipped."""
+"""``sftkey recipes``: what is shipped."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ from sftkey.recipes.catalogue import recipe_table, shipped_recipes
 def recipes_command(as_json: bool) -> None:
     """List the shipped recipes: model, strategy, data set, GPUs and estimated peak memory per GPU.
 
-    `axolotl sftkey recipe NAME > my.yml` writes one of them, for any model, data set and setting.
+    `sftkey recipe NAME > my.yml` writes one of them, for any model, data set and setting.
     """
     print_table(recipe_table(shipped_recipes()), as_json)

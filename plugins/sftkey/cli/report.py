@@ -1,4 +1,4 @@
-"""``axolotl sftkey report``: tables and figures of any number of runs."""
+"""``sftkey report``: tables and figures of any number of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``axolotl sftkey run``: a recipe and all that it builds on, trained, evaluated and resumed by one command."""
+"""``sftkey run``: a recipe and all that it builds on, trained, evaluated and resumed by one command."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def run_command(
     """Train RECIPE and the stages that it builds on, and evaluate them.
 
     \b
-    axolotl sftkey run RECIPE [AXOLOTL OPTIONS] [--eval ...] [-- LAUNCHER ARGUMENTS]
+    sftkey run RECIPE [AXOLOTL OPTIONS] [--eval ...] [-- LAUNCHER ARGUMENTS]
 
     Follows sftkey_after back, runs what isn't finished with `axolotl train`, and goes on from the last checkpoint of what
     was interrupted: to resume after Ctrl-C, a crash or kill -9, give the same command again. Results of --eval go to

@@ -1,4 +1,4 @@
-"""``axolotl sftkey share``: bundle what others need to run a finished stage again."""
+"""``sftkey share``: bundle what others need to run a finished stage again."""
 
 from __future__ import annotations
 

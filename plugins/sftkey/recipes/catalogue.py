@@ -139,13 +139,13 @@ def shipped_recipe(name: str) -> ShippedRecipe:
     if wanted not in recipes:
         nearest = difflib.get_close_matches(wanted, recipes, n=3, cutoff=0.0)
         raise UserError(
-            f"there is no shipped recipe {name!r}; did you mean {', '.join(nearest)}? `axolotl sftkey recipes` lists all"
+            f"there is no shipped recipe {name!r}; did you mean {', '.join(nearest)}? `sftkey recipes` lists all"
         )
     return recipes[wanted]
 
 
 def recipe_table(recipes: list[ShippedRecipe]) -> list[tuple[Cell, ...]]:
-    """The rows of ``axolotl sftkey recipes``, a header first."""
+    """The rows of ``sftkey recipes``, a header first."""
     rows: list[tuple[Cell, ...]] = [("RECIPE", "MODEL", "STRATEGY", "DATA SET", "GPUS", "MEMORY PER GPU")]
     for recipe in recipes:
         memory = recipe.memory

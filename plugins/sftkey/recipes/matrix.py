@@ -187,7 +187,7 @@ def slurm_script(
         logs: Where Slurm writes the jobs' output.
         command: The command that wrote it, for the comment at the top.
         options: Options of sbatch, one each, such as ``--gpus-per-node=8``.
-        run_options: What follows ``axolotl sftkey run RECIPE``.
+        run_options: What follows ``sftkey run RECIPE``.
 
     Raises:
         UserError: A chain has more than two stages.

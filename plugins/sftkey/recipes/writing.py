@@ -95,7 +95,7 @@ def write_recipe(
         *(("--model-id", model_id) if model_id else ()),
         *(("--output-root", output_root) if output_root else ()),
     ]
-    command = shlex.join(["axolotl", "sftkey", "recipe", recipe.name, *options, *overrides])
+    command = shlex.join(["sftkey", "recipe", recipe.name, *options, *overrides])
 
     document: dict[str, Any] = copy.deepcopy(dict(recipe.config))
     names = _names(recipe, dataset_name, model_id)

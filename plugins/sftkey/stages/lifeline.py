@@ -1,6 +1,6 @@
 """Training ends with the run that started it, so that a killed run leaves nobody behind who writes to its outputs.
 
-Launchers stand between ``axolotl sftkey run`` and the training processes, and a kill -9 of the run reaches none of them.
+Launchers stand between ``sftkey run`` and the training processes, and a kill -9 of the run reaches none of them.
 An environment variable does: it names the run, and each training process watches it.
 """
 
@@ -29,7 +29,7 @@ def lifeline() -> dict[str, str]:
 def end_with_the_run(end: Callable[[], None] | None = None) -> None:
     """Watch the run that started this process, and end this process once it is gone.
 
-    Does nothing where no ``axolotl sftkey run`` started it.
+    Does nothing where no ``sftkey run`` started it.
 
     Args:
         end: What to do then; by default a kill -9 of this process, as the run got one too: nothing half-done is saved.

@@ -15,7 +15,7 @@ from types import TracebackType
 from sftkey.util.errors import UserError
 
 RUN_LOCK = ".sftkey_run.lock"
-"""Held by ``axolotl sftkey run`` while it works on a stage."""
+"""Held by ``sftkey run`` while it works on a stage."""
 
 TRAINING_LOCK = ".sftkey_training.lock"
 """Held by the training process itself, whoever started it."""

@@ -262,7 +262,7 @@ def _report(verdicts: Sequence[JudgeVerdict], settings: JudgeSettings) -> None:
     by_count = sorted(examples.items(), key=lambda one: -len(one[1]))
     logger.warning(
         "judge %s at %s: %d of %d items are unresolved, the rules' verdict stands for them: %s. They are asked again "
-        "by `axolotl sftkey judge RESULTS_DIR`",
+        "by `sftkey judge RESULTS_DIR`",
         settings.model,
         settings.base_url,
         sources["unresolved"],
