@@ -11,7 +11,13 @@ from types import ModuleType
 from sftkey.datasets.base import ReasoningDataset
 from sftkey.util.errors import UserError, nearest
 
-DATASETS = ("gsm8k", "openr1_math", "openbookqa", "cot_collection", "commonsenseqa")
+DATASETS = (
+    "gsm8k",
+    "openr1_math",
+    "openbookqa",
+    "cot_collection",
+    "commonsenseqa",
+)
 """The data sets that are shipped. A name is that of the module and of the `ReasoningDataset` in it."""
 
 PAPER = ("gsm8k", "openr1_math", "openbookqa", "cot_collection")

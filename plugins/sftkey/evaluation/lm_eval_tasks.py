@@ -25,8 +25,8 @@ from sftkey.evaluation.assess import assess
 from sftkey.evaluation.documents import documents
 from sftkey.evaluation.judge.decide import judged
 from sftkey.evaluation.judge.settings import JudgeSettings
-from sftkey.evaluation.logged import JudgedAnswer, log_summary, metrics
-from sftkey.evaluation.verdicts import AGGREGATIONS, METRICS
+from sftkey.evaluation.task_log import log_summary
+from sftkey.evaluation.verdicts import AGGREGATIONS, METRICS, Record, scores
 from sftkey.util.errors import UserError
 
 # Below lm-eval's own logger, whose messages it shows.
@@ -149,6 +149,23 @@ def _adapt_lm_eval() -> None:
     lm_eval.evaluator.consolidate_group_results = consolidate
 
 
+class JudgedAnswer(str):
+    """The extracted answer of an output, as lm-eval logs a filtered response, with the record of its verdict.
+
+    Attributes:
+        record: What `sftkey.evaluation.verdicts.decide` returned.
+    """
+
+    record: Record
+
+    @classmethod
+    def of(cls, record: Record) -> JudgedAnswer:
+        """Wrap a record."""
+        answer = cls(record["extracted"] or "")
+        answer.record = record
+        return answer
+
+
 class Verdicts(Filter):
     """Turns every output of a task into an answer with its verdict. The judge is asked about all of them at once."""
 
@@ -182,6 +199,37 @@ class Verdicts(Filter):
         records = judged(items, JudgeSettings.from_environment())
         log_summary(f"sftkey_{on.name}{'_plain' if self.plain else ''}", records)
         return [JudgedAnswer.of(record) for record in records]
+
+
+class ItemMetrics(dict[str, Any]):
+    """The metrics of one item, with the fields of its record beside them for the log.
+
+    lm-eval writes to its sample log all that `process_results` returned, and aggregates the same, which texts can't be.
+    Here the log gets everything, and who goes through the entries gets the metrics only.
+    """
+
+    def __init__(self, record: Record) -> None:
+        """Compute the metrics of a record."""
+        self._metrics = scores(record)
+        super().__init__(record | self._metrics)
+
+    def keys(self) -> Any:
+        """The names of the metrics."""
+        return self._metrics.keys()
+
+    def items(self) -> Any:
+        """The metrics."""
+        return self._metrics.items()
+
+
+def metrics(doc: Row, results: Sequence[JudgedAnswer]) -> ItemMetrics:
+    """The metrics of one item, for ``process_results``.
+
+    Args:
+        doc: The document; not needed, the record has everything.
+        results: The one answer that `Verdicts` made of the output.
+    """
+    return ItemMetrics(results[0].record)
 
 
 def update_groups(path: Path, old: Mapping[str, Any], new: dict[str, Any]) -> None:
