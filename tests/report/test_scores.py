@@ -9,8 +9,9 @@ from sftkey.report.collect import collect
 from sftkey.report.paper import AVERAGE, PUBLISHED
 from sftkey.report.runs import runs_of
 from sftkey.report.score_rows import ScoreRow
+from sftkey.report.score_tables import score_tables
 from sftkey.report.scores import Scores, scores_of
-from sftkey.report.summary import comparison_table, failure_table, score_tables
+from sftkey.report.summary import comparison_table, failure_table
 from sftkey.report.tables import TableCell
 from support.output_roots import Outputs
 

@@ -1,69 +1,39 @@
 """The paper's figures from the user's own runs: loss curves (Figure 3), Acc differences (Figure 2), Acc against Fmt.
 
-Every panel is a figure of its own, small enough for a phone. On the page its colours are variables of the style sheet,
-so that it follows the light or dark theme; in the files beside the page they are those of the light theme.
+Every panel is a figure of its own, small enough for a phone.
 """
 
 from __future__ import annotations
 
-import io
 import itertools
-import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sftkey.datasets.registry import DATASETS
+from sftkey.report.drawing import (
+    INK,
+    MARKERS,
+    MUTED,
+    STYLE,
+    WIDTH,
+    Panel,
+    add_legend,
+    color_of,
+    finish,
+    new_panel,
+    printable,
+    slug,
+)
 from sftkey.report.paper import AVERAGE
-from sftkey.report.runs import BASE, Run, data_set_title, order_of
+from sftkey.report.runs import Run, data_set_title, order_of
 from sftkey.report.score_rows import Score, ScoreRow
 from sftkey.report.scores import Scores
 
-COLORS: Mapping[str, tuple[str, str]] = {
-    # strategy -> colour on a light and on a dark page
-    "SFT": ("#64748b", "#94a3b8"),
-    "SFT-Tag": ("#2563eb", "#60a5fa"),
-    "Key-Tag": ("#c2410c", "#fb923c"),
-    "SFTKey-Tag": ("#047857", "#34d399"),
-    "SFTKey": ("#7e22ce", "#c084fc"),
-    "other": ("#a16207", "#facc15"),
-    BASE: ("#57534e", "#d6d3d1"),
-}
-INK, MUTED, GRID = ("#1f2933", "#e6e9ee"), ("#5b6775", "#a3adba"), ("#e3e7ec", "#323a46")
-
-_MARKERS = {"SFT": "o", "SFT-Tag": "s", "Key-Tag": "^", "SFTKey-Tag": "D", "SFTKey": "P", BASE: "X"}
-_STYLE: dict[str, Any] = {
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.color": INK[0],
-    "text.parse_math": False,  # a $ in a name is a $
-    "axes.edgecolor": MUTED[0],
-    "axes.labelcolor": INK[0],
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": GRID[0],
-    "grid.linewidth": 0.8,
-    "xtick.color": MUTED[0],
-    "ytick.color": MUTED[0],
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "sftkey",
-}
 CURVE_TITLES = {
     "loss_answer": "Answer loss",
     "loss_thinking": "Thinking loss",
@@ -76,52 +46,13 @@ _EVALUATION: dict[str, Any] = {
 _MAX_POINTS = 400
 _LOG_SPAN = 20
 """Largest loss by smallest loss from which on a loss axis is logarithmic."""
-WIDTH, HEIGHT = 3.8, 3.1
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One figure.
-
-    Attributes:
-        name: File name without ending.
-        kind: Which group of the page it belongs to: ``curves``, ``differences``, ``accuracy and format``.
-        model: The model that it is about; empty where it is about all.
-        title: What it shows, for the page and for readers who don't see it.
-        png: The figure as PNG.
-        svg: The figure as SVG, in the colours of the light theme.
-        inline: The figure as an ``<svg>`` element for the page.
-    """
-
-    name: str
-    kind: str
-    model: str
-    title: str
-    png: bytes
-    svg: str
-    inline: str
 
 
 def figures_of(runs: Iterable[Run], scores: Scores) -> list[Panel]:
     """Draw every figure for which there is data."""
     runs = list(runs)
-    with mpl.rc_context(cast(Any, _STYLE)):
+    with mpl.rc_context(cast(Any, STYLE)):
         return [*_curves(runs), *_differences(scores), *_accuracy_and_format(scores)]
-
-
-def color_of(strategy: str) -> str:
-    """The colour of a strategy on a light page."""
-    return COLORS.get(strategy, COLORS["other"])[0]
-
-
-def style_variables() -> str:
-    """The style sheet's variables that the inline figures use, each with its light and its dark colour."""
-    return "".join(f"--{name}:light-dark({light},{dark});" for name, (light, dark) in _variables().items())
-
-
-def _variables() -> dict[str, tuple[str, str]]:
-    series = {f"s-{_slug(name)}": colors for name, colors in COLORS.items()}
-    return {"ink": INK, "muted": MUTED, "grid": GRID, **series}
 
 
 # ---- loss curves -----------------------------------------------------------------------------------------------------
@@ -139,7 +70,7 @@ def _curves(runs: Sequence[Run]) -> Iterator[Panel]:
         for metric, title in CURVE_TITLES.items():
             if not any((run.stages[-1].log["metric"] == metric).any() for run in group_runs):
                 continue
-            figure, axes = _panel(f"{title}\n{_label(model)}, {_label(names)}")
+            figure, axes = new_panel(f"{title}\n{printable(model)}, {printable(names)}")
             for run in group_runs:
                 _draw_run(axes, run, metric)
             axes.set_xlabel("examples seen")
@@ -148,10 +79,8 @@ def _curves(runs: Sequence[Run]) -> Iterator[Panel]:
             if metric != "acc_answer":
                 _scale(axes, group_runs, metric)
             _name_evaluation_split(axes, group_runs, metric)
-            _legend(axes)
-            yield _finish(
-                figure, f"{metric}_{_slug(model)}_{_slug(names)}", "curves", model, f"{title}: {model}, {names}"
-            )
+            add_legend(axes)
+            yield finish(figure, f"{metric}_{slug(model)}_{slug(names)}", "curves", model, f"{title}: {model}, {names}")
 
 
 def _scale(axes: Axes, runs: Sequence[Run], metric: str) -> None:
@@ -186,7 +115,7 @@ def _draw_run(axes: Axes, run: Run, metric: str) -> None:
         y = train["value"].to_numpy(float)
         if len(x) > _MAX_POINTS:
             x, y = _binned(x), _binned(y)
-        (line,) = axes.plot(x, y, color=color, linewidth=1.6, label=_label(label))
+        (line,) = axes.plot(x, y, color=color, linewidth=1.6, label=printable(label))
         if not run.finished:
             line.set_linestyle((0, (4, 2)))
         _hand_over(axes, run, metric, x[0], y[0], start, color)
@@ -196,7 +125,7 @@ def _draw_run(axes: Axes, run: Run, metric: str) -> None:
             start + held_out["examples"].to_numpy(float),
             held_out["value"].to_numpy(float),
             color=color,
-            label=None if len(train) else _label(label),
+            label=None if len(train) else printable(label),
             **_EVALUATION,
         )
 
@@ -233,12 +162,12 @@ def _differences(scores: Scores) -> Iterator[Panel]:
             continue
         averages = [float(np.mean([value for value, _, _ in points])) for points in found.values()]
         boxes = [[value for value, _, _ in points] for points in found.values()]
-        names = [_label(model) for model in found]
+        names = [printable(model) for model in found]
         if len(found) > 1:
             boxes.append(averages)
             names.append("Avg-Acc")
         title = f"Accuracy: {strategy} minus SFT-Tag"
-        figure, axes = _panel(title, width=max(WIDTH, 1.0 + 0.75 * len(boxes)))
+        figure, axes = new_panel(title, width=max(WIDTH, 1.0 + 0.75 * len(boxes)))
         color = color_of(strategy)
         axes.axhline(0, color=MUTED[0], linewidth=0.8)
         axes.boxplot(
@@ -258,8 +187,8 @@ def _differences(scores: Scores) -> Iterator[Panel]:
         )
         axes.grid(False, axis="x")
         axes.set_ylabel("difference of Acc, 95% interval")
-        yield _finish(
-            figure, f"differences_{_slug(strategy)}", "differences", "", f"{title}, by data set, with 95% intervals"
+        yield finish(
+            figure, f"differences_{slug(strategy)}", "differences", "", f"{title}, by data set, with 95% intervals"
         )
 
 
@@ -297,8 +226,8 @@ def _accuracy_and_format(scores: Scores) -> Iterator[Panel]:
             rows = [row for row in scores.rows_of(model) if name in row.scores["acc"] and not row.transfer]
             if not rows:
                 continue
-            title = f"{_label(model)}, {_label(data_set_title(name))}"
-            figure, axes = _panel(title)
+            title = f"{printable(model)}, {printable(data_set_title(name))}"
+            figure, axes = new_panel(title)
             for row in rows:
                 _draw_point(axes, row, name)
             for row in rows:
@@ -306,10 +235,10 @@ def _accuracy_and_format(scores: Scores) -> Iterator[Panel]:
             axes.set_xlabel("Fmt (share of outputs in format)")
             axes.set_ylabel("Acc (share of items right)")
             axes.margins(0.12)
-            _legend(axes)
-            yield _finish(
+            add_legend(axes)
+            yield finish(
                 figure,
-                f"accuracy_format_{_slug(model)}_{_slug(name)}",
+                f"accuracy_format_{slug(model)}_{slug(name)}",
                 "accuracy and format",
                 model,
                 f"Accuracy against format: {model}, {data_set_title(name)}",
@@ -327,10 +256,10 @@ def _draw_point(axes: Axes, row: ScoreRow, name: str) -> None:
         color=color,
         ecolor=color,
         elinewidth=1,
-        marker=_MARKERS.get(row.strategy, "v"),
+        marker=MARKERS.get(row.strategy, "v"),
         markersize=7,
         linestyle="none",
-        label=_label(row.label),
+        label=printable(row.label),
     )
 
 
@@ -351,66 +280,3 @@ def _draw_arrow(axes: Axes, row: ScoreRow, rows: Sequence[ScoreRow], name: str) 
         xytext=(starts[0].scores["fmt"][name].value, starts[0].scores["acc"][name].value),
         arrowprops={"arrowstyle": "-|>", "color": color_of(row.strategy), "linewidth": 1.4, "shrinkA": 6, "shrinkB": 6},
     )
-
-
-# ---- drawing and saving ----------------------------------------------------------------------------------------------
-
-
-def _panel(title: str, width: float = WIDTH) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, HEIGHT), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    return figure, axes
-
-
-def _legend(axes: Axes) -> None:
-    figure = axes.figure
-    handles, labels = axes.get_legend_handles_labels()
-    if handles and isinstance(figure, Figure):
-        columns = len(labels) if sum(map(len, labels)) <= 36 else 2 if max(map(len, labels)) <= 24 else 1
-        figure.legend(
-            handles,
-            labels,
-            loc="outside lower center",
-            ncols=columns,
-            handlelength=1.3,
-            labelspacing=0.3,
-            columnspacing=1,
-        )
-
-
-def _finish(figure: Figure, name: str, kind: str, model: str, title: str) -> Panel:
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, not again for every format
-    png, svg = io.BytesIO(), io.StringIO()
-    figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    text = svg.getvalue()
-    return Panel(name, kind, model, title, png.getvalue(), text, _inline(text, name))
-
-
-def _inline(svg: str, name: str) -> str:
-    """An ``<svg>`` element for the page: it scales, its ids are its own, its colours are the page's variables."""
-    element = svg[svg.index("<svg") :]
-    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
-    element = re.sub(r'^<svg([^>]*?) width="[^"]*"', r"<svg\1", element)
-    element = re.sub(r'^<svg([^>]*?) height="[^"]*"', r"<svg\1", element)
-    prefix = f"{name}-"
-    element = re.sub(r'\bid="', f'id="{prefix}', element)
-    element = re.sub(r"url\(#", f"url(#{prefix}", element)
-    element = re.sub(r'xlink:href="#', f'href="#{prefix}', element)
-    for variable, (light, _) in _variables().items():
-        element = element.replace(f": {light}", f": var(--{variable})")
-    return element.replace("<svg", '<svg aria-hidden="true"', 1)
-
-
-def _label(text: str) -> str:
-    """A name as it may stand in a figure: printable, one line, of bounded length."""
-    printable = "".join(c if unicodedata.category(c)[0] != "C" else "\ufffd" for c in " ".join(text.split()))
-    return printable if len(printable) <= 60 else printable[:57] + "..."
-
-
-def _slug(text: str) -> str:
-    """A name as it may stand in a file name, an id and a variable of a style sheet."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "x"

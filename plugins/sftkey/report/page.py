@@ -16,12 +16,13 @@ from sftkey.evaluation.statistics import RESAMPLES
 from sftkey.format.methods import STRATEGIES, strategy_of
 from sftkey.report.changes import KINDS, Change, for_page
 from sftkey.report.collect import Collection
-from sftkey.report.figures import Panel, style_variables
+from sftkey.report.drawing import Panel, style_variables
 from sftkey.report.paper import AVERAGE
 from sftkey.report.runs import BASE, Run, data_set_title
 from sftkey.report.score_rows import ScoreRow
+from sftkey.report.score_tables import METRIC_TITLES
 from sftkey.report.scores import Scores
-from sftkey.report.summary import METRIC_TITLES, below_root
+from sftkey.report.summary import below_root
 from sftkey.report.tables import Table, figure, signed
 from sftkey.util.version import __version__
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import pandas as pd
+
+from sftkey.evaluation.statistics import Interval
+
+NOTHING = "\u2013"
+"""Stands where there is no figure."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,7 @@ class TableCell:
         details: Lines below it: (kind, text); the kind is a class of the page's style sheet.
         footnotes: Numbers of the table's footnotes.
         numeric: Whether it is aligned as a number.
+        values: The same in the CSV: column -> value.
     """
 
     text: str
@@ -26,6 +34,7 @@ class TableCell:
     details: tuple[tuple[str, str], ...] = ()
     footnotes: tuple[int, ...] = ()
     numeric: bool = False
+    values: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass
@@ -41,7 +50,8 @@ class Table:
         rows: Cells, one list per row.
         groups: Indices of the rows that start a group (a model, say).
         footnotes: Texts, the first has the number 1.
-        frame: The same figures in long form, for CSV.
+        labels: How many columns name the row, where every cell after them is a line of the CSV; ``None`` where a row is.
+        csv_columns: The columns of the CSV, where it has them even without a line.
     """
 
     name: str
@@ -52,7 +62,24 @@ class Table:
     rows: list[list[TableCell]] = field(default_factory=list)
     groups: set[int] = field(default_factory=set)
     footnotes: list[str] = field(default_factory=list)
-    frame: pd.DataFrame = field(default_factory=pd.DataFrame)
+    labels: int | None = None
+    csv_columns: tuple[str, ...] | None = None
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The figures in long form, for CSV."""
+        lines: list[dict[str, object]] = []
+        for row in self.rows:
+            shared = {column: value for cell in row[: self.labels] for column, value in cell.values.items()}
+            own = [cell.values for cell in row[self.labels :] if cell.values] if self.labels is not None else [{}]
+            lines += [{**shared, **values} for values in own]
+        return pd.DataFrame(lines, columns=self.csv_columns)
+
+    def add(self, row: list[TableCell], grouped: bool = False) -> None:
+        """Add a row; `grouped` begins a group where its first cell has other `values` than that of the row before."""
+        if grouped and (not self.rows or self.rows[-1][0].values != row[0].values):
+            self.groups.add(len(self.rows))
+        self.rows.append(row)
 
     def footnote(self, texts: Iterable[str]) -> tuple[int, ...]:
         """The numbers of footnotes, which are added where the table doesn't have them yet."""
@@ -62,6 +89,23 @@ class Table:
                 self.footnotes.append(text)
             numbers.append(self.footnotes.index(text) + 1)
         return tuple(numbers)
+
+
+def texts(values: Mapping[str, object]) -> list[TableCell]:
+    """Cells that show their values, each a column of the CSV."""
+    return [TableCell(str(value), values={column: value}) for column, value in values.items()]
+
+
+def number(values: Mapping[str, Any], show: Callable[[Any], str] = str, **cell: Any) -> TableCell:
+    """A cell that shows the first of its values, or `NOTHING` for ``None``.
+
+    Args:
+        values: As in `TableCell`.
+        show: Writes the value.
+        **cell: What else the cell has.
+    """
+    value = next(iter(values.values()))
+    return TableCell(NOTHING if value is None else show(value), numeric=True, values=values, **cell)
 
 
 def figure(value: float) -> str:
@@ -77,6 +121,17 @@ def signed(value: float) -> str:
 def p_value(p: float) -> str:
     """A p-value with three digits, or that it is smaller."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def interval_line(interval: Interval, show: Callable[[float], str] = "{:.3f}".format) -> tuple[str, str]:
+    """An interval as one of a cell's details."""
+    return "interval", f"[{show(interval.low)}, {show(interval.high)}]"
+
+
+def ends(interval: Interval | None, prefix: str = "") -> dict[str, float | None]:
+    """An interval's ends as values of a cell, in the columns `prefix` + ``low`` and ``high``."""
+    low, high = (None, None) if interval is None else (interval.low, interval.high)
+    return {f"{prefix}low": low, f"{prefix}high": high}
 
 
 def to_markdown(table: Table) -> str:
@@ -168,8 +223,3 @@ def to_csv(table: Table) -> str:
 
 def _inert(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
-
-
-def text_row(values: Sequence[object]) -> list[TableCell]:
-    """A row of plain texts."""
-    return [TableCell(str(value)) for value in values]

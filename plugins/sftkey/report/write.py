@@ -15,8 +15,9 @@ from sftkey.report.collect import Collection, collect, input_files
 from sftkey.report.figures import figures_of
 from sftkey.report.page import render_page
 from sftkey.report.runs import runs_of
+from sftkey.report.score_tables import score_tables
 from sftkey.report.scores import scores_of
-from sftkey.report.summary import change_table, comparison_table, failure_table, run_table, score_tables
+from sftkey.report.summary import change_table, comparison_table, failure_table, run_table
 from sftkey.report.tables import to_csv, to_latex, to_markdown
 
 PAGE = "index.html"
