@@ -86,30 +86,21 @@ def _size(path: Path) -> int:
     return status.st_size
 
 
-def parse_json(text: str) -> Any:
-    """Parse JSON from a file that may hold anything; what UTF-8 can't encode is replaced by question marks.
-
-    Raises:
-        UnreadableFile: It isn't JSON, or is nested too deeply to be a file of ours.
-    """
+def _object(content: bytes) -> dict[str, Any]:
+    """The JSON object that a file or a line of it holds; what UTF-8 can't encode is replaced by question marks."""
     try:
-        content = json.loads(text)
-        return _encodable(content) if "\\ud" in text.lower() else content
+        found = json.loads(content.decode("utf-8"))
+        if b"\\ud" in content.lower():  # lone surrogates: JSON can escape them, no output file can hold them
+            found = json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
     except RecursionError:
         raise UnreadableFile("nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise UnreadableFile(f"not UTF-8: {error.reason} at byte {error.start}") from None
     except ValueError as error:
         raise UnreadableFile(f"not valid JSON: {error}") from None
-
-
-def _encodable(value: Any) -> Any:
-    """Replace lone surrogates, which JSON can escape but no output file could be written with."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
-    if isinstance(value, list):
-        return [_encodable(item) for item in value]
-    if isinstance(value, dict):
-        return {_encodable(key): _encodable(item) for key, item in value.items()}
-    return value
+    if not isinstance(found, dict):
+        raise UnreadableFile(f"holds {type(found).__name__} where an object is expected")
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -123,15 +114,9 @@ def read_json(path: Path) -> dict[str, Any]:
         size = _size(path)
         if size > MAX_JSON_BYTES:
             raise UnreadableFile(f"{size:,} bytes, more than the {MAX_JSON_BYTES:,} that are read")
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UnreadableFile(f"not UTF-8: {error.reason} at byte {error.start}") from None
+        return _object(path.read_bytes())
     except OSError as error:
         raise UnreadableFile(f"can't be read: {error.strerror or error}") from None
-    content = parse_json(text)
-    if not isinstance(content, dict):
-        raise UnreadableFile(f"holds {type(content).__name__} where an object is expected")
-    return content
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | UnreadableFile]]:
@@ -152,26 +137,17 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | Unreadab
                 if number > MAX_LINES:
                     raise UnreadableFile(f"more than the {MAX_LINES:,} lines that are read")
                 if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
-                    while rest := file.readline(MAX_LINE_BYTES):
-                        if rest.endswith(b"\n"):
-                            break
+                    while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
+                        pass
                     yield number, UnreadableFile(f"longer than {MAX_LINE_BYTES:,} bytes")
                 elif line.strip():
-                    yield number, _object_of(line)
+                    try:
+                        content: dict[str, Any] | UnreadableFile = _object(line)
+                    except UnreadableFile as error:
+                        content = error
+                    yield number, content
     except OSError as error:
         raise UnreadableFile(f"can't be read: {error.strerror or error}") from None
-
-
-def _object_of(line: bytes) -> dict[str, Any] | UnreadableFile:
-    try:
-        content = parse_json(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return UnreadableFile(f"not UTF-8: {error.reason}")
-    except UnreadableFile as error:
-        return error
-    if not isinstance(content, dict):
-        return UnreadableFile(f"holds {type(content).__name__} where an object is expected")
-    return content
 
 
 def number(value: Any) -> float | None:
