@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sftkey.evaluation.statistics import (
     average_interval,
-    compare,
-    compare_average,
     holm,
     mcnemar_p,
     mean_interval,
+    paired_test,
+    paired_test_of_averages,
 )
 
 
@@ -43,12 +43,12 @@ def test_mcnemar_by_hand(first_only: int, second_only: int, p: Fraction) -> None
 def test_compare_counts_the_items_that_differ() -> None:
     first = array(1, 1, 0, 0, 0, 0, 0, 1, 1, 0)
     second = array(1, 0, 1, 1, 1, 1, 1, 1, 1, 0)
-    test = compare(first, second)
+    test = paired_test(first, second)
     assert (test.items, test.first_only, test.second_only) == (10, 1, 5)
     assert test.difference == pytest.approx(0.4)
     assert test.p == pytest.approx(14 / 64)
     assert test.test == "McNemar (exact)"
-    other_way = compare(second, first)
+    other_way = paired_test(second, first)
     assert other_way.p == test.p
     assert test.reversed.difference == other_way.difference
     assert (test.reversed.first_only, test.reversed.second_only) == (5, 1)
@@ -99,7 +99,7 @@ def test_an_average_counts_every_data_set_the_same() -> None:
     alone = mean_interval(small)
     assert interval.low == pytest.approx(0.5 + alone.low / 2)
     assert interval.high == pytest.approx(0.5 + alone.high / 2)
-    test = compare_average([(np.zeros(1000), large), (small, small)])
+    test = paired_test_of_averages([(np.zeros(1000), large), (small, small)])
     assert test.difference == pytest.approx(0.5)
 
 
@@ -111,10 +111,10 @@ def test_data_sets_with_equal_results_are_resampled_independently() -> None:
 
 def test_sign_flips_by_hand() -> None:
     # Differences 0.7, 0.7, 0.3: of the 8 ways to choose signs 2 give a sum as far from 0 as 1.7.
-    test = compare(array(0.3, 0.3, 0.7), array(1.0, 1.0, 1.0))
+    test = paired_test(array(0.3, 0.3, 0.7), array(1.0, 1.0, 1.0))
     assert test.test == "sign-flip permutation"
     assert test.p == pytest.approx(2 / 8, abs=0.02)
-    assert compare(array(0.3), array(1.0)).p == 1  # a single item proves nothing
+    assert paired_test(array(0.3), array(1.0)).p == 1  # a single item proves nothing
 
 
 @settings(max_examples=30, deadline=None)
@@ -125,7 +125,7 @@ def test_sign_flips_by_enumeration(differences: list[float]) -> None:
         for signs in product((-1, 1), repeat=len(differences))
     ]
     exact = np.mean([total >= abs(sum(differences)) - 1e-9 for total in sums])
-    test = compare_average([(np.zeros(len(differences)), np.array(differences))])
+    test = paired_test_of_averages([(np.zeros(len(differences)), np.array(differences))])
     assert test.p == pytest.approx(exact, abs=0.025)
 
 
@@ -136,14 +136,14 @@ def test_sign_flips_equal_scipys_and_on_binary_items_mcnemar() -> None:
     theirs = scipy.stats.permutation_test(
         (differences,), np.mean, permutation_type="samples", n_resamples=20_000, rng=1
     ).pvalue
-    ours = compare_average([(first.astype(float), second.astype(float))]).p
+    ours = paired_test_of_averages([(first.astype(float), second.astype(float))]).p
     assert ours == pytest.approx(theirs, abs=0.015)
-    assert ours == pytest.approx(compare(first.astype(float), second.astype(float)).p, abs=0.015)
+    assert ours == pytest.approx(paired_test(first.astype(float), second.astype(float)).p, abs=0.015)
 
 
 def test_equal_methods_do_not_differ() -> None:
     values = array(0, 1, 1, 0.3)
-    test = compare(values, values)
+    test = paired_test(values, values)
     assert (test.difference, test.p, test.interval.low, test.interval.high) == (0, 1, 0, 0)
 
 
@@ -162,6 +162,6 @@ def test_what_cannot_be_computed_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one item"):
         mean_interval(array())
     with pytest.raises(ValueError, match="the same items"):
-        compare(array(1), array(1, 0))
+        paired_test(array(1), array(1, 0))
     with pytest.raises(ValueError, match="at least one shared item"):
-        compare_average([])
+        paired_test_of_averages([])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sftkey.evaluation.statistics import PairedTest, compare, holm, mean_interval
+from sftkey.evaluation.statistics import PairedTest, holm, mean_interval, paired_test
 from sftkey.evaluation.verdicts import scores
 
 from experiments.cells import ANSWER_ONLY, CELLS, SCHEMA
@@ -104,7 +104,7 @@ def _strategy(cells: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _compare(cells: Cells, metric: str, first: str, second: str, seeds: Sequence[int]) -> PairedTest:
-    return compare(*(_mean_over_seeds(cells[name], metric, seeds) for name in (first, second)))
+    return paired_test(*(_mean_over_seeds(cells[name], metric, seeds) for name in (first, second)))
 
 
 def table(summary: Mapping[str, Any]) -> str:

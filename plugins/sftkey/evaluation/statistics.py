@@ -43,7 +43,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class PairedTest:
-    """Two methods on the same items.
+    """Two runs on the same items.
 
     Attributes:
         items: How many items both answered.
@@ -65,7 +65,7 @@ class PairedTest:
 
     @property
     def reversed(self) -> PairedTest:
-        """The same test with the methods the other way round."""
+        """The same test with the runs the other way round."""
         return replace(
             self,
             difference=-self.difference,
@@ -144,10 +144,10 @@ def _percentiles(resampled: Values) -> Interval:
 
 
 def mcnemar_p(first_only: int, second_only: int) -> float:
-    """Exact two-sided McNemar test on the items that one method got right and the other didn't.
+    """Exact two-sided McNemar test on the items that one run got right and the other didn't.
 
     Args:
-        first_only: Items that only the first method got right.
+        first_only: Items that only the first run got right.
         second_only: Items that only the second got right.
     """
     from statsmodels.stats.contingency_tables import mcnemar
@@ -157,12 +157,12 @@ def mcnemar_p(first_only: int, second_only: int) -> float:
     return float(min(1.0, mcnemar([[0, first_only], [second_only, 0]], exact=True).pvalue))
 
 
-def compare(first: Values, second: Values) -> PairedTest:
-    """Compare two methods on the same items of one data set.
+def paired_test(first: Values, second: Values) -> PairedTest:
+    """Compare two runs on the same items of one data set.
 
     Args:
         first: One number per item.
-        second: The other method's numbers for the same items, in the same order.
+        second: The other run's numbers for the same items, in the same order.
 
     Returns:
         McNemar's exact test where both are 0 or 1 throughout, else the sign-flip permutation test.
@@ -185,14 +185,14 @@ def compare(first: Values, second: Values) -> PairedTest:
             first_only,
             second_only,
         )
-    return compare_average([(first, second)])
+    return paired_test_of_averages([(first, second)])
 
 
-def compare_average(pairs: Sequence[tuple[Values, Values]]) -> PairedTest:
-    """Compare two methods' averages over data sets; items are resampled, and signs flipped, within each data set.
+def paired_test_of_averages(pairs: Sequence[tuple[Values, Values]]) -> PairedTest:
+    """Compare two runs' averages over data sets; items are resampled, and signs flipped, within each data set.
 
     Args:
-        pairs: For each data set the two methods' numbers for the same items.
+        pairs: For each data set the two runs' numbers for the same items.
 
     Raises:
         ValueError: There is no data set, or one has no items.

@@ -9,7 +9,7 @@ from itertools import combinations
 import pandas as pd
 
 from sftkey.evaluation.results import METRICS
-from sftkey.evaluation.statistics import SIGNIFICANT, PairedTest, compare, compare_average, holm
+from sftkey.evaluation.statistics import SIGNIFICANT, PairedTest, holm, paired_test, paired_test_of_averages
 from sftkey.report.paper import AVERAGE
 from sftkey.report.runs import BASELINE, data_set_title
 from sftkey.report.score_rows import ScoreRow
@@ -105,7 +105,7 @@ def _compare(first: ScoreRow, second: ScoreRow, data_set: str, metric: str, shar
     items = shared.of(first, second, data_set)
     if items is None:
         return None
-    test = compare(items[f"{metric}_first"].to_numpy(float), items[f"{metric}_second"].to_numpy(float))
+    test = paired_test(items[f"{metric}_first"].to_numpy(float), items[f"{metric}_second"].to_numpy(float))
     caveats = _unlike(first, second, data_set, len(items))
     return Comparison(first.model, data_set, metric, first.label, second.label, test, test.p, caveats)
 
@@ -121,7 +121,7 @@ def _compare_averages(first: ScoreRow, second: ScoreRow, metric: str, shared: _S
             return None
         groups.append((items[f"{metric}_first"].to_numpy(float), items[f"{metric}_second"].to_numpy(float)))
         caveats += [f"{data_set_title(name)}: {caveat}" for caveat in _unlike(first, second, name, len(items))]
-    test = compare_average(groups)
+    test = paired_test_of_averages(groups)
     return Comparison(first.model, AVERAGE, metric, first.label, second.label, test, test.p, tuple(caveats))
 
 
