@@ -1,5 +1,5 @@
 """From the files of any number of runs to tables, figures and one page.
 
-Files -> stages and evaluations (`collect`) -> runs (`runs`) -> cells with intervals and tests (`scores`) -> tables,
-figures, changes -> page. Nothing here is imported by training or evaluation.
+Files -> stages and evaluations (`collect`) -> runs (`runs`) -> scores with intervals (`score_rows`) and paired tests
+(`comparisons`) -> tables, figures, changes -> page. Nothing here is imported by training or evaluation.
 """
