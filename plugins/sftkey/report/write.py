@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from sftkey.report.score_tables import score_tables
 from sftkey.report.scores import scores_of
 from sftkey.report.summary import change_table, comparison_table, failure_table, run_table
 from sftkey.report.tables import to_csv, to_latex, to_markdown
+from sftkey.util.files import write_bytes_atomically, write_text_atomically
 
 PAGE = "index.html"
 
@@ -73,23 +73,15 @@ def write_report(roots: Sequence[Path], output: Path, refresh: int = 0) -> Writt
     }
     for table in tables.values():
         for ending, render in (("md", to_markdown), ("csv", to_csv), ("tex", to_latex)):
-            _write(output / "tables" / f"{table.name}.{ending}", render(table).encode())
+            write_text_atomically(output / "tables" / f"{table.name}.{ending}", render(table))
     for panel in panels:
-        _write(output / "figures" / f"{panel.name}.png", panel.png)
-        _write(output / "figures" / f"{panel.name}.svg", panel.svg.encode())
+        write_bytes_atomically(output / "figures" / f"{panel.name}.png", [panel.png])
+        write_text_atomically(output / "figures" / f"{panel.name}.svg", panel.svg)
     lines = (json.dumps(item, ensure_ascii=False) + "\n" for item in all_items(changes))
-    _write(output / "changes.jsonl", "".join(lines).encode())
+    write_text_atomically(output / "changes.jsonl", lines)
     page = render_page(collection, runs, scores, changes, panels, tables, datetime.now(UTC), refresh)
-    _write(output / PAGE, page.encode())
+    write_text_atomically(output / PAGE, page)
     return Written(output / PAGE, collection)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file in one step: who has the page open never reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def watch(
