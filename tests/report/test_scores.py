@@ -218,7 +218,7 @@ def test_a_limit_is_said_beside_the_figure(two: Outputs) -> None:
 
 def test_format_failures_by_hand(two: Outputs) -> None:
     table = failure_table(scores_in(two))
-    assert table.columns == ("Model", "Method", "Data set", "answer cut off")
+    assert table.columns == ("Model", "Strategy", "Data set", "answer cut off")
     sft, tag = table.rows
     assert (sft[3].text, sft[3].details) == ("\u2013", ())
     # 6 of 10 outputs of SFT-Tag; the interval is that of a mean of 6 ones and 4 zeros.

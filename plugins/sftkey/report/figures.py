@@ -84,7 +84,7 @@ def _curves(runs: Sequence[Run]) -> Iterator[Panel]:
 
 
 def _scale(axes: Axes, runs: Sequence[Run], metric: str) -> None:
-    """A logarithmic axis where losses span so much that the methods' last differences would be a flat line."""
+    """A logarithmic axis where losses span so much that the strategies' last differences would be a flat line."""
     logs = [run.stages[-1].log for run in runs]
     values = np.concatenate([log.loc[log["metric"] == metric, "value"].to_numpy(float) for log in logs])
     if values.min() > 0 and values.max() / values.min() > _LOG_SPAN:
@@ -218,7 +218,7 @@ def _scatter(axes: Axes, position: int, points: Sequence[tuple[float, float, flo
 
 
 def _accuracy_and_format(scores: Scores) -> Iterator[Panel]:
-    """Each method a point with its intervals, an arrow from Stage 1 to Stage 2."""
+    """Each strategy a point with its intervals, an arrow from Stage 1 to Stage 2."""
     for model in scores.models:
         for name in (*scores.data_sets, AVERAGE):
             if name == AVERAGE and len(scores.data_sets) < 2:

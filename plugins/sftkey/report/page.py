@@ -43,7 +43,7 @@ _GROUPS = (
     (
         "accuracy and format",
         "Accuracy against format",
-        "Each method a point with its 95% intervals; the arrow goes from Stage 1 to Stage 2.",
+        "Each strategy a point with its 95% intervals; the arrow goes from Stage 1 to Stage 2.",
     ),
 )
 
@@ -151,7 +151,7 @@ def _first_stage(scores: Scores, row: ScoreRow) -> ScoreRow | None:
 
 
 def _cards(scores: Scores) -> list[dict[str, Any]]:
-    """For each model the method with the highest Score, of those that can be compared."""
+    """For each model the strategy with the highest Score, of those that can be compared."""
     cards = []
     for model in scores.models:
         names = [AVERAGE] if len(scores.data_sets) > 1 else list(scores.data_sets)
@@ -182,5 +182,5 @@ def _cards(scores: Scores) -> list[dict[str, Any]]:
         if left_out:
             lines.append(f"not ranked, see the table's footnotes: {'; '.join(left_out)}")
         what = "average Score" if name == AVERAGE else f"Score on {data_set_title(name)}"
-        cards.append({"model": model, "value": figure(cell.value), "method": row.label, "what": what, "lines": lines})
+        cards.append({"model": model, "value": figure(cell.value), "strategy": row.label, "what": what, "lines": lines})
     return cards

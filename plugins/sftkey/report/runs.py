@@ -24,7 +24,7 @@ BASELINE = "SFT"
 ORDER = (BASE, *STRATEGIES)
 
 ANSWER_ONLY = ", answer-only gradient"
-"""Behind a strategy with a stage of ``sftkey_context_grad: false``: another method, with no figures in the paper."""
+"""Behind a strategy with a stage of ``sftkey_context_grad: false``: another strategy, with no figures in the paper."""
 
 
 @dataclass(frozen=True)

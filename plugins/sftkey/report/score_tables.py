@@ -41,7 +41,7 @@ def _score_table(scores: Scores, metric: str) -> Table:
         title=METRIC_TITLES[metric],
         caption=_CAPTIONS[metric],
         reading=_HOW_TO_READ + paper + _limits(scores),
-        columns=("Model", "Method", *(data_set_title(name) for name in columns)),
+        columns=("Model", "Strategy", *(data_set_title(name) for name in columns)),
         labels=2,
     )
     for model in scores.models:

@@ -21,12 +21,12 @@ from sftkey.stages.marker import TrainingRecord
 
 
 def comparison_table(scores: Scores) -> Table:
-    """Every pair of methods on the same items."""
+    """Every pair of strategies on the same items."""
     table = Table(
         name="comparisons",
         title="Paired tests",
         caption=(
-            "Every pair of methods of a model on the items that both answered. Difference: second minus first, with "
+            "Every pair of strategies of a model on the items that both answered. Difference: second minus first, with "
             "its 95% paired-bootstrap interval; only first, only second: items that only that one got right (or in "
             "format). p: McNemar's exact test for Acc and Fmt, sign-flip permutation test "
             "for Score and for averages; adjusted p: after Holm, over the pairs of the same model, data set and metric."
@@ -82,7 +82,7 @@ def failure_table(scores: Scores) -> Table:
             "Share of items by the reason why the output is not in the expected format, with its 95% interval; "
             f"{NOTHING} where no output failed for that reason."
         ),
-        columns=("Model", "Method", "Data set", *kinds),
+        columns=("Model", "Strategy", "Data set", *kinds),
         labels=3,
         csv_columns=("model", "method", "data set", "reason", "share", "low", "high", "items"),
     )
@@ -140,8 +140,10 @@ def run_table(runs: Iterable[Run], roots: Sequence[Path]) -> Table:
             "Every stage that was found. Only finished stages are in the tables of figures. Loss: mean over the whole "
             "training, in nats per token that the method trains; not comparable between methods."
         ),
-        columns=("Model", "Method", "State", "Trained on", "Steps", "Epochs", "Loss", "Time", "Evaluated on", "Folder"),
-    )
+        columns=(
+            "Model", "Strategy", "State", "Trained on", "Steps", "Epochs", "Loss", "Time", "Evaluated on", "Folder",
+        ),
+    )  # fmt: skip
     for run in runs:
         stage = run.stages[-1] if run.stages else None
         training = stage.training if stage else TrainingRecord()
