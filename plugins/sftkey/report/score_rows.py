@@ -98,7 +98,7 @@ def score_rows(runs: Iterable[Run]) -> tuple[tuple[str, ...], tuple[ScoreRow, ..
 def _rows(runs: Iterable[Run]) -> list[ScoreRow]:
     rows: dict[tuple[str, str], ScoreRow] = {}
     for run in runs:
-        if not run.evaluations and run.stages[-1].method is not None:
+        if not run.evaluations and run.stages[-1].method:
             data_set = run.trained_on[0] if len(run.trained_on) == 1 and run.trained_on[0] in DATASETS else None
             row = rows.setdefault((run.model, run.label()), ScoreRow(run.model, run.strategy, run.label()))
             row.missing[data_set] = "trained, not evaluated" if run.finished else "training has not finished"
