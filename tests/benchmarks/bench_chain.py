@@ -1,10 +1,9 @@
-"""What ``sftkey`` adds to the commands that a user would give otherwise: seconds of a chain, start-up time.
+"""What ``sftkey run`` adds to the commands that a user would give otherwise.
 
-Run: python tests/benchmarks/bench_chain.py   (``--rounds N``, ``--only startup`` or ``--only chain``; 4 to 8 minutes)
+Run: python tests/benchmarks/bench_chain.py   (``--rounds N``; 4 to 8 minutes)
 
-- start-up: ``--help`` of Axolotl itself, of the command group and of two subcommands, alternated.
-- chain: ``axolotl train`` of two tiny stages, one command after the other, against ``sftkey run`` of the second
-  recipe, which trains both; alternated, each from nothing in a folder of its own.
+``axolotl train`` of two tiny stages, one command after the other, against ``sftkey run`` of the second recipe, which trains
+both; alternated, each from nothing in a folder of its own.
 
 CPU seconds, those of child processes included, stand beside wall time: other programs disturb them less.
 """
@@ -27,6 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
 AXOLOTL = str(Path(sys.executable).parent / "axolotl")
+SFTKEY = (sys.executable, "-m", "sftkey.cli")
 ENVIRONMENT = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -34,7 +34,6 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "CUDA_VISIBLE_DEVICES": "",
 }
-STARTS = (["--help"], ["sftkey", "--help"], ["sftkey", "inspect", "--help"], ["sftkey", "report", "--help"])
 STAGES = ("demo_stage1.yml", "demo_stage2.yml")
 
 
@@ -46,11 +45,11 @@ class Cost(NamedTuple):
 
 
 def cost(commands: list[list[str]], folder: Path) -> Cost:
-    """Run `axolotl` commands one after the other; stop with the end of the output where one fails."""
+    """Run commands one after the other; stop with the end of the output where one fails."""
     started, before = time.perf_counter(), os.times()
     for command in commands:
         done = subprocess.run(
-            [AXOLOTL, *command],
+            command,
             cwd=folder,
             env=ENVIRONMENT,
             stdout=subprocess.PIPE,
@@ -59,7 +58,7 @@ def cost(commands: list[list[str]], folder: Path) -> Cost:
             check=False,
         )
         if done.returncode:
-            sys.exit(f"axolotl {' '.join(command)} ended with status {done.returncode}:\n{done.stdout[-3000:]}")
+            sys.exit(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stdout[-3000:]}")
     after = os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
     return Cost(time.perf_counter() - started, used)
@@ -68,24 +67,6 @@ def cost(commands: list[list[str]], folder: Path) -> Cost:
 def median(costs: list[Cost]) -> Cost:
     """The median of each time by itself."""
     return Cost(statistics.median(c.wall for c in costs), statistics.median(c.cpu for c in costs))
-
-
-def start_up(rounds: int) -> None:
-    """Print the table of start-up times."""
-    costs: dict[str, list[Cost]] = {" ".join(["axolotl", *start]): [] for start in STARTS}
-    with tempfile.TemporaryDirectory() as folder:
-        cost([list(STARTS[0])], Path(folder))
-        for _ in range(rounds):
-            for start in STARTS:
-                costs[" ".join(["axolotl", *start])].append(cost([list(start)], Path(folder)))
-    first = median(costs["axolotl --help"])
-    print(
-        f"{rounds} rounds\n\n| command | s | x `axolotl --help` | CPU s | x `axolotl --help` |\n|---|---:|---:|---:|---:|"
-    )
-    for name, values in costs.items():
-        wall, cpu = median(values)
-        print(f"| `{name}` | {wall:.2f} | {wall / first.wall:.2f} | {cpu:.2f} | {cpu / first.cpu:.2f} |")
-    print(flush=True)
 
 
 def write_recipes(folder: Path) -> None:
@@ -104,8 +85,8 @@ def chain(rounds: int) -> None:
     """Print the table of the chain."""
     bare, ours = "`axolotl train` of each stage", "`sftkey run`"
     ways = {
-        bare: [["train", f"recipes/{name}"] for name in STAGES],
-        ours: [["sftkey", "run", f"recipes/{STAGES[-1]}"]],
+        bare: [[AXOLOTL, "train", f"recipes/{name}"] for name in STAGES],
+        ours: [[*SFTKEY, "run", f"recipes/{STAGES[-1]}"]],
     }
     costs: dict[str, list[Cost]] = {name: [] for name in ways}
     for number in range(rounds):
@@ -130,12 +111,7 @@ def main() -> None:
     """Print Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=("startup", "chain"))
-    options = parser.parse_args()
-    if options.only != "chain":
-        start_up(options.rounds)
-    if options.only != "startup":
-        chain(options.rounds)
+    chain(parser.parse_args().rounds)
     print(f"load of the machine at the end: {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
 
 
