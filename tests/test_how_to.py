@@ -80,7 +80,7 @@ from lm_eval.tasks import TaskManager, get_task_dict
 task = get_task_dict(["my_svamp"], TaskManager(include_path="."))["my_svamp"]
 doc = task.test_docs()[2]
 print(len(task.test_docs()), task.doc_to_text(doc), task.doc_to_target(doc), sep="|")
-(answer,) = task._filters[0].filters[0].apply([["<Thinking>5 - 2 = 3</Thinking><Answer>3</Answer>"]], [doc])
+(answer,) = task._filters[0].filters[0]().apply([["<Thinking>5 - 2 = 3</Thinking><Answer>3</Answer>"]], [doc])
 metrics = task.process_results(doc, [answer])
 print(metrics["acc"], metrics["fmt"], metrics["score"])
 """

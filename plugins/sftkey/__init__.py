@@ -13,7 +13,10 @@ from sftkey.util.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from sftkey.axolotl.plugin import SFTKeyPlugin as SFTKeyPlugin
+    from sftkey.datasets.base import AnswerKind as AnswerKind
     from sftkey.datasets.base import ReasoningDataset as ReasoningDataset
+    from sftkey.datasets.base import make_example as make_example
+    from sftkey.datasets.base import required_text as required_text
     from sftkey.evaluation.assess import assess as assess
     from sftkey.format import tags as tags
     from sftkey.format.example import Example as Example
@@ -43,6 +46,9 @@ _WHERE = {
     "STRATEGIES": "format.methods",
     # From rows to tokens, labels and segments.
     "ReasoningDataset": "datasets.base",
+    "AnswerKind": "datasets.base",
+    "make_example": "datasets.base",
+    "required_text": "datasets.base",
     "ExampleTokenizer": "training.tokenization",
     "RowTokenizer": "training.rows",
     # From those to the loss.
