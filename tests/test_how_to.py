@@ -21,7 +21,7 @@ def blocks(section: str) -> list[str]:
     """The code blocks of a section, in order."""
     text = (REPOSITORY / "plugins" / "README.md").read_text("utf-8")
     (body,) = re.findall(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", text, flags=re.M | re.S)
-    return re.findall(r"^```\w*\n(.*?)^```", body, flags=re.M | re.S)
+    return re.findall(r"^```\w*\n(.*?)^```$", body, flags=re.M | re.S)
 
 
 def run(code: str, cwd: Path, *path: Path) -> str:

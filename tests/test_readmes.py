@@ -25,8 +25,9 @@ COMMANDS = ("axolotl", "bash", "lm_eval", "make", "python", "sftkey")
 
 def lines_of_fences(text: str) -> Iterator[str]:
     """The lines of the shell blocks, continued ones joined."""
-    for block in re.findall(r"^```(?:bash|sh)?\n(.*?)^```", text, flags=re.M | re.S):
-        yield from block.replace("\\\n", " ").splitlines()
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.M | re.S):
+        if language in {"", "bash", "sh"}:
+            yield from block.replace("\\\n", " ").splitlines()
 
 
 def commands(path: Path) -> list[list[str]]:
