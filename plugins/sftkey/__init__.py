@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sftkey.stages.stage import Stage as Stage
     from sftkey.training.collator import SegmentCollator as SegmentCollator
     from sftkey.training.loss import causal_loss as causal_loss
+    from sftkey.training.prepare import prepare as prepare
     from sftkey.training.rows import RowTokenizer as RowTokenizer
     from sftkey.training.tokenization import ExampleTokenizer as ExampleTokenizer
     from sftkey.training.trainer import SegmentLossTrainer as SegmentLossTrainer
@@ -51,6 +52,7 @@ _WHERE = {
     "required_text": "datasets.base",
     "ExampleTokenizer": "training.tokenization",
     "RowTokenizer": "training.rows",
+    "prepare": "training.prepare",
     # From those to the loss.
     "causal_loss": "training.loss",
     "SegmentCollator": "training.collator",
