@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,25 @@ except AttributeError as error:
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "module 'sftkey' has no attribute 'ReasoningDatasets'"
     assert (package / "py.typed").is_file()
+
+
+def section(repository: Path, title: str) -> str:
+    text = (repository / "plugins" / "README.md").read_text("utf-8")
+    return text.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def test_the_map_has_every_file(package: Path, repository: Path) -> None:
+    rooms, room = {}, ""
+    for line in section(repository, "The map").splitlines():
+        room = line.rstrip("/") if line.rstrip("/") in ROOMS else room
+        rooms.setdefault(room, set()).update(re.findall(r"[\w.]+\.(?:py|jinja|txt|css|js)\b|templates/", line))
+    for name in ROOMS:
+        there = {path for path in files(package / name) if path.name != "__init__.py"}
+        there = {"templates/" if path.parent.name == "templates" else path.name for path in there}
+        assert rooms[name] == there, name
+
+
+def test_the_readme_lists_the_public_names(repository: Path) -> None:
+    import sftkey
+
+    assert set(re.findall(r"`(\w+)`", section(repository, "Public names"))) - {"sftkey"} == set(sftkey.__all__)

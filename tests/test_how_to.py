@@ -53,6 +53,7 @@ def lab(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_add_a_data_set(lab: Path, tiny_root: Path) -> None:
     recipe = {
         "base_model": str(tiny_root / "model"),
@@ -74,6 +75,7 @@ assert result.exit_code == 0, result.exception
     assert "3 - 2 = 1" in output
 
 
+@pytest.mark.slow
 def test_add_a_task(lab: Path) -> None:
     code = """
 from lm_eval.tasks import TaskManager, get_task_dict
@@ -89,12 +91,15 @@ print(metrics["acc"], metrics["fmt"], metrics["score"])
     assert [float(figure) for figure in figures.split()] == [1.0, 1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_add_a_method(tmp_path: Path, tiny_root: Path) -> None:
-    shutil.copytree(REPOSITORY / "plugins" / "sftkey", tmp_path / "sftkey", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        REPOSITORY / "plugins" / "sftkey", tmp_path / "sftkey", ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copytree(REPOSITORY / "recipes", tmp_path / "sftkey" / "recipes" / "shipped")
     file = tmp_path / "sftkey" / "format" / "methods.py"
     text = file.read_text()
-    start = 'for method in (\n'
+    start = "for method in (\n"
     assert text.count(start) == 1
     file.write_text(text.replace(start, f"{start}            {blocks('Add a method')[0].strip()}\n"))
     code = f"""
@@ -137,6 +142,7 @@ for name in ("my_3b_stage1.yml", "my_3b_stage2.yml"):
     ]
 
 
+@pytest.mark.slow
 def test_add_a_trainer(tmp_path: Path, tiny_root: Path, gsm8k_rows: dict[str, list[dict[str, Any]]]) -> None:
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, gsm8k_rows["train"][:16])))
     (block,) = blocks("Add a trainer")

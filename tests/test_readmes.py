@@ -196,7 +196,9 @@ def anchors(path: Path) -> set[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_links_resolve(name: str) -> None:
     path = REPOSITORY / name
-    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.M | re.S)):
+    for target in re.findall(
+        r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.M | re.S)
+    ):
         if target.startswith(("http://", "https://")):
             continue
         file, _, anchor = target.partition("#")
