@@ -16,7 +16,7 @@ from support.availability import REPOSITORY
 READMES = sorted(
     path
     for path in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("*/**/README.md"))
-    if not {".venv", "outputs", "build"} & {part for part in path.relative_to(REPOSITORY).parts}
+    if not {".venv", "outputs", "build"} & set(path.relative_to(REPOSITORY).parts)
     and "written_by_9c54c77" not in path.parts
 )
 NAMES = [str(path.relative_to(REPOSITORY)) for path in READMES]
