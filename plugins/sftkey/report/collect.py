@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sftkey.evaluation.results import Evaluation, is_results_file, read_evaluations
 from sftkey.report.stages import LoggedStage, read_stage
-from sftkey.stages.links import find_before, stages_at
+from sftkey.stages.links import find_before, resolved, stages_at
 from sftkey.stages.marker import LOG_FILE, MARKER_FILE, RUN_FILE
 from sftkey.util.sources import Ledger
 
@@ -35,7 +35,7 @@ class Collection:
 
     def stage_in(self, place: Path) -> LoggedStage | None:
         """The stage in a directory, if it was found."""
-        return self.stages.get(_resolved(place))
+        return self.stages.get(resolved(place))
 
 
 def collect(roots: Sequence[Path]) -> Collection:
@@ -130,7 +130,7 @@ def _before(stage: LoggedStage, collection: Collection) -> LoggedStage | None:
     """The stage that another one started from, also where it lies outside the roots."""
 
     def read_outside(place: Path) -> LoggedStage | None:
-        place = _resolved(place)
+        place = resolved(place)
         known = place in collection.stages or not os.path.isfile(place / MARKER_FILE)
         return None if known else _stage(place, collection.ledger)
 
@@ -150,13 +150,6 @@ def _before(stage: LoggedStage, collection: Collection) -> LoggedStage | None:
             f"{stage.output_dir} started from {stage.after.output_dir}, which isn't there: its Stage 1 isn't shown."
         )
     return None
-
-
-def _resolved(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError, ValueError):
-        return path
 
 
 def _evaluated(evaluation: Evaluation, collection: Collection) -> Path | None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from sftkey.datasets.registry import DATASETS
-from sftkey.stages.marker import LOG_FILE, MARKER_FILE, RUN_FILE, Marker, RunFile, parse
+from sftkey.stages.marker import LOG_FILE, MARKER_FILE, RUN_FILE, Marker, RunFile
 from sftkey.stages.stage import Stage
 from sftkey.util.sources import Ledger, UnreadableFile, number, read_json
 
@@ -47,9 +47,8 @@ class LoggedStage(Stage):
     @property
     def steps(self) -> int | None:
         """Optimizer steps, those in the log while it isn't finished."""
-        if self.finished:
-            return self.training.steps
-        return int(self.log["step"].max()) if len(self.log) else None
+        last = int(self.log["step"].max()) if len(self.log) else None
+        return self.training.steps if self.finished else last
 
     @property
     def examples(self) -> float:
@@ -67,25 +66,26 @@ def read_stage(output_dir: Path, ledger: Ledger) -> LoggedStage | None:
     Returns:
         The stage; ``None`` where nothing in the directory could be read.
     """
-    marker = _read(output_dir / MARKER_FILE, "marker", Marker, ledger)
+    marker = _read(output_dir, "marker", Marker, ledger)
     if marker is not None:
         rows = [entry.rows_used for entry in marker.data]
         log = _read_log(output_dir, sum(row for row in rows if row) if None not in rows else None, ledger)
         return LoggedStage(output_dir, marker.recipe.config, marker, log=log)
     if (output_dir / MARKER_FILE).exists():
         ledger.note(f"{output_dir} counts as unfinished: its {MARKER_FILE} can't be used.")
-    run = _read(output_dir / RUN_FILE, "run file", RunFile, ledger)
+    run = _read(output_dir, "run file", RunFile, ledger)
     log = _read_log(output_dir, None, ledger)
     if not len(log) and not any((output_dir / name).exists() for name in (MARKER_FILE, RUN_FILE)):
         return None
     return LoggedStage(output_dir, run.settings if run else {}, run=run, log=log)
 
 
-def _read(path: Path, kind: str, model: type[_File], ledger: Ledger) -> _File | None:
+def _read(output_dir: Path, kind: str, model: type[_File], ledger: Ledger) -> _File | None:
+    path = output_dir / model.FILE
     if not path.exists():
         return None
     try:
-        content = parse(model, read_json(path))
+        content = model.parse(read_json(path))
     except UnreadableFile as error:
         ledger.skip(path, kind, str(error))
         return None

@@ -1,7 +1,4 @@
-"""A recipe and the recipes that it builds on, as an ordered list of stages: what is finished, and what is left to run.
-
-Reads recipes, markers and checkpoints only; neither torch nor Axolotl is imported.
-"""
+"""Plan a chain: a recipe and the recipes that it builds on, as stages in order, and how far each is."""
 
 from __future__ import annotations
 
@@ -21,13 +18,7 @@ from sftkey.util.errors import UserError
 
 @dataclass(frozen=True)
 class Override:
-    """One option from the command line that replaces a value of a recipe.
-
-    Attributes:
-        key: The recipe's key, such as ``learning_rate``.
-        value: The value as given.
-        arguments: The option as it was typed, to be passed on.
-    """
+    """One option from the command line that replaces a value of a recipe; `arguments` are how it was typed."""
 
     key: str
     value: Any
@@ -46,9 +37,9 @@ def plan_chain(recipe: str | Path, overrides: Sequence[Override] = (), *, last_o
         The stages, first one first.
 
     Raises:
-        UserError: A recipe is missing or wrong, a chain leads back to itself, two stages share an output directory or
-            don't fit together, a stage is finished or under way with other settings, a marker is broken, or an override
-            can't hold for more than one stage.
+        UserError: A recipe is missing or wrong, the recipes go round in a circle, two stages share an output directory or
+            don't fit together, a stage is finished or under way with other settings or from an earlier stage before, a
+            marker is broken, or an override can't hold for more than one stage.
     """
     earlier = [] if last_only else [o for o in overrides if not has_role(o.key, Role.LAST_STAGE)]
     path = Path(recipe)
@@ -69,11 +60,7 @@ def plan_chain(recipe: str | Path, overrides: Sequence[Override] = (), *, last_o
 
 
 def refreshed(stage: Stage) -> Stage:
-    """A planned stage, and those before it, as they are on disk now.
-
-    Raises:
-        UserError: See `plan_chain`.
-    """
+    """Read a planned stage and those before it from disk again, and check them as `plan_chain` does."""
     before = refreshed(stage.linked_before) if stage.linked_before else None
     now = replace(
         Stage.of_recipe(stage.recipe, stage.config, stage.arguments), linked_before=before, as_trained=stage.as_trained

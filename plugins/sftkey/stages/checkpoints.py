@@ -38,12 +38,9 @@ def _is_json(path: Path) -> bool:
 
 
 def other_settings(marker: Marker | None, run: RunFile | None, settings: Mapping[str, Any]) -> str:
-    """The settings in which an output directory differs from a run, the first five; empty where there is none.
+    """The first five settings in which an output directory differs from a run; empty where it doesn't.
 
-    Args:
-        marker: The marker in the output directory.
-        run: The run file there, if there are checkpoints too: without them nothing of that run is used.
-        settings: `sftkey.recipes.settings.training_settings` of the run.
+    Leave out the run file where there is no checkpoint: nothing of that run is used then.
     """
     earlier = marker or run
     return "; ".join(changed_settings(earlier.settings, settings)[:5]) if earlier and earlier.settings else ""

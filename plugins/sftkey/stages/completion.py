@@ -38,13 +38,13 @@ def make_marker(
         output_dir: Where its weights and tokenizer are.
         recipe: The raw recipe, with the command line's values.
         recipe_name: The name of the recipe's file.
-        settings: See `Marker`.
-        base_model: See `Marker`.
-        base_model_commit: See `Marker`.
-        after: What it started from; see `after_stage`.
+        settings: `sftkey.recipes.settings.training_settings`.
+        base_model: What it started from, a model or an output directory, and the model's commit on the Hub.
+        base_model_commit: See `base_model`.
+        after: See `after_stage`.
         end_of_turn: The token that ends a turn.
         tokenizer_size: Number of tokens, added ones included.
-        rows: For each data set of the recipe ``rows_used``, ``rows_skipped`` and ``commit``, as far as they are known.
+        rows: For each data set ``rows_used``, ``rows_skipped`` and ``commit``, as far as they are known.
         training: See `training_record`.
     """
     return Marker(
@@ -70,13 +70,7 @@ def make_marker(
 
 
 def after_stage(before: Stage | None, output_dir: str, *, copy: bool = True) -> After | None:
-    """What a stage records of the one that it starts from.
-
-    Args:
-        before: The stage before; ``None`` for a first stage.
-        output_dir: Where that stage's weights are, as the recipe names it.
-        copy: Whether its marker is copied, so that what led to the weights stays known when the directory is gone.
-    """
+    """What a stage records of the one before: where its weights are, who it is, and for later a `copy` of its marker."""
     if before is None or before.marker is None:
         return None
     marker = before.marker
@@ -87,15 +81,7 @@ def after_stage(before: Stage | None, output_dir: str, *, copy: bool = True) -> 
 def training_record(
     log: Sequence[Mapping[str, Any]], *, steps: int, epochs: float | None, seconds: float, world_size: int
 ) -> TrainingRecord:
-    """Sum up a training.
-
-    Args:
-        log: The trainer's ``log_history``.
-        steps: Optimizer steps.
-        epochs: Epochs.
-        seconds: Wall time since the start or the last resumption.
-        world_size: Number of training processes.
-    """
+    """Sum up the trainer's ``log_history``; the seconds are those since the start or the last resumption."""
     logs = [entry for entry in log if "loss" in entry]
     evals = [entry for entry in log if "eval_loss" in entry]
     summary = [entry for entry in log if "train_loss" in entry]

@@ -115,11 +115,7 @@ def start_from(cfg: Any) -> Stage | None:
 
 
 def start_settings(cfg: Recipe, before: Stage) -> dict[str, str]:
-    """What a recipe needs to start from a stage: its weights, or the base model and the adapter that was trained on it.
-
-    Args:
-        cfg: The raw recipe.
-        before: The stage before, one of `stages_before`.
+    """What a recipe sets to start from a stage: its weights, or the base model and the adapter that was trained on it.
 
     Raises:
         UserError: The stage is an adapter, and the recipe trains none.
@@ -210,13 +206,8 @@ def check_agreement(cfg: Recipe, before: Stage) -> None:
 def refuse_earlier_start(output_dir: Path, after: After | None, before: Stage | None) -> None:
     """Refuse what was trained from an earlier training of the stage before than the one that is there now.
 
-    Args:
-        output_dir: The later stage's output directory.
-        after: What it recorded of the stage that it started from.
-        before: That stage as it is now.
-
     Raises:
-        UserError: It is another one.
+        UserError: What `output_dir` recorded, `after`, is not `before`.
     """
     if after and before and before.marker and not after.names(before.marker):
         raise UserError(

@@ -47,7 +47,7 @@ def find_before(
 
 def _moved(stage: Stage, after: After) -> Iterator[Path]:
     """Where the stage before is after both were moved: the same way from one to the other, or side by side."""
-    directory, own = _resolved(stage.output_dir), str(stage.config.get("output_dir") or "")
+    directory, own = resolved(stage.output_dir), str(stage.config.get("output_dir") or "")
     if own and os.path.isabs(own) == os.path.isabs(after.output_dir):
         yield Path(os.path.normpath(directory / os.path.relpath(after.output_dir, own)))
     yield directory.parent / Path(after.output_dir).name
@@ -68,12 +68,8 @@ def stages_at(
         known: Stages that it may be: the one whose recipe, or whose path's end, says the same path, if that is one alone.
     """
     path = Path(recorded)
-    folders = (
-        []
-        if path.is_absolute()
-        else [folder for start in map(_resolved, anchors) for folder in (start, *start.parents)]
-    )
-    for place in (path, *(folder / path for folder in folders)):
+    starts = () if path.is_absolute() else map(resolved, anchors)
+    for place in (path, *(folder / path for start in starts for folder in (start, *start.parents))):
         if (stage := read(place)) is not None:
             yield stage
     wanted = os.path.normpath(recorded)
@@ -87,7 +83,8 @@ def stages_at(
         yield named[0]
 
 
-def _resolved(path: Path) -> Path:
+def resolved(path: Path) -> Path:
+    """The real path; the path itself where it can't be looked up."""
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError):

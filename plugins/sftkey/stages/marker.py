@@ -6,8 +6,9 @@ written last and atomically, so only this file tells that the stage finished.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,8 +25,6 @@ SCHEMA = 1
 # The report shows these texts, so none may be longer than what it can be.
 _Word = Annotated[str, Field(max_length=100)]
 _Path = Annotated[str, Field(max_length=4096)]
-
-_File = TypeVar("_File", "Marker", "RunFile")
 
 
 class _Part(BaseModel):
@@ -76,15 +75,7 @@ class TrainingRecord(_Part):
 
 
 class After(_Part):
-    """The stage that this one started from.
-
-    Attributes:
-        output_dir: Where it was, as the recipe names it.
-        id: Its id; ``None`` where one of the two was written before markers had ids.
-        method: Its method.
-        finished_at: When it finished, as in its marker.
-        stage: A copy of its marker, with that of the stage before in it: it outlives the directory.
-    """
+    """The stage that this one started from; ``stage``, a copy of its marker, outlives its directory."""
 
     output_dir: _Path
     id: _Word | None = None
@@ -99,35 +90,69 @@ class After(_Part):
         return self.finished_at in (None, marker.finished_at)
 
 
-class Marker(_Part):
-    """The completion marker of a stage (``sftkey_stage.json``).
+class _StageFile(_Part):
+    """What both files say of a stage; ``settings`` are those of `sftkey.recipes.settings.training_settings`."""
 
-    Attributes:
-        id: Random; ``None`` in markers written before 0.2.
-        finished_at: ISO 8601, UTC.
-        method: The value of ``sftkey_method``.
-        base_model: What it started from: a model, or the output directory of the stage before.
-        base_model_commit: The model's commit on the Hub.
-        recipe: The recipe as it was run.
-        settings: What of the recipe decides the weights; see `sftkey.recipes.settings.training_settings`.
-        after: The stage that it started from; ``None`` for a first stage.
-        tags: ``tokens`` or ``text``.
-        chat_template: Name and SHA-256 of the chat template.
-        tokenizer: The tokenizer.
-        data: The training data, in the recipe's order.
-        versions: Versions of Python and packages.
-        training: Steps, time and losses.
-    """
+    FILE: ClassVar[str]
 
     schema_: int = Field(default=SCHEMA, alias="schema")
+    settings: dict[str, Any] = Field(default_factory=dict)
+    after: After | None = None
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the file holds."""
+        return self.model_dump(exclude_unset=True)
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any]) -> Self:
+        """Check what the file holds.
+
+        Raises:
+            UnreadableFile: It has another shape; names the key.
+        """
+        if content.get("schema", SCHEMA) != SCHEMA:
+            raise UnreadableFile("has a schema this version of sftkey doesn't know; upgrade sftkey")
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise UnreadableFile(
+                f"has the wrong shape: {key}: {first['msg']}; delete it and run the stage again"
+            ) from None
+
+    @classmethod
+    def read(cls, output_dir: str | Path) -> Self | None:
+        """Read the file in an output directory; ``None`` where there is none.
+
+        Raises:
+            UserError: It can't be used, or was written by a newer version.
+        """
+        path = Path(output_dir) / cls.FILE
+        if not path.exists():
+            return None
+        try:
+            content = read_json(path)
+        except UnreadableFile as error:
+            raise UserError(f"{path} is not valid JSON ({error}); delete it and run the stage again") from error
+        try:
+            return cls.parse(content)
+        except UnreadableFile as error:
+            raise UserError(f"{path} {error}") from error
+
+
+class Marker(_StageFile):
+    """The completion marker. ``id`` is random, and missing before 0.2; ``finished_at`` is ISO 8601, UTC."""
+
+    FILE = MARKER_FILE
+
     finished_at: _Word
     method: _Word
     base_model: _Path
     id: _Word | None = None
     base_model_commit: str | None = None
     recipe: RecipeCopy = Field(default_factory=RecipeCopy)
-    settings: dict[str, Any] = Field(default_factory=dict)
-    after: After | None = None
     tags: str | None = None
     chat_template: dict[str, str] | None = None
     tokenizer: TokenizerRecord = Field(default_factory=TokenizerRecord)
@@ -135,77 +160,12 @@ class Marker(_Part):
     versions: dict[str, str] = Field(default_factory=dict)
     training: TrainingRecord = Field(default_factory=TrainingRecord)
 
-    @staticmethod
-    def read(output_dir: str | Path) -> Marker | None:
-        """The marker of a finished stage, or ``None`` where the stage hasn't finished.
 
-        Raises:
-            UserError: The file isn't a marker, or was written by a newer version.
-        """
-        return _read(Path(output_dir) / MARKER_FILE, Marker)
+class RunFile(_StageFile):
+    """What a resumed run must share. Its ``after`` holds no copy of the marker of the stage before."""
 
-    @property
-    def content(self) -> dict[str, Any]:
-        """The marker as JSON holds it."""
-        return self.model_dump(exclude_unset=True)
+    FILE = RUN_FILE
 
-
-class RunFile(_Part):
-    """Written when a stage starts (``sftkey_run.json``): what a resumed run must share.
-
-    Attributes:
-        started_at: ISO 8601, UTC.
-        settings: As in `Marker`.
-        after: The stage that it started from, without the copy of its marker.
-        world_size: Number of training processes.
-        pid: The first process.
-    """
-
-    schema_: int = Field(default=SCHEMA, alias="schema")
     started_at: str | None = None
-    settings: dict[str, Any] = Field(default_factory=dict)
-    after: After | None = None
     world_size: int | None = None
     pid: int | None = None
-
-    @staticmethod
-    def read(output_dir: str | Path) -> RunFile | None:
-        """What was written when the stage in `output_dir` last started, or ``None``.
-
-        Raises:
-            UserError: The file isn't a run file, or was written by a newer version.
-        """
-        return _read(Path(output_dir) / RUN_FILE, RunFile)
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """The run file as JSON holds it."""
-        return self.model_dump(exclude_unset=True)
-
-
-def parse(model: type[_File], content: dict[str, Any]) -> _File:
-    """A marker or a run file from what its file holds.
-
-    Raises:
-        UnreadableFile: It has another shape; names the key.
-    """
-    if content.get("schema", SCHEMA) != SCHEMA:
-        raise UnreadableFile("has a schema this version of sftkey doesn't know; upgrade sftkey")
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UnreadableFile(f"has the wrong shape: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-def _read(path: Path, model: type[_File]) -> _File | None:
-    if not path.exists():
-        return None
-    try:
-        content = read_json(path)
-    except UnreadableFile as error:
-        raise UserError(f"{path} is not valid JSON ({error}); delete it and run the stage again") from error
-    try:
-        return parse(model, content)
-    except UnreadableFile as error:
-        raise UserError(f"{path} {error}") from error

@@ -34,7 +34,7 @@ class Stage:
         config: The recipe: of a planned stage the keys with the command line's values, of a finished one those it was
             run with, of an interrupted one its training settings.
         marker: The completion marker; ``None`` until it is finished.
-        run: The run file; ``None`` until it is started.
+        run: The run file, while it is under way.
         recipe: The recipe file; of a stage that was read from its directory only its name.
         recorded_only: Whether its directory is gone, or holds another stage, and only the copy of its marker in the stage
             after it is left.
@@ -67,24 +67,21 @@ class Stage:
             UserError: The marker or the run file is broken.
         """
         known = Marker.read(output_dir) if marker is None else Marker.model_validate(marker)
+        if known is not None:
+            return cls(Path(output_dir), known.recipe.config, known, recipe=Path(known.recipe.name))
         run = RunFile.read(output_dir)
-        config = known.recipe.config if known else run.settings if run else {}
-        return cls(Path(output_dir), config, known, run, Path(known.recipe.name if known else ""))
+        return cls(Path(output_dir), run.settings if run else {}, run=run)
 
     @classmethod
     def of_recipe(cls, recipe: Path, config: Mapping[str, Any], arguments: tuple[str, ...] = ()) -> Self:
-        """The stage that a recipe plans, as far as it is on disk.
-
-        Args:
-            recipe: The recipe file.
-            config: Its keys, with the overrides that hold for it.
-            arguments: These overrides as ``axolotl train`` gets them.
+        """Plan a stage: a recipe with the overrides that hold for it, and what is in its output directory by now.
 
         Raises:
-            UserError: The marker or the run file in its output directory is broken.
+            UserError: The marker or the run file there is broken.
         """
         output_dir = Path(str(config.get("output_dir") or DEFAULT_OUTPUT_DIR))
-        marker, run = Marker.read(output_dir), RunFile.read(output_dir)
+        marker = Marker.read(output_dir)
+        run = None if marker else RunFile.read(output_dir)
         return cls(output_dir, config, marker, run, recipe, linked=True, arguments=arguments)
 
     @property
@@ -135,20 +132,17 @@ class Stage:
     @property
     def resume_from(self) -> Path | None:
         """The checkpoint that it goes on from; ``None`` where it is finished or starts at the beginning."""
-        resumes = self.config.get("auto_resume_from_checkpoints") is not False and not self.config.get(
-            "save_only_model"
-        )
-        return self.checkpoints[-1] if resumes and not self.finished and self.checkpoints else None
+        config = self.config
+        if self.finished or config.get("auto_resume_from_checkpoints") is False or config.get("save_only_model"):
+            return None
+        return self.checkpoints[-1] if self.checkpoints else None
 
     @cached_property
     def after(self) -> After | None:
         """What it recorded of the stage that it started from; ``None`` for a first stage."""
-        if self.marker is not None:
-            return self.marker.after
-        if self.run is None:
-            return None
-        if self.run.after is not None or not self.run.settings.get("sftkey_after"):
-            return self.run.after
+        if self.marker or self.run is None or self.run.after or not self.run.settings.get("sftkey_after"):
+            written = self.marker or self.run
+            return written.after if written else None
         # Before 0.2 a run file didn't say it; the weights of the stage before are where the recipe's model would be.
         start = self.run.settings.get("lora_model_dir") or self.run.settings.get("base_model")
         return After(output_dir=start[:4096]) if start and isinstance(start, str) else None
