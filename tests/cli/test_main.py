@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from sftkey.cli import console
 from sftkey.cli.main import sftkey
-from sftkey.recipes.catalogue import shipped_recipes
+from sftkey.recipes.catalogue import ShippedRecipe, shipped_recipes
 from sftkey.util.version import __version__
 from support.axolotl_recipes import write_recipe
 from support.commands import SFTKEY, environment, run, succeeded
@@ -148,6 +149,22 @@ def test_json_has_no_infinity(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert json.loads(text) == {"a": [None, None, 0.5, None, "é"], "b": [{"c": None}]}
     assert "é" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "below"), [([], logging.INFO), (["-v"], logging.NOTSET), (["-q"], logging.WARNING)]
+)
+def test_how_much_others_may_log(options: list[str], below: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look() -> list[ShippedRecipe]:
+        with console.others_on_stderr():
+            print(f"disabled: {logging.root.manager.disable}")
+        return []
+
+    monkeypatch.setattr("sftkey.cli.recipes.shipped_recipes", look)
+    result = CliRunner().invoke(sftkey, ["recipes", *options])
+    assert result.stderr == f"disabled: {below}\n"
+    assert result.stdout.startswith("RECIPE")
+    assert logging.root.manager.disable == logging.NOTSET
 
 
 def test_what_others_print_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,8 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     params=[QUIET, VERBOSE],
-    epilog="`sftkey COMMAND --help` describes one. Exit codes: 1 for an error, 2 for a wrong call, 130 after Ctrl-C.",
+    epilog="`sftkey COMMAND --help` describes one; those that print a table take --json. Exit codes: 1 for an error, 2 for a "
+    "wrong call, 130 after Ctrl-C.",
 )
 @click.version_option(__version__, prog_name="sftkey")
 def sftkey() -> None:

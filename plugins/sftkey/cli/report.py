@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sftkey.cli.console import is_quiet
+from sftkey.cli.console import is_quiet, progress
 
 
 @click.command("report")
@@ -53,8 +53,7 @@ def report_command(output_roots: tuple[Path, ...], output: Path, watch: bool, in
         used = len(ledger.files) - len(ledger.skipped)
         click.echo(f"{written.page} (from {used} files, skipped: {len(ledger.skipped)}, notes: {len(ledger.notes)})")
 
-    if not is_quiet():
-        click.echo(f"reading {', '.join(map(str, output_roots))}", err=True)
+    progress(f"reading {', '.join(map(str, output_roots))}")
     try:
         if watch:
             with contextlib.suppress(KeyboardInterrupt):
