@@ -119,6 +119,8 @@ class Outputs:
         metrics = {"acc,none": acc, "fmt,none": fmt, "score,none": 0.7 * acc + 0.3 * fmt, "judged,none": 0.0}
         if judge_mode != "off":
             metrics["judge_unresolved,none"] = 0.0
+        if judge_mode == "always":
+            metrics["judge_agreement,none"] = 1.0
         results = folder / f"results_{date}.json"
         content = (
             json.loads(results.read_text()) if results.exists() else {"results": {}, "n-samples": {}, "versions": {}}

@@ -86,8 +86,8 @@ def judge(items: Sequence[JudgeItem], settings: JudgeSettings, *, progress: bool
     questions = [prompt for prompt in dict.fromkeys(prompts) if prompt not in verdicts]
     if questions:
         with _quiet_http_logs(), JudgeCache(settings.cache_dir) as verdict_cache:
-            panel = _Panel(settings, verdict_cache, progress)
-            verdicts |= _run(partial(panel.ask_all, questions))
+            asker = _Asker(settings, verdict_cache, progress)
+            verdicts |= _run(partial(asker.ask_all, questions))
     result = [verdicts[prompt] for prompt in prompts]
     _report(result, settings)
     return result
@@ -113,7 +113,7 @@ class _ServerFailure(Exception):
     """A request failed after the client's own retries. The message can be shown."""
 
 
-class _Panel:
+class _Asker:
     """Asks the questions of one call."""
 
     def __init__(self, settings: JudgeSettings, verdict_cache: JudgeCache, progress: bool) -> None:
