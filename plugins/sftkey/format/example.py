@@ -1,4 +1,4 @@
-"""The one value that flows through everything: a question, its reasoning, its answer."""
+"""A training example: question, thinking and answer."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One training example, in the paper's terms (section 2).
-
-    The three texts are kept verbatim: nothing downstream strips or rewrites them.
+    """One training example (section 2). Nothing downstream strips or rewrites its three texts.
 
     Attributes:
         question: The prompt ``x``, without system message or chat markup.
-        thinking: The reasoning segment (the chain of thought).
+        thinking: The reasoning (the chain of thought).
         answer: The final answer (the "Key").
     """
 

@@ -1,4 +1,4 @@
-"""The paper's stage methods as data: which form the response has, which segments are trained (section 3)."""
+"""The paper's methods and strategies as data: the form of a response and the segments that are trained (section 3)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sftkey.format.segments import AFTER_THINKING, RESPONSE, Segment
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """What one training stage trains.
+    """The method of one training stage.
 
     Attributes:
         name: The value of ``sftkey_method``.
-        title: What tables and figures call it.
-        tagged: Whether responses are in the tag format; otherwise in the data set's own untagged form.
+        title: Its name in tables and figures.
+        tagged: Whether responses are in the tag format; otherwise in the data set's untagged form.
         trained: The segments whose tokens carry a label.
         summary: One line for help texts and tables.
     """
@@ -28,25 +28,13 @@ class Method:
     summary: str
 
 
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {
-        method.name: method
-        for method in (
-            Method("sft", "SFT", False, RESPONSE, "untagged data, loss on the whole response (the baseline)"),
-            Method("sft-tag", "SFT-Tag", True, RESPONSE, "tagged data, loss on the whole response (Stage 1, Eq. 1)"),
-            Method(
-                "key-tag",
-                "Key-Tag",
-                True,
-                AFTER_THINKING,
-                "tagged data, loss on all after </Thinking> (Stage 2, Eq. 4)",
-            ),
-            Method(
-                "key", "Key", False, AFTER_THINKING, "untagged data, loss on all after the reasoning (untagged Stage 2)"
-            ),
-        )
-    }
+_METHODS = (
+    Method("sft", "SFT", False, RESPONSE, "untagged data, loss on the whole response (the baseline)"),
+    Method("sft-tag", "SFT-Tag", True, RESPONSE, "tagged data, loss on the whole response (Stage 1, Eq. 1)"),
+    Method("key-tag", "Key-Tag", True, AFTER_THINKING, "tagged data, loss on all after </Thinking> (Stage 2, Eq. 4)"),
+    Method("key", "Key", False, AFTER_THINKING, "untagged data, loss on all after the reasoning (untagged Stage 2)"),
 )
+METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _METHODS})
 """Every value of ``sftkey_method``."""
 
 

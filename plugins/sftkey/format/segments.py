@@ -1,4 +1,4 @@
-"""What the parts of a training sequence are called."""
+"""The parts of a training sequence."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SEGMENT_GROUPS: dict[str, frozenset[Segment]] = {
 
 
 class Piece(NamedTuple):
-    """A stretch of response text and the segment it is."""
+    """A part of a response's text and its segment."""
 
     segment: Segment
     text: str

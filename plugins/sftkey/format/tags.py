@@ -1,7 +1,4 @@
-"""The tag format: render, parse, match. Nothing else in the package knows what a tag looks like.
-
-The paper's format is ``<Thinking>{thinking}</Thinking><Answer>{answer}</Answer>`` (Eq. 2, appendix D).
-"""
+"""The tag format ``<Thinking>{thinking}</Thinking><Answer>{answer}</Answer>`` (Eq. 2, appendix D), written only here."""
 
 from __future__ import annotations
 
@@ -42,12 +39,12 @@ class FormatFailure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ParsedResponse:
-    """What `parse` found in an output.
+    """An output matched against the expected format.
 
     Attributes:
         failure: ``None`` when the output is in the expected format (Fmt = 1), else why not.
-        thinking: The text of the Thinking block, verbatim; ``None`` when the format failed.
-        answer: The text of the Answer block, verbatim; ``None`` when the format failed.
+        thinking: The thinking, verbatim; ``None`` when the format failed.
+        answer: The answer, verbatim; ``None`` when the format failed.
     """
 
     failure: FormatFailure | None
@@ -62,12 +59,7 @@ class ParsedResponse:
 
 @dataclass(frozen=True, slots=True)
 class AnswerBlock:
-    """The Answer block of an output that may be otherwise malformed.
-
-    Attributes:
-        text: What stands in the block, verbatim.
-        closed: Whether ``</Answer>`` ends it; ``False`` where the output was cut off.
-    """
+    """The verbatim text of an Answer block, and whether ``</Answer>`` closes it; a cut-off output doesn't."""
 
     text: str
     closed: bool
@@ -79,15 +71,7 @@ def contains_tag(text: str) -> bool:
 
 
 def render(thinking: str, answer: str) -> tuple[Piece, ...]:
-    """Write a response in the tag format (Eq. 2), piece by piece.
-
-    Args:
-        thinking: Reasoning text; inserted verbatim.
-        answer: Answer text; inserted verbatim.
-
-    Returns:
-        Six pieces whose texts concatenate to the response, without the end of the turn.
-    """
+    """Write a response in the tag format (Eq. 2): six pieces, both texts verbatim, without the end of the turn."""
     return (
         Piece(Segment.THINKING_OPEN, THINKING_OPEN),
         Piece(Segment.THINKING, thinking),
@@ -103,78 +87,46 @@ def parse(text: str) -> ParsedResponse:
 
     Well-formed is exactly one Thinking block followed by exactly one Answer block, both with more than
     whitespace in them, and nothing but whitespace before, between and after. One pass, linear in ``len(text)``.
-
-    Args:
-        text: The model's output, of any length and content.
-
-    Returns:
-        The two texts, or the kind of failure.
     """
     found: dict[str, re.Match[str]] = {}
     for match in _ANY_TAG.finditer(text):
         if match.group() in found:
             return ParsedResponse(FormatFailure.REPEATED)
         found[match.group()] = match
-    failure = _failure(text, *(found.get(tag) for tag in TAGS))
-    if failure is not None:
-        return ParsedResponse(failure)
-    thinking_open, thinking_close, answer_open, answer_close = (found[tag] for tag in TAGS)
-    return ParsedResponse(
-        None,
-        thinking=text[thinking_open.end() : thinking_close.start()],
-        answer=text[answer_open.end() : answer_close.start()],
-    )
-
-
-def _failure(
-    text: str,
-    thinking_open: re.Match[str] | None,
-    thinking_close: re.Match[str] | None,
-    answer_open: re.Match[str] | None,
-    answer_close: re.Match[str] | None,
-) -> FormatFailure | None:
-    if thinking_open and thinking_close and answer_open:  # noqa: SIM102
-        if thinking_open.start() < answer_open.start() < thinking_close.start():
-            return FormatFailure.REPEATED
+    thinking_open, thinking_close, answer_open, answer_close = (found.get(tag) for tag in TAGS)
     if thinking_open is None:
-        return FormatFailure.NO_THINKING
+        return ParsedResponse(FormatFailure.NO_THINKING)
     if thinking_close is None:
-        return FormatFailure.THINKING_CUT_OFF
-    if thinking_close.start() < thinking_open.start():
-        return FormatFailure.WRONG_ORDER
-    if answer_open and answer_open.start() < thinking_open.start():
-        return FormatFailure.WRONG_ORDER
-    if answer_close and answer_close.start() < (answer_open or thinking_close).start():
-        return FormatFailure.WRONG_ORDER
-    if not text[thinking_open.end() : thinking_close.start()].strip():
-        return FormatFailure.EMPTY_THINKING
+        return ParsedResponse(FormatFailure.THINKING_CUT_OFF)
+    if answer_open and thinking_open.start() < answer_open.start() < thinking_close.start():
+        return ParsedResponse(FormatFailure.REPEATED)
+    if (
+        thinking_close.start() < thinking_open.start()
+        or (answer_open and answer_open.start() < thinking_open.start())
+        or (answer_close and answer_close.start() < (answer_open or thinking_close).start())
+    ):
+        return ParsedResponse(FormatFailure.WRONG_ORDER)
+    thinking = text[thinking_open.end() : thinking_close.start()]
+    if not thinking.strip():
+        return ParsedResponse(FormatFailure.EMPTY_THINKING)
     if answer_open is None:
-        return FormatFailure.NO_ANSWER
+        return ParsedResponse(FormatFailure.NO_ANSWER)
     if answer_close is None:
-        return FormatFailure.ANSWER_CUT_OFF
-    if not text[answer_open.end() : answer_close.start()].strip():
-        return FormatFailure.EMPTY_ANSWER
-    outside = (
-        text[: thinking_open.start()],
-        text[thinking_close.end() : answer_open.start()],
-        text[answer_close.end() :],
-    )
-    if any(part.strip() for part in outside):
-        return FormatFailure.TEXT_OUTSIDE
-    return None
+        return ParsedResponse(FormatFailure.ANSWER_CUT_OFF)
+    answer = text[answer_open.end() : answer_close.start()]
+    if not answer.strip():
+        return ParsedResponse(FormatFailure.EMPTY_ANSWER)
+    between = text[thinking_close.end() : answer_open.start()]
+    if any(part.strip() for part in (text[: thinking_open.start()], between, text[answer_close.end() :])):
+        return ParsedResponse(FormatFailure.TEXT_OUTSIDE)
+    return ParsedResponse(None, thinking, answer)
 
 
 def find_answer_block(text: str) -> AnswerBlock | None:
     """Find the Answer block of any output, well-formed or not.
 
     The last ``<Answer>`` that opens a non-empty block counts: a model that corrects itself means its last word.
-    Linear in ``len(text)``.
-
-    Args:
-        text: The model's output.
-
-    Returns:
-        The block, or ``None`` where no non-empty ``<Answer>`` was opened.
+    ``None`` where there is none. Linear in ``len(text)``.
     """
     end, closed = len(text), False
     for match in reversed(list(_ANY_TAG.finditer(text))):
@@ -189,14 +141,7 @@ def find_answer_block(text: str) -> AnswerBlock | None:
 
 
 def has_thinking(text: str) -> bool:
-    """Whether an output, well-formed or not, has a closed Thinking block with more than whitespace in it.
-
-    ``False`` is what a model that has stopped thinking shows: its block is missing, empty or cut off. Linear in
-    ``len(text)``.
-
-    Args:
-        text: The model's output.
-    """
+    """Whether an output, well-formed or not, has a closed Thinking block with more than whitespace. Linear time."""
     opened: int | None = None
     for match in _ANY_TAG.finditer(text):
         if match.group() == THINKING_CLOSE and opened is not None and text[opened : match.start()].strip():
@@ -206,7 +151,7 @@ def has_thinking(text: str) -> bool:
 
 
 def after_thinking(text: str) -> str:
-    """What stands after the last ``</Thinking>`` of an output, without tags; all of the output where there is none."""
+    """The text after the last ``</Thinking>``, without tags; all of it where there is none."""
     return without_tags(text.rpartition(THINKING_CLOSE)[2])
 
 

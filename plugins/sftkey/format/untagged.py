@@ -1,4 +1,4 @@
-"""A data set's own form in place of tags: how a response is written, and how an output is matched (the ``_plain`` tasks)."""
+"""A data set's own form in place of tags: write a response, match an output (the ``_plain`` tasks)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sftkey.format.tags import FormatFailure, ParsedResponse, contains_tag
 
 @dataclass(frozen=True, slots=True)
 class UntaggedForm:
-    """How a data set writes a response when no tags are used: its own natural form.
+    """A data set's own form of a response, without tags.
 
     Attributes:
-        between: What stands between the reasoning and the answer.
-        after: What stands after the answer.
-        before: What stands before the reasoning.
+        between: The text between the reasoning and the answer.
+        after: The text after the answer.
+        before: The text before the reasoning.
     """
 
     between: str
@@ -39,17 +39,14 @@ def parse(output: str, form: UntaggedForm, *, one_line: bool = True) -> ParsedRe
     r"""Match an output against a data set's untagged form.
 
     Well-formed is: reasoning, what the form has between, an answer, what the form has after it, and nothing else. Both
-    texts have more than white space in them; white space may stand around each part. A tag is text outside, for the
-    form has none.
+    texts have more than white space in them; white space may stand around each part. A tag is text outside. Linear in
+    ``len(output)``.
 
     Args:
-        output: What the model wrote, of any length and content.
+        output: The model's output, of any length and content.
         form: The data set's form, ``\n#### `` between reasoning and answer in GSM8K.
-        one_line: Whether the answer is one line, where the form ends with it: nothing else could tell the answer from
-            text after it. ``False`` where the reference itself has several lines.
-
-    Returns:
-        The two texts, or the kind of failure. Linear in ``len(output)``.
+        one_line: Whether a line break after the answer begins text outside, where the form ends with the answer;
+            ``False`` where the reference itself has several lines.
     """
     before, end = form.before.strip(), form.after.strip()
     if contains_tag(output):

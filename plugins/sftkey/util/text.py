@@ -36,18 +36,11 @@ def _shown(cell: Cell) -> str:
 
 
 def shorten(text: str, limit: int, gap: str = "left out") -> str:
-    """Cut a text that is longer than `limit` characters down to its first two thirds and last third of that.
-
-    Args:
-        text: The text.
-        limit: Characters that are kept.
-        gap: What to call the rest in the line that stands in its place.
-    """
+    """Keep `limit` characters of a longer text, two thirds from its start; `gap` says what became of the rest."""
     if len(text) <= limit:
         return text
     tail = limit // 3
-    head = limit - tail
-    return f"{text[:head]}\n[... {len(text) - limit:,} characters {gap} ...]\n{text[len(text) - tail :]}"
+    return f"{text[: limit - tail]}\n[... {len(text) - limit:,} characters {gap} ...]\n{text[len(text) - tail :]}"
 
 
 def visible(text: str) -> str:
