@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from sftkey.cli import console
 from sftkey.cli.main import sftkey
-from sftkey.recipes.catalogue import ShippedRecipe, shipped_recipes
+from sftkey.recipes.catalogue import ShippedRecipe
 from sftkey.util.version import __version__
 from support.axolotl_recipes import write_recipe
 from support.commands import SFTKEY, environment, run, succeeded
@@ -90,21 +90,6 @@ def test_all_commands_are_listed() -> None:
     assert result.stdout.split()[-1] == __version__
     assert CliRunner().invoke(sftkey, ["nothing"]).exit_code == 2
     assert CliRunner().invoke(sftkey, ["recipes", "--nothing"]).exit_code == 2
-
-
-def test_recipes_as_json() -> None:
-    found = json.loads(CliRunner().invoke(sftkey, ["recipes", "--json"]).stdout)
-    assert [recipe["recipe"] for recipe in found] == [recipe.name for recipe in shipped_recipes()]
-    by_name = {recipe["recipe"]: recipe for recipe in found}
-    assert by_name["demo_sft"]["memory_per_gpu"] is None
-    assert by_name["qwen2_5_7b_sftkey_plain"] == {
-        "recipe": "qwen2_5_7b_sftkey_plain",
-        "model": "Qwen/Qwen2.5-7B",
-        "strategy": "SFTKey",
-        "data_set": "gsm8k",
-        "gpus": "8 x 40 GB",
-        "memory_per_gpu": "about 24 GiB",
-    }
 
 
 @pytest.mark.parametrize("arguments", [["-q", "recipe"], ["recipe", "--quiet"], ["--quiet", "recipe", "-q"]])

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from sftkey.format.methods import METHODS
 from sftkey.recipes.catalogue import ShippedRecipe, recipes_folder, shipped_recipe, shipped_recipes
 from sftkey.recipes.memory import GIB
@@ -161,24 +160,6 @@ def test_the_deepspeed_settings_are_json(repository: Path) -> None:
     for path in (recipes_folder() / "deepspeed").iterdir():
         assert json.loads(path.read_text())["bf16"] == {"enabled": True}
     assert recipes_folder() == repository / "recipes"
-
-
-def test_the_list() -> None:
-    from sftkey.cli.main import sftkey
-
-    result = CliRunner().invoke(sftkey, ["recipes"])
-    assert result.exit_code == 0, result.output
-    lines = result.output.splitlines()
-    assert len(lines) == 1 + len(shipped_recipes())
-    row = next(line for line in lines if line.startswith("qwen2_5_7b_sftkey_plain"))
-    assert re.split(r" {2,}", row) == [
-        "qwen2_5_7b_sftkey_plain",
-        "Qwen/Qwen2.5-7B",
-        "SFTKey",
-        "gsm8k",
-        "8 x 40 GB",
-        "about 24 GiB",
-    ]
 
 
 def test_an_unknown_name_is_answered_with_near_ones() -> None:

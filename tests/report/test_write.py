@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from sftkey.cli.main import sftkey
 from sftkey.cli.report import report_command
 from sftkey.report.write import Written, watch, write_report
 from support.output_roots import Outputs
@@ -66,6 +67,9 @@ def test_command(chain: Outputs, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert f"{target / 'index.html'} (from 8 files, skipped: 1, notes: 1)" in result.output
     assert "bad/sftkey_stage.json: not valid JSON" in result.output
+    quiet = CliRunner().invoke(sftkey, ["-q", "report", str(chain.root), "-o", str(target)])
+    assert (quiet.exit_code, quiet.stderr) == (0, "")
+    assert quiet.stdout.startswith(f"{target / 'index.html'} (from ")
 
 
 def test_command_on_nothing_is_an_error(tmp_path: Path) -> None:
