@@ -16,7 +16,7 @@ from sftkey.training.inspection import (
     Lengths,
     render_colour,
     render_plain,
-    runs,
+    spans,
     table,
 )
 from sftkey.training.tokenization import IGNORE_INDEX, TokenizedExample
@@ -112,10 +112,10 @@ def test_a_table_without_usable_rows(results: list[str]) -> None:
     assert re.search(r"^trained tokens +0  -$", table(statistics), flags=re.MULTILINE)
 
 
-def test_runs_change_with_segment_and_with_training() -> None:
-    assert [(run.segment, decode(run.tokens), run.trained) for run in runs(EXAMPLE)] == RESPONSE
+def test_spans_change_with_segment_and_with_training() -> None:
+    assert [(span.segment, decode(span.tokens), span.trained) for span in spans(EXAMPLE)] == RESPONSE
     half_trained = TokenizedExample([1, 2, 3], [IGNORE_INDEX, 2, 3], [2, 2, 2])
-    assert [(run.trained, run.tokens) for run in runs(half_trained)] == [(False, [1]), (True, [2, 3])]
+    assert [(span.trained, span.tokens) for span in spans(half_trained)] == [(False, [1]), (True, [2, 3])]
 
 
 def test_the_plain_form_marks_trained_lines() -> None:

@@ -5,11 +5,12 @@ Works on tokenized examples alone, so it shows exactly what training sees, whate
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from sftkey.format.segments import Segment
 from sftkey.training.tokenization import IGNORE_INDEX, TokenizedExample
@@ -60,13 +61,10 @@ class Lengths:
         Args:
             share: From 0 (the shortest) to 1 (the longest); 0.5 is the median.
         """
-        rank = max(1, math.ceil(share * self.count))
-        seen = 0
-        for length in sorted(self._rows):
-            seen += self._rows[length]
-            if seen >= rank:
-                return length
-        return None
+        if not self._rows:
+            return None
+        rows = list(self._rows.values())
+        return int(np.quantile(list(self._rows), share, weights=rows, method="inverted_cdf"))
 
 
 class DatasetStatistics:
@@ -172,7 +170,7 @@ def table(statistics: DatasetStatistics) -> str:
     return "\n\n".join(sections)
 
 
-class Run(NamedTuple):
+class Span(NamedTuple):
     """Consecutive tokens of one segment that are all trained or all not."""
 
     segment: Segment
@@ -180,29 +178,29 @@ class Run(NamedTuple):
     tokens: list[int]
 
 
-def runs(example: TokenizedExample) -> Iterator[Run]:
+def spans(example: TokenizedExample) -> Iterator[Span]:
     """Split a row where the segment changes or training starts or stops."""
     keys = [(segment, label != IGNORE_INDEX) for segment, label in zip(example.segments, example.labels, strict=True)]
     tokens = iter(example.input_ids)
     for (segment, trained), group in groupby(keys):
-        yield Run(Segment(segment), trained, [next(tokens) for _ in group])
+        yield Span(Segment(segment), trained, [next(tokens) for _ in group])
 
 
 def render_plain(example: TokenizedExample, decode: Decode, shown: int = SHOWN_CHARACTERS) -> str:
-    """A row as text without colour: one block for each run, the trained ones marked in the margin.
+    """A row as text without colour: one block for each span, the trained ones marked in the margin.
 
     Args:
         example: The row.
         decode: Token ids -> text, special tokens included.
-        shown: Longest text of a run in characters; of a longer one the beginning and the end are shown.
+        shown: Longest text of a span in characters; of a longer one the beginning and the end are shown.
     """
     blocks = []
-    for run in runs(example):
-        mark = "T" if run.trained else " "
-        name = run.segment.name.lower().replace("_", " ")
-        count = f"{len(run.tokens):,} token{'s' if len(run.tokens) != 1 else ''}"
-        state = "trained" if run.trained else "not trained"
-        text = visible(shorten(decode(run.tokens), shown, "not shown"))
+    for span in spans(example):
+        mark = "T" if span.trained else " "
+        name = span.segment.name.lower().replace("_", " ")
+        count = f"{len(span.tokens):,} token{'s' if len(span.tokens) != 1 else ''}"
+        state = "trained" if span.trained else "not trained"
+        text = visible(shorten(decode(span.tokens), shown, "not shown"))
         blocks.append(
             "\n".join([f"{mark} [{name}: {count}, {state}]", *(f"{mark} | {line}" for line in text.split("\n"))])
         )
@@ -219,9 +217,9 @@ def render_colour(example: TokenizedExample, decode: Decode, shown: int = SHOWN_
     """
     return "".join(
         _styled(
-            visible(shorten(decode(run.tokens), shown, "not shown")), TRAINED_STYLE if run.trained else CONTEXT_STYLE
+            visible(shorten(decode(span.tokens), shown, "not shown")), TRAINED_STYLE if span.trained else CONTEXT_STYLE
         )
-        for run in runs(example)
+        for span in spans(example)
     )
 
 
