@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sftkey.format.untagged import UntaggedForm as UntaggedForm
     from sftkey.stages.stage import Stage as Stage
     from sftkey.training.collator import SegmentCollator as SegmentCollator
+    from sftkey.training.fit import fit as fit
     from sftkey.training.loss import causal_loss as causal_loss
     from sftkey.training.prepare import prepare as prepare
     from sftkey.training.rows import RowTokenizer as RowTokenizer
@@ -57,6 +58,7 @@ _WHERE = {
     "causal_loss": "training.loss",
     "SegmentCollator": "training.collator",
     "SegmentLossTrainer": "training.trainer",
+    "fit": "training.fit",
     # What came of it.
     "assess": "evaluation.assess",
     "Stage": "stages.stage",

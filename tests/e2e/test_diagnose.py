@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from demo.setup_demo import SYSTEM_MESSAGE, set_up
 from experiments import generated
 from experiments.data import Data, example_tokenizer, load_data, training_examples, usable_rows
-from experiments.models import load_model, weights_of, with_template
+from experiments.models import load_model, weights_of
 from experiments.scoring import evaluate
 from experiments.settings import Settings
-from experiments.training import Stage, train
 from sftkey.cli.diagnosis_text import report
 from sftkey.evaluation.assess import assess
 from sftkey.evaluation.diagnosis import Diagnosis, diagnose
 from sftkey.evaluation.headroom import LEARNED_LOSS, Outcome, Verdict
 from sftkey.evaluation.verdicts import RuleVerdict, aggregate
 from sftkey.format.methods import METHODS
+from sftkey.training.fit import fit, with_template
 
 pytestmark = pytest.mark.slow
 
@@ -60,11 +61,12 @@ def predict_and_train(root: Path, kind: str, seed: int) -> Found:
     data = load_data(settings)
     model, tokenizer = load_model(settings)
     sft_tag, key_tag = METHODS["sft-tag"], METHODS["key-tag"]
-    tokenizer = with_template(tokenizer, sft_tag, settings)
+    tokenizer = with_template(tokenizer, sft_tag, settings.system_message)
     stage1_steps, stage2_steps = STEPS[kind]
     examples = training_examples(data, tokenizer, sft_tag, settings)
     epochs = stage1_steps * settings.batch_size / len(examples)
-    train(model, tokenizer, Stage(sft_tag, examples, epochs, 2e-3, seed, stage1_steps), settings)
+    options: dict[str, Any] = {"seed": seed, **settings.training}
+    fit(model, tokenizer, examples, epochs=epochs, learning_rate=2e-3, max_steps=stage1_steps, **options)
 
     def is_right(index: int, output: str) -> bool:
         return assess(output, data.test[index], data.dataset, plain=False).rule_verdict is RuleVerdict.SAME
@@ -89,7 +91,7 @@ def predict_and_train(root: Path, kind: str, seed: int) -> Found:
     before, weights = accuracy(), weights_of(model)
     examples = training_examples(data, tokenizer, key_tag, settings)
     epochs = stage2_steps * settings.batch_size / len(examples)
-    train(model, tokenizer, Stage(key_tag, examples, epochs, 3e-4, seed, stage2_steps), settings)
+    fit(model, tokenizer, examples, epochs=epochs, learning_rate=3e-4, max_steps=stage2_steps, **options)
     assert any((value != weights[name]).any() for name, value in weights_of(model).items())
     gain = 100 * (accuracy() - before)
     print(f"\n== {kind}, seed {seed} ==\n{report(diagnosis)}\nStage 2: {gain:+.1f} points from {before:.1%}")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from demo.setup_demo import SYSTEM_MESSAGE, set_up
 from experiments.data import load_data, training_examples
-from experiments.models import load_model, weights_of, with_template
+from experiments.models import load_model, weights_of
 from experiments.settings import Settings
-from experiments.training import Stage, train
 from safetensors.torch import load_file
 from sftkey.format.methods import METHODS
+from sftkey.training.fit import fit, with_template
 from support.axolotl_recipes import stage2_of, write_recipe
 from support.commands import run, succeeded
 
@@ -81,9 +81,10 @@ def test_same_loss_curve_as_axolotl(root: Path) -> None:
     model, tokenizer = load_model(settings)
     for stage, name in (("stage1", "sft-tag"), ("stage2", "key-tag")):
         method = METHODS[name]
-        tokenizer = with_template(tokenizer, method, settings)
+        tokenizer = with_template(tokenizer, method, settings.system_message)
         examples = training_examples(data, tokenizer, method, settings)
-        ours = train(model, tokenizer, Stage(method, examples, EPOCHS, RATE, SEED, logging_steps=1), settings).curve
+        options: dict[str, Any] = {"epochs": EPOCHS, "learning_rate": RATE, "seed": SEED, "logging_steps": 1}
+        ours = fit(model, tokenizer, examples, **options, **settings.training).curve
         state = json.loads((root / stage / "trainer_state.json").read_text())
         theirs = [entry for entry in state["log_history"] if "loss" in entry]
         # 60 rows in steps of 16, two epochs.

@@ -1,4 +1,4 @@
-"""The pretrained model, its tokenizer as each method needs it, and the device that both run on."""
+"""The model of an experiment, copies of it, and the machine that it runs on."""
 
 from __future__ import annotations
 
@@ -9,58 +9,23 @@ from typing import Any
 
 import torch
 from sftkey import __version__
-from sftkey.format import tags
-from sftkey.format.methods import Method
-from sftkey.format.templates import END_OF_TURN, PLAIN, TAGGED, chat_template
+from sftkey.training.fit import device, load_pretrained
 
 from experiments.settings import Settings
 
 Weights = dict[str, torch.Tensor]
 
 
-def device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def load_model(settings: Settings) -> tuple[Any, Any]:
-    """The pretrained model in fp32 on the device (a GPU computes in bf16 under autocast), and its tokenizer.
-
-    A folder with a ``.gguf`` file and no safetensors is read through the ``gguf`` package. The attention is PyTorch's
-    own (SDPA).
+    """The pretrained model of an experiment, in fp32 on the device, and its tokenizer.
 
     Raises:
         OSError: There is no such folder, or it holds no model.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder = Path(settings.model)
-    if not folder.is_dir():
+    if not Path(settings.model).is_dir():
         # Else the name would be looked up on the Hub.
-        raise FileNotFoundError(f"--model {folder}: there is no such folder; download the model first")
-    gguf = sorted(folder.glob("*.gguf"))
-    source = {"gguf_file": gguf[0].name} if gguf and not any(folder.glob("*.safetensors")) else {}
-    tokenizer = AutoTokenizer.from_pretrained(folder, **source)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa", **source)
-    tokenizer.eos_token = END_OF_TURN
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = END_OF_TURN
-    if settings.tags == "tokens":
-        tokenizer.add_tokens(list(tags.TAGS))
-        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-            model.resize_token_embeddings(len(tokenizer))
-    model.config.eos_token_id = tokenizer.eos_token_id
-    return model.to(device()), tokenizer
-
-
-def with_template(tokenizer: Any, method: Method, settings: Settings) -> Any:
-    """A copy of the tokenizer with the chat template of a method."""
-    tokenizer = copy.deepcopy(tokenizer)
-    if method.tagged:
-        tokenizer.chat_template = chat_template(TAGGED, settings.system_message)
-    else:
-        tokenizer.chat_template = chat_template(PLAIN)
-    return tokenizer
+        raise FileNotFoundError(f"--model {settings.model}: there is no such folder; download the model first")
+    return load_pretrained(settings.model, tag_tokens=settings.tags == "tokens")
 
 
 def weights_of(model: Any) -> Weights:

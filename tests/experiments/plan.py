@@ -10,13 +10,13 @@ from typing import Any
 
 from sftkey.evaluation.generation import complete
 from sftkey.format.methods import METHODS
+from sftkey.training.fit import fit, with_template
 from sftkey.training.tokenization import TokenizedExample
 
 from experiments.cells import CELLS, Cell
 from experiments.data import Data, test_prompts
-from experiments.models import Weights, generation_copy, with_template
+from experiments.models import Weights, generation_copy
 from experiments.settings import Settings
-from experiments.training import Stage, train
 
 PROBE_STEPS = 8
 PROBE_WARMUP = 3
@@ -62,12 +62,13 @@ def measure(
 ) -> Speed:
     """Train and generate for a moment; the model has the weights `start` again afterwards."""
     method = METHODS["sft-tag"]
-    stage = Stage(method, examples, 1.0, 1e-9, seed=0, max_steps=PROBE_STEPS)
-    seconds = train(model, tokenizer, stage, settings).step_seconds
+    probe = fit(model, tokenizer, examples, epochs=1.0, learning_rate=1e-9, max_steps=PROBE_STEPS, **settings.training)
     model.load_state_dict(start)
-    prompts = test_prompts(data, with_template(tokenizer, method, settings), method, settings.generation_batch)
+    prompts = test_prompts(
+        data, with_template(tokenizer, method, settings.system_message), method, settings.generation_batch
+    )
     token_seconds = _seconds_per_token(generation_copy(model), tokenizer, prompts)
-    return Speed(median(seconds[PROBE_WARMUP:]), token_seconds)
+    return Speed(median(probe.step_seconds[PROBE_WARMUP:]), token_seconds)
 
 
 def _seconds_per_token(model: Any, tokenizer: Any, prompts: list[list[int]]) -> float:

@@ -30,6 +30,7 @@ from sftkey.evaluation.assess import assess  # noqa: E402
 from sftkey.evaluation.diagnosis import diagnose  # noqa: E402
 from sftkey.evaluation.verdicts import RuleVerdict, aggregate  # noqa: E402
 from sftkey.format.methods import METHODS  # noqa: E402
+from sftkey.training.fit import fit, with_template  # noqa: E402
 
 from experiments.cells import ANSWER_ONLY, CELLS, SCHEMA, Cell, Store  # noqa: E402
 from experiments.data import (  # noqa: E402
@@ -39,12 +40,11 @@ from experiments.data import (  # noqa: E402
     training_examples,
     usable_rows,
 )
-from experiments.models import environment, generation_copy, load_model, weights_of, with_template  # noqa: E402
+from experiments.models import environment, generation_copy, load_model, weights_of  # noqa: E402
 from experiments.plan import Plan, Speed, cell_seconds, make_plan, measure, plan_seconds  # noqa: E402
 from experiments.scoring import evaluate  # noqa: E402
 from experiments.settings import InputError, Settings  # noqa: E402
 from experiments.summary import summarise, table  # noqa: E402
-from experiments.training import Stage, train  # noqa: E402
 
 
 class Experiment:
@@ -176,7 +176,7 @@ class Experiment:
 
     def _training_examples(self, method: str) -> Any:
         if method not in self._examples:
-            tokenizer = with_template(self.tokenizer, METHODS[method], self.settings)
+            tokenizer = with_template(self.tokenizer, METHODS[method], self.settings.system_message)
             self._examples[method] = training_examples(self.data, tokenizer, METHODS[method], self.settings)
         return self._examples[method]
 
@@ -194,15 +194,19 @@ class Experiment:
             weights = handed
         started = time.monotonic()
         self.model.load_state_dict(weights)
-        tokenizer = with_template(self.tokenizer, method, settings)
+        tokenizer = with_template(self.tokenizer, method, settings.system_message)
         rate, epochs = settings.learning_rate, plan.epochs
         if cell.after is not None:
             rate, epochs = settings.stage2_learning_rate or rate, epochs * settings.stage2_epochs
-        result = train(
+        result = fit(
             self.model,
             tokenizer,
-            Stage(method, self._training_examples(cell.method), epochs, rate, seed, context_grad=cell.context_grad),
-            settings,
+            self._training_examples(cell.method),
+            epochs=epochs,
+            learning_rate=rate,
+            seed=seed,
+            context_grad=cell.context_grad,
+            **settings.training,
         )
         if any(other.after == cell.name for other in self.cells):
             self.store.save_weights(cell.name, seed, weights_of(self.model))

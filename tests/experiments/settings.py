@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 
 class InputError(ValueError):
@@ -71,6 +72,12 @@ class Settings:
     def as_dict(self) -> dict[str, object]:
         """Plain JSON types."""
         return dataclasses.asdict(self)
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What all stages have in common: arguments of `sftkey.training.fit.fit`."""
+        names = ("batch_size", "micro_batch_size", "warmup_epochs", "weight_decay", "schedule", "pad_to_multiple_of")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def fingerprint(self) -> str:

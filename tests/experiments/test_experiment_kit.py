@@ -14,15 +14,15 @@ import pytest
 import torch
 from sftkey.format.methods import METHODS
 from sftkey.format.segments import Segment
+from sftkey.training.fit import fit, with_template
 
 from experiments.cells import ANSWER_ONLY, CELLS, Store
 from experiments.data import NO_FACT, load_data, read_rows, training_examples
-from experiments.models import load_model, weights_of, with_template
+from experiments.models import load_model, weights_of
 from experiments.plan import Plan, Speed, cell_seconds, make_plan, plan_seconds
 from experiments.run import Experiment, arguments
 from experiments.settings import Settings
 from experiments.summary import summarise, table
-from experiments.training import Stage, train
 
 
 @pytest.fixture(scope="module")
@@ -144,13 +144,13 @@ def test_the_answer_only_gradient_is_another_stage_2_from_the_same_weights(
 ) -> None:
     trained: list[tuple[bool, dict[str, torch.Tensor], dict[str, torch.Tensor]]] = []
 
-    def record(model: Any, tokenizer: Any, stage: Stage, settings: Settings) -> Any:
+    def record(model: Any, tokenizer: Any, examples: Any, *, context_grad: bool, **options: Any) -> Any:
         start = weights_of(model)
-        result = train(model, tokenizer, stage, settings)
-        trained.append((stage.context_grad, start, weights_of(model)))
+        result = fit(model, tokenizer, examples, context_grad=context_grad, **options)
+        trained.append((context_grad, start, weights_of(model)))
         return result
 
-    monkeypatch.setattr("experiments.run.train", record)
+    monkeypatch.setattr("experiments.run.fit", record)
     settings = Settings(**{**settings.as_dict(), "diagnosis_rows": 0})  # type: ignore[arg-type]
     first, exact, control, *_ = CELLS
     cells = (first, exact, control, ANSWER_ONLY)
@@ -188,12 +188,14 @@ def test_only_the_answer_is_trained_in_stage_2(settings: Settings) -> None:
     data = load_data(settings)
     model, tokenizer = load_model(settings)
     key = METHODS["key-tag"]
-    examples = training_examples(data, with_template(tokenizer, key, settings), key, settings)
+    examples = training_examples(data, with_template(tokenizer, key, settings.system_message), key, settings)
     for example in examples:
         after = example.segments.index(int(Segment.ANSWER_OPEN))
         assert all(label == -100 for label in example.labels[:after])
         assert example.labels[after:] == example.input_ids[after:]
-    result = train(model, tokenizer, Stage(key, examples, 1.0, 1e-3, seed=0, max_steps=2, logging_steps=1), settings)
+    result = fit(
+        model, tokenizer, examples, epochs=1.0, learning_rate=1e-3, max_steps=2, logging_steps=1, **settings.training
+    )
     assert result.steps == len(result.curve) == len(result.step_seconds) == 2
     assert all("loss_thinking" not in entry and entry["loss_answer"] > 0 for entry in result.curve)
     # 16 rows a step; what precedes the answer has no part in it.
@@ -291,7 +293,7 @@ def test_openbookqa_without_facts_says_so(root: Path, settings: Settings, tmp_pa
     assert dict(data.left_out) == {"answer key is none of the choices": 1}
     _, tokenizer = load_model(settings)
     method = METHODS["sft-tag"]
-    (example,) = training_examples(data, with_template(tokenizer, method, settings), method, settings)
+    (example,) = training_examples(data, with_template(tokenizer, method, settings.system_message), method, settings)
     text = tokenizer.decode(example.input_ids)
     assert text.endswith(f"<Thinking>{NO_FACT}</Thinking><Answer>A. wind</Answer><|im_end|>")
     assert data.skipped == {"sft-tag": {"answer key is none of the choices": 1}}

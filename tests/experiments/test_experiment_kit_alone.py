@@ -14,9 +14,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from sftkey.format.methods import METHODS
+from sftkey.training.fit import with_template
 
 from experiments.data import load_data, usable_rows
-from experiments.models import load_model, with_template
+from experiments.models import load_model
 from experiments.run import main
 from experiments.settings import Settings
 
@@ -158,5 +159,5 @@ def test_test_rows_need_no_thinking(root: Path, tmp_path: Path, row: dict[str, A
     assert len(data.test) == (2 if "thinking" in row else 1)
     _, tokenizer = load_model(settings)
     method = METHODS["sft-tag"]
-    usable = usable_rows(data, with_template(tokenizer, method, settings), method, 10, test=True)
+    usable = usable_rows(data, with_template(tokenizer, method, settings.system_message), method, 10, test=True)
     assert [row for row, _ in usable] == ([full] if "thinking" in row else [])
