@@ -1,7 +1,7 @@
 """A fixed held-out set for data without a test split, chosen by a hash of the problem's text.
 
-Training data sets and evaluation tasks ask the same question about the same text, so no evaluated problem can have been
-trained on, whatever the order, the configuration or the version of the data; duplicates of a problem always agree.
+Training and evaluation apply the same rule to the same text, so no evaluated problem can have been trained
+on, whatever the order, the configuration or the version of the data; duplicates of a problem always agree.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ _BUCKETS = 1 << 64
 
 
 def problem_key(problem: str) -> str:
-    """What two spellings of the same problem have in common.
+    """The text that is the same for all spellings of a problem.
 
     Only letters and digits are kept, in Unicode's compatibility form and without case: copies of a problem differ in
-    white space, in punctuation and in LaTeX delimiters. Problems that differ in nothing else share their fate, which
-    costs nothing. A text without any letter or digit stands for itself.
+    white space, in punctuation and in LaTeX delimiters. Problems that differ in nothing else are held out together. A
+    text without any letter or digit stands for itself.
 
     Args:
         problem: The problem as published.

@@ -1,8 +1,8 @@
 """Chat data with reasoning: rows with ``messages``, the form in which most reasoning data is published.
 
-Used are conversations of one turn: a user message and the assistant's response, perhaps after a system message. Longer
-conversations are skipped and counted (which of their responses to train on is not for this module to guess), and so are
-tool calls. A system message is left out, with one warning, because training and evaluation use the recipe's own prompt.
+Conversations of one turn are used: a user message and the assistant's response, perhaps after a system message. Longer
+conversations and tool calls are skipped and counted. A system message is left out, with one warning, because training and
+evaluation use the recipe's own prompt.
 
 - Question: the user's message.
 - Thinking: the response's ``reasoning_content``, or else the ``<think>`` block at the start of its ``content``.
