@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 
 import pandas as pd
 
@@ -45,7 +45,7 @@ class Comparison:
         return self.adjusted_p < SIGNIFICANT
 
 
-def comparisons_of(rows: Sequence[ScoreRow], data_sets: Iterable[str]) -> list[Comparison]:
+def comparisons_of(rows: Sequence[ScoreRow], data_sets: Sequence[str]) -> list[Comparison]:
     """Compare every pair of rows of one model that belong together, by metric and data set, and on average.
 
     Args:
@@ -53,14 +53,16 @@ def comparisons_of(rows: Sequence[ScoreRow], data_sets: Iterable[str]) -> list[C
         data_sets: The columns.
     """
     comparisons: list[Comparison] = []
-    shared = _SharedItems()
     for model in dict.fromkeys(row.model for row in rows):
         own = [row for row in rows if row.model == model]
         pairs = [(first, second) for first, second in combinations(own, 2) if _belong_together(first, second, own)]
-        for metric in METRICS:
-            for name in data_sets:
-                comparisons += _adjusted([_compare(first, second, name, metric, shared) for first, second in pairs])
-            comparisons += _adjusted([_compare_averages(first, second, metric, shared) for first, second in pairs])
+        shared = {
+            (first.label, second.label, name): _shared_items(first, second, name)
+            for first, second in pairs
+            for name in data_sets
+        }
+        for metric, name in product(METRICS, (*data_sets, AVERAGE)):
+            comparisons += _adjusted(_compare(first, second, name, metric, shared) for first, second in pairs)
     return comparisons
 
 
@@ -82,47 +84,39 @@ def _adjusted(comparisons: Iterable[Comparison | None]) -> list[Comparison]:
     return [replace(one, adjusted_p=p) for one, p in zip(found, holm([one.test.p for one in found]), strict=True)]
 
 
-class _SharedItems:
-    """The items that both of two rows answered, looked up once for all metrics."""
+def _shared_items(first: ScoreRow, second: ScoreRow, data_set: str) -> pd.DataFrame | None:
+    """Per item that both answered each metric of both, with ``_first`` and ``_second`` behind; ``None`` for no items."""
+    one, other = (row.evaluations[data_set].items if data_set in row.evaluations else None for row in (first, second))
+    if one is None or other is None:
+        return None
+    columns = ["key", *METRICS]
+    merged = one[columns].merge(other[columns], on="key", suffixes=("_first", "_second"))
+    return merged if len(merged) else None
 
-    def __init__(self) -> None:
-        self._found: dict[tuple[int, int], pd.DataFrame] = {}
 
-    def of(self, first: ScoreRow, second: ScoreRow, data_set: str) -> pd.DataFrame | None:
-        """Each metric of both rows per item, with ``_first`` and ``_second`` behind its name; ``None`` for no items."""
-        one, other = first.evaluations.get(data_set), second.evaluations.get(data_set)
-        if one is None or other is None or one.items is None or other.items is None:
+def _compare(
+    first: ScoreRow,
+    second: ScoreRow,
+    data_set: str,
+    metric: str,
+    shared: Mapping[tuple[str, str, str], pd.DataFrame | None],
+) -> Comparison | None:
+    """On one data set; or of two averages, but only over the same data sets, each on the items that both answered."""
+    names, average = [data_set], data_set == AVERAGE
+    if average:
+        if AVERAGE not in first.scores[metric] or AVERAGE not in second.scores[metric] or len(first.evaluations) < 2:
             return None
-        pair = (id(one), id(other))
-        if pair not in self._found:
-            columns = ["key", *METRICS]
-            merged = one.items[columns].merge(other.items[columns], on="key", suffixes=("_first", "_second"))
-            self._found[pair] = merged
-        return self._found[pair] if len(self._found[pair]) else None
-
-
-def _compare(first: ScoreRow, second: ScoreRow, data_set: str, metric: str, shared: _SharedItems) -> Comparison | None:
-    items = shared.of(first, second, data_set)
-    if items is None:
-        return None
-    test = paired_test(items[f"{metric}_first"].to_numpy(float), items[f"{metric}_second"].to_numpy(float))
-    caveats = _unlike(first, second, data_set, len(items))
-    return Comparison(first.model, data_set, metric, first.label, second.label, test, test.p, caveats)
-
-
-def _compare_averages(first: ScoreRow, second: ScoreRow, metric: str, shared: _SharedItems) -> Comparison | None:
-    """The difference of two averages: only over the same data sets, each on the items that both answered."""
-    if AVERAGE not in first.scores[metric] or AVERAGE not in second.scores[metric] or len(first.evaluations) < 2:
-        return None
-    groups, caveats = [], []
-    for name in first.evaluations:
-        items = shared.of(first, second, name)
+        names = list(first.evaluations)
+    pairs, caveats = [], []
+    for name in names:
+        items = shared[(first.label, second.label, name)]
         if items is None:
             return None
-        groups.append((items[f"{metric}_first"].to_numpy(float), items[f"{metric}_second"].to_numpy(float)))
-        caveats += [f"{data_set_title(name)}: {caveat}" for caveat in _unlike(first, second, name, len(items))]
-    test = paired_test_of_averages(groups)
-    return Comparison(first.model, AVERAGE, metric, first.label, second.label, test, test.p, tuple(caveats))
+        pairs.append((items[f"{metric}_first"].to_numpy(float), items[f"{metric}_second"].to_numpy(float)))
+        where = f"{data_set_title(name)}: " if average else ""
+        caveats += [where + caveat for caveat in _unlike(first, second, name, len(items))]
+    test = paired_test_of_averages(pairs) if average else paired_test(*pairs[0])
+    return Comparison(first.model, data_set, metric, first.label, second.label, test, test.p, tuple(caveats))
 
 
 def _unlike(first: ScoreRow, second: ScoreRow, data_set: str, shared: int) -> tuple[str, ...]:
