@@ -1,4 +1,4 @@
-"""Intervals and paired tests over items: what the paper's tables lack.
+"""Intervals and paired tests over items, which the paper's tables lack.
 
 Everything here takes plain arrays with one number per item. A bootstrap of a mean only depends on how often each
 distinct value occurs, and the items of a benchmark take very few distinct values (0 and 1, or the four of Score), so

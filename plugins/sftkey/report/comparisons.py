@@ -1,4 +1,4 @@
-"""Pairs of rows of one model on the items that both answered."""
+"""Paired tests of two rows of one model, on the items that both answered."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _adjusted(comparisons: Iterable[Comparison | None]) -> list[Comparison]:
 
 
 def _shared_items(first: ScoreRow, second: ScoreRow, data_set: str) -> pd.DataFrame | None:
-    """Per item that both answered each metric of both, with ``_first`` and ``_second`` behind; ``None`` for no items."""
+    """The items that both answered, with columns ``acc_first``, ``acc_second`` and so on; ``None`` for no items."""
     one, other = (row.evaluations[data_set].items if data_set in row.evaluations else None for row in (first, second))
     if one is None or other is None:
         return None
@@ -101,7 +101,7 @@ def _compare(
     metric: str,
     shared: Mapping[tuple[str, str, str], pd.DataFrame | None],
 ) -> Comparison | None:
-    """On one data set; or of two averages, but only over the same data sets, each on the items that both answered."""
+    """Compare on one data set, or two averages over the same data sets, on the items that both answered."""
     names, average = [data_set], data_set == AVERAGE
     if average:
         if AVERAGE not in first.scores[metric] or AVERAGE not in second.scores[metric] or len(first.evaluations) < 2:

@@ -1,4 +1,4 @@
-"""How a figure looks: colours, style and size; and the files and the element of the page that it becomes.
+"""A figure's colours, style and size, its files, and its element on the page.
 
 On the page a figure's colours are variables of the style sheet, so that it follows the light or dark theme; in the files
 beside the page they are those of the light theme.
@@ -99,7 +99,7 @@ def _variables() -> dict[str, tuple[str, str]]:
 
 
 def new_panel(title: str, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """An empty figure of the size that all have."""
+    """An empty figure of the common size."""
     figure = Figure(figsize=(width, HEIGHT), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title)
@@ -108,7 +108,7 @@ def new_panel(title: str, width: float = WIDTH) -> tuple[Figure, Axes]:
 
 
 def add_legend(axes: Axes) -> None:
-    """Name what is drawn, below the axes and in as many columns as fit."""
+    """Add a legend below the axes, in as many columns as fit."""
     figure = axes.figure
     handles, labels = axes.get_legend_handles_labels()
     if handles and isinstance(figure, Figure):

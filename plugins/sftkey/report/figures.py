@@ -84,7 +84,7 @@ def _curves(runs: Sequence[Run]) -> Iterator[Panel]:
 
 
 def _scale(axes: Axes, runs: Sequence[Run], metric: str) -> None:
-    """A logarithmic axis where losses span so much that the strategies' last differences would be a flat line."""
+    """Make the axis logarithmic where losses span so much that the last differences would be a flat line."""
     logs = [run.stages[-1].log for run in runs]
     values = np.concatenate([log.loc[log["metric"] == metric, "value"].to_numpy(float) for log in logs])
     if values.min() > 0 and values.max() / values.min() > _LOG_SPAN:
@@ -103,7 +103,7 @@ def _name_evaluation_split(axes: Axes, runs: Sequence[Run], metric: str) -> None
 
 
 def _draw_run(axes: Axes, run: Run, metric: str) -> None:
-    """A run's last stage where its earlier stages end; those are runs of their own, and drawn as such."""
+    """Draw a run's last stage from where its earlier stages end; those are runs of their own."""
     stage = run.stages[-1]
     start = sum(earlier.examples for earlier in run.stages[:-1])
     color = color_of(run.strategy)
@@ -131,7 +131,7 @@ def _draw_run(axes: Axes, run: Run, metric: str) -> None:
 
 
 def _hand_over(axes: Axes, run: Run, metric: str, x: float, y: float, start: float, color: str) -> None:
-    """A dotted line from the end of the stage before to the beginning of this one."""
+    """Draw a dotted line from the end of the stage before to the beginning of this one."""
     if len(run.stages) < 2:
         return
     axes.axvline(start, color=MUTED[0], linewidth=0.7, linestyle=(0, (2, 3)))
@@ -146,7 +146,7 @@ def _hand_over(axes: Axes, run: Run, metric: str, x: float, y: float, start: flo
 
 
 def _binned(values: np.ndarray) -> np.ndarray:
-    """Means of equal stretches, at most `_MAX_POINTS` of them: what the eye would make of a longer curve."""
+    """Thin a curve to the means of at most `_MAX_POINTS` equal stretches."""
     return np.array([part.mean() for part in np.array_split(values, _MAX_POINTS)])
 
 

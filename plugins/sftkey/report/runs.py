@@ -83,7 +83,7 @@ class Run:
 
 
 def runs_of(collection: Collection) -> list[Run]:
-    """All runs, ordered by model and strategy. What is left out of the tables is noted in the collection's ledger."""
+    """All runs, ordered by model and strategy. Notes in the collection's ledger what the tables leave out."""
     runs = [_run(stage, collection) for stage in collection.stages.values()]
     runs = _with_model_names([*_base_runs(collection, runs), *_with_variants(runs, collection)])
     return sorted(runs, key=lambda run: (run.model.lower(), *order_of(run.strategy), run.variant))
@@ -154,7 +154,7 @@ def _run(stage: LoggedStage, collection: Collection) -> Run:
 def _chosen(
     evaluations: Iterable[Evaluation], tagged: bool | None, label: str, collection: Collection
 ) -> dict[str, Evaluation]:
-    """One evaluation per data set: in the run's own format, with the most items, the latest. The others are named."""
+    """One evaluation per data set: in the run's own format, with the most items, the latest. Notes the others."""
     by_data_set: dict[str, list[Evaluation]] = defaultdict(list)
     for evaluation in evaluations:
         by_data_set[evaluation.data_set].append(evaluation)
@@ -182,7 +182,7 @@ def _chosen(
 
 
 def _base_runs(collection: Collection, runs: Iterable[Run]) -> list[Run]:
-    """The untrained models that were evaluated too; what belongs to no model of ours is named."""
+    """Runs of the untrained models that were evaluated. Notes evaluations of any other model."""
     bases = {run.stages[0].base_model for run in runs if run.stages[0].after is None}
     by_model: dict[str, list[Evaluation]] = defaultdict(list)
     for evaluation in collection.evaluations.get(None, []):
@@ -200,7 +200,7 @@ def _base_runs(collection: Collection, runs: Iterable[Run]) -> list[Run]:
 
 
 def _with_variants(runs: list[Run], collection: Collection) -> list[Run]:
-    """Name what tells runs of the same model, strategy and data apart: settings if they are few, else the directory."""
+    """Tell runs of the same model, strategy and data apart: by settings if few differ, else by directory."""
     groups: dict[tuple[str, str, tuple[str, ...]], list[Run]] = defaultdict(list)
     named = [run for run in runs if not run.finished]
     for run in runs:

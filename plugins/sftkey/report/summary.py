@@ -179,7 +179,7 @@ def _state(stage: LoggedStage | None) -> TableCell:
 
 
 def below_root(text: str, roots: Iterable[Path]) -> str:
-    """A text with the output roots' paths cut down to their last part: what lies above them is nobody's business."""
+    """Cut the output roots' paths in a text down to their last part, so that the page doesn't show the rest."""
     for root in sorted(roots, key=lambda root: len(str(root)), reverse=True):
         text = text.replace(f"{root}{os.sep}", f"{root.name}{os.sep}")
     return text

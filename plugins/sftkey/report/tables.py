@@ -155,7 +155,7 @@ def _markdown_cell(cell: TableCell) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Text from anywhere, so that it stays text: no markup, no HTML, no line break."""
+    """Escape a text: no markup, no HTML, no line break."""
     escaped = re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", " ".join(text.split()))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
