@@ -69,7 +69,7 @@ class Evaluation:
     def items(self) -> pd.DataFrame | None:
         """One row per item, columns `sftkey.evaluation.samples.ITEM_COLUMNS`, read at the first access.
 
-        ``None`` where there are no samples that agree with `reported`.
+        ``None`` where there are no samples that agree with `reported`, which has all of `METRICS` then.
         """
         from sftkey.evaluation.samples import read_items
 
@@ -79,7 +79,7 @@ class Evaluation:
                 f"{self.path}: no samples of {self.task} beside it; run lm_eval with --log_samples for intervals and tests."
             )
         items = read_items(samples, self.ledger) if samples is not None else None
-        if items is None:
+        if items is None or len(self.reported) < len(METRICS):
             return None
         difference = max(abs(float(items[metric].mean()) - value) for metric, value in self.reported.items())
         if difference <= 1e-6 and self.count in (None, len(items)):

@@ -193,11 +193,10 @@ def update_cards(results: Iterable[Path]) -> None:
 
 def _later_stages(folder: Path) -> list[Path]:
     found = []
-    with suppress(UserError, OSError):  # an unreadable marker costs a card, not the evaluation
-        marker = Marker.read(folder)
-        for beside in sorted(folder.parent.iterdir()):
-            later = Marker.read(beside)
-            if marker is not None and later is not None and later.after is not None and later.after.names(marker):
+    for beside in sorted(folder.parent.iterdir()):
+        with suppress(UserError, OSError):  # an unreadable marker costs a card, not the evaluation
+            marker, later = Marker.read(folder), Marker.read(beside)
+            if marker and later and later.after and later.after.names(marker):
                 found.append(beside)
     return found
 
