@@ -1,4 +1,4 @@
-"""What a data set is: where it comes from, how a row becomes an `Example`, how it looks without tags."""
+"""A data set: where it is published, how a row becomes an `Example`, its form without tags."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 
 
 class AnswerKind(Enum):
-    """What the answers of a data set are: it decides how they are found and compared."""
+    """The kind of a data set's answers, which decides how they are found and compared."""
 
     NUMBER = "number"
     MATHS = "maths"
@@ -31,28 +31,28 @@ class AnswerKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDataset:
-    """One data set with reasoning and a final answer. The first four fields are needed, the others describe more.
+    """One data set with reasoning and a final answer. Only the first four fields are required.
 
     Attributes:
         name: Short name, as in ``--dataset`` and in task names.
-        path: Where it is published (Hub repository), ``None`` for the user's own data.
+        path: The Hub repository, ``None`` for the user's own data.
         to_example: Turns a row as published into an `Example`, or raises `SkippedRow`.
-        untagged: Its natural form, for the untagged methods.
-        title: The name that people and papers write; empty where it is `name`.
+        untagged: Its own form, for the untagged methods.
+        title: The name in papers; empty where it is `name`.
         config: Configuration name on the Hub.
-        train_split: The split that is trained on.
-        test_split: The split that is evaluated; ``None`` where a held-out part of the train split is.
+        train_split: The split for training.
+        test_split: The split for evaluation; ``None`` where that is a held-out part of the train split.
         revision: The Hub revision, where it isn't the default one.
         held_out: For data without a test split, whether a row belongs to the evaluated part; never raises for a row
             that has the columns.
         sequence_len: The ``sequence_len`` of its recipes, in tokens.
         response_len: The most tokens of an output in evaluation.
-        note: What to know before training on it, for whoever writes a recipe.
-        kind: What its answers are.
+        note: What the writer of a recipe has to know before training on it.
+        kind: The kind of its answers.
         columns: The columns that evaluation reads; only these are logged with an item. Empty for all.
         options: For multiple choice, the options of a row: letter -> text.
-        question: The ``question`` of `to_example` alone: for evaluation, on rows that may lack a thinking. ``None``
-            where `to_example` says it.
+        question: The ``question`` of `to_example` alone, for evaluation on rows without a thinking; ``None`` for that
+            of `to_example`.
         reference: The ``answer`` of `to_example` alone, likewise. Both raise `SkippedRow` where there is none.
     """
 
@@ -76,7 +76,7 @@ class ReasoningDataset:
     reference: Callable[[Row], str] | None = None
 
     def question_of(self, row: Row) -> str:
-        """The question that a row asks.
+        """The question of a row.
 
         Raises:
             KeyError: The data has no such column.
@@ -94,14 +94,10 @@ class ReasoningDataset:
         return self.to_example(row).answer if self.reference is None else self.reference(row)
 
     def with_kind(self, kind: AnswerKind | None) -> ReasoningDataset:
-        """The same data set with another kind of answers, for the user's own rows.
-
-        Args:
-            kind: What the answers are; ``None`` for what the data set says.
+        """The same data set with another kind of answers, for the user's own rows; ``None`` changes nothing.
 
         Raises:
-            ValueError: The data set is published, so its kind is known; or `kind` is multiple choice and there are no
-                options.
+            ValueError: The data set is published, or `kind` is multiple choice and there are no options.
         """
         if kind in (None, self.kind):
             return self
@@ -112,18 +108,18 @@ class ReasoningDataset:
         return replace(self, kind=kind)
 
     def load(self, tokenizer: Any, cfg: Any, ds_cfg: Any) -> Any:
-        """The function that Axolotl calls for ``type: sftkey.datasets.<name>``.
+        """Load an entry of ``datasets:``; Axolotl calls this for ``type: sftkey.datasets.<name>``.
 
         Args:
-            tokenizer: The tokenizer that Axolotl loaded, with the recipe's chat template.
+            tokenizer: The recipe's tokenizer, with its chat template.
             cfg: The recipe, validated.
-            ds_cfg: The entry of ``datasets:`` that is being loaded.
+            ds_cfg: The entry of ``datasets:``.
 
         Returns:
-            What the front end makes of the entry: with `sftkey.SFTKeyPlugin` an Axolotl dataset strategy.
+            The front end's result: with `sftkey.SFTKeyPlugin` an Axolotl dataset strategy.
 
         Raises:
-            UserError: No front end is in use: the recipe lacks the plugin.
+            UserError: The recipe lacks the plugin, so that no front end is in use.
         """
         if _front_end is None or not cfg.sftkey_method:
             install_short_error_hook()  # the plugin, which does this, is what is missing
@@ -138,11 +134,7 @@ _front_end: FrontEnd | None = None
 
 
 def use_front_end(load: FrontEnd) -> None:
-    """Let a trainer's front end say what `ReasoningDataset.load` gives it.
-
-    Args:
-        load: Takes the data set and the three arguments of `ReasoningDataset.load`.
-    """
+    """Set what `ReasoningDataset.load` calls, with the data set and its three arguments."""
     global _front_end
     _front_end = load
 
@@ -151,7 +143,7 @@ def required_value(row: Row, column: str) -> Any:
     """The value of a column that every row must have.
 
     Raises:
-        KeyError: The data has no such column; this is an error of the recipe, not of the row.
+        KeyError: The data has no such column: an error of the recipe, not of the row.
         SkippedRow: The row has no value there.
     """
     if column not in row:
@@ -163,12 +155,7 @@ def required_value(row: Row, column: str) -> Any:
 
 
 def required_list(row: Row, column: str) -> Sequence[Any]:
-    """The list in a column that every row must have.
-
-    Raises:
-        KeyError: The data has no such column.
-        SkippedRow: The row has no value there, or one that isn't a list.
-    """
+    """The list in a column; raises like `required_value`, and `SkippedRow` for anything but a list."""
     value = required_value(row, column)
     if not isinstance(value, (list, tuple)):
         raise SkippedRow(f"not a list: {column}")
@@ -176,12 +163,7 @@ def required_list(row: Row, column: str) -> Sequence[Any]:
 
 
 def required_text(row: Row, column: str) -> str:
-    """The text of a column that every row must have; a number is taken as its text.
-
-    Raises:
-        KeyError: The data has no such column.
-        SkippedRow: The row has no value there, or one that isn't text.
-    """
+    """The text in a column, or a number as text; raises like `required_value`, and `SkippedRow` for anything else."""
     value = required_value(row, column)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if isinstance(value, float) and not math.isfinite(value):
@@ -194,11 +176,7 @@ def required_text(row: Row, column: str) -> str:
 
 
 def stripped(text: str, reason_if_empty: str) -> str:
-    """`text` without the whitespace around it.
-
-    Raises:
-        SkippedRow: Nothing is left.
-    """
+    """`text` without the white space around it; raises `SkippedRow` where nothing is left."""
     text = text.strip()
     if not text:
         raise SkippedRow(reason_if_empty)
@@ -209,13 +187,9 @@ def make_example(question: str, thinking: str, answer: str) -> Example:
     """Build an `Example`, skipping the rows from which nothing can be learned.
 
     Raises:
-        SkippedRow: The question, the thinking or the answer is empty or only whitespace. A format with an empty
+        SkippedRow: The question, the thinking or the answer is empty or only white space. A format with an empty
             block scores Fmt 0, so it must not be taught either.
     """
-    if not question.strip():
-        raise SkippedRow(EMPTY_QUESTION)
-    if not answer.strip():
-        raise SkippedRow(NO_ANSWER)
-    if not thinking.strip():
-        raise SkippedRow(EMPTY_THINKING)
+    for text, reason_if_empty in ((question, EMPTY_QUESTION), (answer, NO_ANSWER), (thinking, EMPTY_THINKING)):
+        stripped(text, reason_if_empty)
     return Example(question, thinking, answer)

@@ -12,11 +12,7 @@ KEY_NOT_AMONG_CHOICES = "answer key is none of the choices"
 
 
 def choices(row: Row) -> dict[str, str]:
-    """The choices of a row: letter -> text, in order.
-
-    Raises:
-        SkippedRow: They aren't at least two, each with its own letter and a text.
-    """
+    """The choices of a row: letter -> text, in order; `SkippedRow` unless two or more have a letter each and a text."""
     value = required_value(row, "choices")
     if not isinstance(value, Mapping):
         raise SkippedRow(MALFORMED_CHOICES)
@@ -27,21 +23,13 @@ def choices(row: Row) -> dict[str, str]:
 
 
 def question_with_choices(row: Row, column: str) -> str:
-    """The text in `column` and the lettered choices, one line each.
-
-    Raises:
-        SkippedRow: The text or the choices are missing, empty or malformed.
-    """
+    """The text in `column` and the lettered choices, one line each; `SkippedRow` where either is missing or malformed."""
     stem = stripped(required_text(row, column), EMPTY_QUESTION)
     return "\n".join([stem, *(_line(letter, text) for letter, text in choices(row).items())])
 
 
 def right_choice(row: Row) -> str:
-    """The right choice as its line in the question: letter and text.
-
-    Raises:
-        SkippedRow: There is no answer key, or it is none of the choices.
-    """
+    """The right choice as its line in the question; `SkippedRow` where the answer key is missing or none of them."""
     letter = stripped(required_text(row, "answerKey"), NO_ANSWER)
     text = choices(row).get(letter)
     if text is None:

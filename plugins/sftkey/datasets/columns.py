@@ -1,6 +1,6 @@
 """Your own data: rows with a question, a thinking and an answer column (JSONL, Parquet or a Hub data set).
 
-The columns are called ``question``, ``thinking`` and ``answer`` unless the recipe says otherwise::
+The columns are ``question``, ``thinking`` and ``answer`` unless the recipe renames them::
 
     datasets:
       - path: my_rows.jsonl
@@ -14,8 +14,16 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from sftkey.datasets.base import EMPTY_QUESTION, NO_ANSWER, ReasoningDataset, Row, make_example, required_text
-from sftkey.format.example import Example, SkippedRow
+from sftkey.datasets.base import (
+    EMPTY_QUESTION,
+    NO_ANSWER,
+    ReasoningDataset,
+    Row,
+    make_example,
+    required_text,
+    stripped,
+)
+from sftkey.format.example import Example
 from sftkey.format.untagged import UntaggedForm
 
 COLUMNS = ("question", "thinking", "answer")
@@ -26,7 +34,7 @@ def to_example(row: Row, names: Mapping[str, str] | None = None) -> Example:
 
     Args:
         row: A row with the three columns; numbers are taken as their text.
-        names: What the columns are called where it isn't `COLUMNS`.
+        names: The names of renamed columns, by their name in `COLUMNS`.
 
     Raises:
         KeyError: The data has no such column.
@@ -37,45 +45,35 @@ def to_example(row: Row, names: Mapping[str, str] | None = None) -> Example:
 
 
 def question(row: Row) -> str:
-    """The question of a row with the default column names, whether or not it has a thinking.
-
-    Raises:
-        KeyError: The data has no such column.
-        SkippedRow: The field is missing or empty.
-    """
+    """The question of a row with the default column names; raises like `to_example`."""
     return _filled(row, "question", EMPTY_QUESTION)
 
 
 def reference(row: Row) -> str:
-    """The reference answer of a row with the default column names.
-
-    Raises:
-        KeyError: The data has no such column.
-        SkippedRow: The field is missing or empty.
-    """
+    """The answer of a row with the default column names; raises like `to_example`."""
     return _filled(row, "answer", NO_ANSWER)
 
 
 def _filled(row: Row, column: str, empty: str) -> str:
     text = required_text(row, column)
-    if not text.strip():
-        raise SkippedRow(empty)
+    stripped(text, empty)
     return text
 
 
 def with_columns(names: Mapping[str, str] | None) -> ReasoningDataset:
-    """The data set of rows whose columns are called `names`.
+    """The data set of rows with the column names of ``sftkey_columns``.
 
     Raises:
         ValueError: `names` renames something that is not one of `COLUMNS`.
     """
-    unknown = sorted(set(names or {}) - set(COLUMNS))
+    names = dict(names or {})
+    unknown = sorted(set(names) - set(COLUMNS))
     if unknown:
         raise ValueError(f"sftkey_columns: {', '.join(unknown)} unknown; its keys are {', '.join(COLUMNS)}")
     return ReasoningDataset(
         name="columns",
         path=None,
-        to_example=partial(to_example, names=dict(names or {})),
+        to_example=partial(to_example, names=names),
         untagged=UntaggedForm(between="\nThe answer is ", after="."),
         columns=() if names else ("question", "answer"),
         question=None if names else question,
@@ -87,5 +85,5 @@ ROWS = with_columns(None)
 
 
 def load(tokenizer: Any, cfg: Any, ds_cfg: Any) -> Any:
-    """The function that Axolotl calls for ``type: sftkey.datasets.columns``; see `ReasoningDataset.load`."""
+    """Load an entry of ``datasets:``; see `ReasoningDataset.load`."""
     return with_columns(cfg.sftkey_columns).load(tokenizer, cfg, ds_cfg)

@@ -1,9 +1,9 @@
 r"""CoT-Collection: 1,060 tasks with model-written rationales (``kaist-ai/CoT-Collection``, about 1.84 million rows).
 
 The repository holds a loading script, which `datasets` refuses since version 4; the Parquet conversion of config ``en``
-is at the revision ``refs/convert/parquet``. There is only a ``train`` split, so a fixed part of it is held out for
-evaluation and never trained on: the rows whose ``source`` `sftkey.datasets.holdout` picks at a share of
-`HELD_OUT_SHARE`, about 920. Its authors allow non-commercial use only (github.com/kaistAI/CoT-Collection, License).
+is at the revision ``refs/convert/parquet``. There is only a ``train`` split, so `sftkey.datasets.holdout` holds out a
+fixed part of it, about 920 rows, for evaluation. Its authors allow non-commercial use only
+(github.com/kaistAI/CoT-Collection, License).
 
 - Question: ``source``, the task's instruction with its input.
 - Thinking: ``rationale``.
@@ -15,17 +15,10 @@ The untagged form is that of the authors' own training code: rationale, ``\n[ANS
 
 from __future__ import annotations
 
-from sftkey.datasets.base import (
-    EMPTY_QUESTION,
-    NO_ANSWER,
-    ReasoningDataset,
-    Row,
-    SkippedRow,
-    make_example,
-    required_text,
-    stripped,
-)
-from sftkey.datasets.holdout import is_held_out
+from functools import partial
+
+from sftkey.datasets.base import EMPTY_QUESTION, NO_ANSWER, ReasoningDataset, Row, make_example, required_text, stripped
+from sftkey.datasets.holdout import row_is_held_out
 from sftkey.format.example import Example
 from sftkey.format.untagged import UntaggedForm
 
@@ -34,20 +27,12 @@ HELD_OUT_SHARE = 0.0005
 
 
 def question(row: Row) -> str:
-    """The instruction and its input.
-
-    Raises:
-        SkippedRow: It is missing, empty or not text.
-    """
+    """The instruction and its input; `SkippedRow` where there is none."""
     return stripped(required_text(row, "source"), EMPTY_QUESTION)
 
 
 def reference(row: Row) -> str:
-    """The target.
-
-    Raises:
-        SkippedRow: It is missing, empty or not text.
-    """
+    """The target; `SkippedRow` where there is none."""
     return stripped(required_text(row, "target"), NO_ANSWER)
 
 
@@ -61,12 +46,7 @@ def to_example(row: Row) -> Example:
     return make_example(question(row), required_text(row, "rationale").strip(), reference(row))
 
 
-def held_out(row: Row) -> bool:
-    """Whether a row is evaluated instead of trained on; ``False`` where it has no source."""
-    try:
-        return is_held_out(question(row), HELD_OUT_SHARE)
-    except SkippedRow:
-        return False
+held_out = partial(row_is_held_out, question=question, share=HELD_OUT_SHARE)
 
 
 COT_COLLECTION = ReasoningDataset(

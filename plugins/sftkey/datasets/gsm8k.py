@@ -16,20 +16,12 @@ _MARKER = "####"
 
 
 def question(row: Row) -> str:
-    """The question of a row, as the model is asked it in training and in evaluation.
-
-    Raises:
-        SkippedRow: The field is missing.
-    """
+    """The question; `SkippedRow` where the field is missing."""
     return required_text(row, "question").strip()
 
 
 def reference(row: Row) -> str:
-    """The reference answer of a row: what stands after ``####``.
-
-    Raises:
-        SkippedRow: The field is missing, or no ``####`` introduces an answer.
-    """
+    """The number after ``####``; `SkippedRow` where there is no ``####``."""
     return _split(row)[1]
 
 

@@ -8,8 +8,8 @@ evaluation use the recipe's own prompt.
 - Thinking: the response's ``reasoning_content``, or else the ``<think>`` block at the start of its ``content``.
 - Answer (the Key): the rest of ``content``.
 
-A ``content`` that is a list of parts, as in ``[{type: text, text: ...}]``, is the text of its parts. The keys are
-Axolotl's own where the data calls things differently::
+A ``content`` that is a list of parts, as in ``[{type: text, text: ...}]``, is the text of its parts. Axolotl's own keys
+name other columns and fields::
 
     datasets:
       - path: my_chats.jsonl
@@ -54,18 +54,11 @@ NO_RESPONSE = "last message is not the assistant's"
 NO_USER_MESSAGE = "no user message before the response"
 TWO_REASONINGS = "reasoning in two places"
 
-_SYSTEM, _USER, _ASSISTANT, _TOOL = "system", "user", "assistant", "tool"
 _ROLES = {
-    "system": _SYSTEM,
-    "developer": _SYSTEM,
-    "user": _USER,
-    "human": _USER,
-    "assistant": _ASSISTANT,
-    "gpt": _ASSISTANT,
-    "model": _ASSISTANT,
-    "tool": _TOOL,
-    "function": _TOOL,
-    "ipython": _TOOL,
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "model"), "assistant"),
+    **dict.fromkeys(("tool", "function", "ipython"), "tool"),
 }
 
 
@@ -86,22 +79,12 @@ class ChatReader:
     content: str = "content"
 
     def question(self, row: Row) -> str:
-        """The user's message.
-
-        Raises:
-            KeyError: The data has no such column.
-            SkippedRow: The row is not one turn, or the message is empty.
-        """
+        """The user's message; raises like `to_example`."""
         user, _ = self._turn(row)
         return stripped(_text(user[self.content]), EMPTY_QUESTION)
 
     def reference(self, row: Row) -> str:
-        """The response without its reasoning, if it has any.
-
-        Raises:
-            KeyError: The data has no such column.
-            SkippedRow: The row is not one turn, or nothing is left.
-        """
+        """The response without its reasoning, if any; raises like `to_example`."""
         _, assistant = self._turn(row)
         content = _text(assistant[self.content])
         block = split_think_block(content)
@@ -133,16 +116,16 @@ class ChatReader:
         if not messages:
             raise SkippedRow(NO_MESSAGES)
         roles = [self._role(message) for message in messages]
-        if _TOOL in roles or any(message.get("tool_calls") for message in messages):
+        if "tool" in roles or any(message.get("tool_calls") for message in messages):
             raise SkippedRow(TOOL_CALLS)
-        if roles[-1] != _ASSISTANT:
+        if roles[-1] != "assistant":
             raise SkippedRow(NO_RESPONSE)
-        if roles[0] == _SYSTEM:
+        if roles[0] == "system":
             _warn_of_system_message()
             messages, roles = messages[1:], roles[1:]
-        if roles == [_ASSISTANT]:
+        if roles == ["assistant"]:
             raise SkippedRow(NO_USER_MESSAGE)
-        if roles != [_USER, _ASSISTANT]:
+        if roles != ["user", "assistant"]:
             raise SkippedRow(MANY_TURNS)
         return messages[0], messages[1]
 
@@ -183,7 +166,7 @@ def _part(part: Any) -> str:
 
 
 def with_reader(reader: ChatReader) -> ReasoningDataset:
-    """The data set of chat rows that `reader` reads."""
+    """The data set of chat rows as `reader` reads them."""
     return ReasoningDataset(
         name="messages",
         path=None,
@@ -196,7 +179,7 @@ def with_reader(reader: ChatReader) -> ReasoningDataset:
 
 
 def reader_of(ds_cfg: Mapping[str, Any]) -> ChatReader:
-    """The reader that an entry of ``datasets:`` asks for.
+    """The reader for an entry of ``datasets:``.
 
     Raises:
         UserError: ``message_property_mappings`` names something else than ``role`` and ``content``.
@@ -216,5 +199,5 @@ MESSAGES = with_reader(ChatReader())
 
 
 def load(tokenizer: Any, cfg: Any, ds_cfg: Any) -> Any:
-    """The function that Axolotl calls for ``type: sftkey.datasets.messages``; see `ReasoningDataset.load`."""
+    """Load an entry of ``datasets:``; see `ReasoningDataset.load`."""
     return with_reader(reader_of(ds_cfg)).load(tokenizer, cfg, ds_cfg)

@@ -1,8 +1,7 @@
 r"""OpenR1-Math-220k: competition maths with DeepSeek-R1 traces (``open-r1/OpenR1-Math-220k``, Apache-2.0).
 
-Config ``default`` has 93,733 rows, ``extended`` 131,396; there is only a ``train`` split, so a fixed part of it is held
-out for evaluation: the rows whose problem `sftkey.datasets.holdout` picks at a share of `HELD_OUT_SHARE`, about 940 of
-``default``. They are never trained on, in either config.
+Config ``default`` has 93,733 rows, ``extended`` 131,396. There is only a ``train`` split, so `sftkey.datasets.holdout`
+holds out a fixed part of it, about 940 rows of ``default``, for evaluation.
 
 - Question: ``problem``.
 - Answer (the Key): the reference ``answer``. NuminaMath 1.5, which the problems are from, writes ``proof`` or
@@ -15,8 +14,7 @@ out for evaluation: the rows whose problem `sftkey.datasets.holdout` picks at a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 from sftkey.datasets.base import (
     EMPTY_QUESTION,
@@ -30,7 +28,7 @@ from sftkey.datasets.base import (
     required_text,
     stripped,
 )
-from sftkey.datasets.holdout import is_held_out
+from sftkey.datasets.holdout import row_is_held_out
 from sftkey.datasets.think_block import NO_THINK_BLOCK, split_think_block
 from sftkey.format.example import Example
 from sftkey.format.untagged import UntaggedForm
@@ -44,20 +42,12 @@ _NO_REFERENCE = frozenset({"proof", "notfound"})
 
 
 def question(row: Row) -> str:
-    """The problem, as it is put to the model.
-
-    Raises:
-        SkippedRow: It is missing, empty or not text.
-    """
+    """The problem; `SkippedRow` where there is none."""
     return stripped(required_text(row, "problem"), EMPTY_QUESTION)
 
 
 def reference(row: Row) -> str:
-    """The reference answer, LaTeX as published.
-
-    Raises:
-        SkippedRow: It is missing, empty, not text, or one of the words for "there is none".
-    """
+    """The reference answer, LaTeX as published; `SkippedRow` where there is none."""
     answer = stripped(required_text(row, "answer"), NO_ANSWER)
     if answer.lower() in _NO_REFERENCE:
         raise SkippedRow(NO_ANSWER)
@@ -65,19 +55,18 @@ def reference(row: Row) -> str:
 
 
 def thinking(row: Row) -> str:
-    """The thinking of the chosen generation.
+    """The thinking of the chosen generation, empty where every block is.
 
     Raises:
         SkippedRow: A column is not a list, no generation is correct and complete, or none of those has a think block.
-            The text is empty where every block is.
     """
     generations = required_list(row, "generations")
     correct = required_list(row, "correctness_math_verify")
     complete = required_list(row, "is_reasoning_complete")
     chosen = [
         text
-        for position, text in enumerate(generations)
-        if isinstance(text, str) and _is_true(correct, position) and _is_true(complete, position)
+        for text, is_correct, is_complete in zip(generations, correct, complete, strict=False)
+        if isinstance(text, str) and is_correct is True and is_complete is True
     ]
     if not chosen:
         raise SkippedRow(NO_CORRECT_GENERATION)
@@ -97,18 +86,6 @@ def to_example(row: Row) -> Example:
     return make_example(question(row), thinking(row), reference(row))
 
 
-def held_out(row: Row) -> bool:
-    """Whether a row is evaluated instead of trained on; ``False`` where it has no problem."""
-    try:
-        return is_held_out(question(row), HELD_OUT_SHARE)
-    except SkippedRow:
-        return False
-
-
-def _is_true(flags: Sequence[Any], position: int) -> bool:
-    return position < len(flags) and flags[position] is True
-
-
 OPENR1_MATH = ReasoningDataset(
     name="openr1_math",
     title="OpenR1-Math-220k",
@@ -118,7 +95,7 @@ OPENR1_MATH = ReasoningDataset(
     to_example=to_example,
     question=question,
     reference=reference,
-    held_out=held_out,
+    held_out=partial(row_is_held_out, question=question, share=HELD_OUT_SHARE),
     sequence_len=16384,  # its traces were generated up to 16k tokens
     response_len=8192,
     kind=AnswerKind.MATHS,

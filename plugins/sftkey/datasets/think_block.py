@@ -6,20 +6,13 @@ THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
 
 NO_THINK_BLOCK = "no think block"
-"""Why a row is skipped whose response doesn't begin with exactly one block."""
 
 
 def split_think_block(response: str) -> tuple[str, str] | None:
-    """Split a response into the content of its think block and the text after it.
+    """Split a response into the content of its think block and the text after it, both stripped.
 
-    The block stands at the start and there is only one. ``<think>`` itself may be missing: some chat templates put it
+    ``None`` unless the response begins with its only block. ``<think>`` itself may be missing: some chat templates put it
     into the prompt, so that the published response begins inside the block.
-
-    Args:
-        response: A model's response, of any length and content.
-
-    Returns:
-        Both texts without the whitespace around them, or ``None`` where the response isn't of this form.
     """
     inside, close, after = response.partition(THINK_CLOSE)
     inside = inside.lstrip().removeprefix(THINK_OPEN)
