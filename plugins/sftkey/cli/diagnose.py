@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sftkey.axolotl.rows import Sample
     from sftkey.stages.stage import Stage
 
-STDOUT = Path("-")
+_STDOUT = Path("-")
 
 
 class _WithMeanings(click.Command):
@@ -54,7 +54,7 @@ class _WithMeanings(click.Command):
     "--json",
     "json_file",
     is_flag=False,
-    flag_value=str(STDOUT),
+    flag_value=str(_STDOUT),
     metavar="[FILE]",
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     help="Print JSON in place of the text, or write it to FILE, too; with the definitions of the numbers.",
@@ -97,7 +97,7 @@ def diagnose_command(
     def is_right(index: int, output: str) -> bool:
         return assess(output, held_out.usable[index][0], on, plain=False).rule_verdict is RuleVerdict.SAME
 
-    if json_file != STDOUT:
+    if json_file != _STDOUT:
         click.echo(f"{stage1_output}: {held_out.source}")
     with others_on_stderr():
         diagnosis = diagnose(
@@ -121,7 +121,7 @@ def diagnose_command(
         "summary": verdict_text(diagnosis),
         "definitions": dict(MEANINGS),
     }
-    if json_file == STDOUT:
+    if json_file == _STDOUT:
         print_json(content)
         return
     click.echo(report(diagnosis))
