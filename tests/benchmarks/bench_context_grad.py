@@ -1,4 +1,4 @@
-"""Step time and memory of Stage 2: the exact gradient against the answer-only one (``sftkey_context_grad: false``).
+"""Step time and memory of Stage 2: with the context gradient (exact) and without (``sftkey_context_grad: false``).
 
     python tests/benchmarks/bench_context_grad.py [--quick] [--device cuda] [--rounds N]
 
@@ -9,7 +9,7 @@ backward pass; the paths run in turn in one process, times are medians, on the C
 - *time, expected*: by operations: 6 for each weight and token for the exact one; 2 for a token of the context and 6 for one
   of the answer for the other; attention and output layer likewise.
 - *activations*: bytes of all tensors that autograd keeps from the forward to the backward pass, each storage once, weights
-  left out; for the answer-only gradient those of the key-value cache are added, which lives as long.
+  left out; without the context gradient those of the key-value cache are added, which lives as long.
 - *activations, expected*: the share of the tokens that are run with gradient, plus the context's keys and values: the
   cache, and what attention keeps of them for its backward pass (once more, at the number of query heads).
 - *process memory*: how far the peak resident memory of a fresh process that runs one step lies above that of one that
@@ -82,7 +82,7 @@ def kept_bytes(step: Step, shape: Shape, share: int, exact: bool, device: str) -
 
 
 def expected_kept(shape: Shape, share: int, exact_bytes: int, element: int) -> float:
-    """What the answer-only gradient keeps, by the exact one's bytes and the size of keys and values."""
+    """What training without the context gradient keeps, by the exact one's bytes and the size of keys and values."""
     part = (shape.targets(share) + 1) / shape.length
     context = shape.length - shape.targets(share) - 1
     # Half as many heads for keys and values as for queries.
@@ -130,7 +130,7 @@ def measure(shape: Shape, device: str, rounds: int, processes: bool) -> None:
         kept = {key: kept_bytes(steps[key], shape, share, key[1], device) for key in (exact, ours)}
         peaks = ""
         if processes:
-            names = ("exact", "answer-only")
+            names = ("exact", "without")
             peaks = " / ".join(f"{(process_peak(name, shape, share) - base) / MIB:,.0f}" for name in names)
         print(
             f"| {shape.vocabulary:,} | {shape.length:,} | {share}% | {wall[exact]:.2f} | {wall[ours]:.2f} "
@@ -168,8 +168,8 @@ def main() -> None:
         f"{'bfloat16' if options.device == 'cuda' else 'float32'}.\n"
     )
     print(
-        "| vocabulary | tokens | labelled | exact s/step | answer-only s/step | time | expected | exact activations MiB "
-        "| answer-only MiB | activations | expected | process MiB above model, exact / answer-only |"
+        "| vocabulary | tokens | labelled | exact s/step | without s/step | time | expected | exact activations MiB "
+        "| without MiB | activations | expected | process MiB above model, exact / without |"
     )
     print("|" + "---:|" * 12)
     for length in lengths:

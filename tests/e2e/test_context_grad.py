@@ -1,4 +1,4 @@
-"""The answer-only gradient through the real ``axolotl train``, beside the exact Stage 2 from the same Stage 1 weights."""
+"""Training without the context gradient through the real ``axolotl train``, beside the exact Stage 2 from the same Stage 1 weights."""
 
 from __future__ import annotations
 
@@ -45,52 +45,50 @@ def test_stage_2_by_it(tmp_path: Path) -> None:
 
     set_up(tmp_path, train=64, test=16)
     exact = stage2_of(STAGE1)
-    answer_only = {
+    without = {
         **exact,
-        "output_dir": "outputs/answer_only",
+        "output_dir": "outputs/without",
         "sftkey_context_grad": False,
         "gradient_checkpointing": True,
     }
     recipes = {
         name: write_recipe(tmp_path / "recipes" / f"{name}.yml", recipe)
-        for name, recipe in (("stage1", STAGE1), ("stage2", exact), ("answer_only", answer_only))
+        for name, recipe in (("stage1", STAGE1), ("stage2", exact), ("without", without))
     }
     for name in ("stage1", "stage2"):
         succeeded(train(recipes[name], cwd=tmp_path))
-    told = succeeded(train(recipes["answer_only"], cwd=tmp_path))
+    told = succeeded(train(recipes["without"], cwd=tmp_path))
     output = told.stdout + told.stderr
     assert "the gradient leaves out what the context's keys and values owe to the weights" in output
     assert "gradient checkpointing is off in training steps" in output
 
-    folders = {name: tmp_path / "outputs" / name for name in ("stage1", "stage2", "answer_only")}
+    folders = {name: tmp_path / "outputs" / name for name in ("stage1", "stage2", "without")}
     logs = {
         name: json.loads((folders[name] / "trainer_state.json").read_text())["log_history"]
-        for name in ("stage2", "answer_only")
+        for name in ("stage2", "without")
     }
     first = {name: next(entry for entry in log if "loss" in entry) for name, log in logs.items()}
     for metric in ("loss", "loss_answer", "loss_format", "tokens_answer", "acc_answer"):
-        assert first["answer_only"][metric] == pytest.approx(first["stage2"][metric], rel=1e-3)
+        assert first["without"][metric] == pytest.approx(first["stage2"][metric], rel=1e-3)
     losses = {name: [entry["loss_answer"] for entry in log if "loss" in entry] for name, log in logs.items()}
-    assert len(losses["answer_only"]) == len(losses["stage2"]) == 8
-    assert losses["answer_only"][-1] < losses["answer_only"][0]
-    assert losses["answer_only"][-1] != pytest.approx(losses["stage2"][-1], rel=1e-4)
+    assert len(losses["without"]) == len(losses["stage2"]) == 8
+    assert losses["without"][-1] < losses["without"][0]
+    assert losses["without"][-1] != pytest.approx(losses["stage2"][-1], rel=1e-4)
     # Evaluation is exact, and measures the thinking too.
-    evaluated = next(entry for entry in logs["answer_only"] if "eval_loss" in entry)
+    evaluated = next(entry for entry in logs["without"] if "eval_loss" in entry)
     assert evaluated["eval_tokens_thinking"] > 0
 
     weights = {name: load_file(folder / "model.safetensors") for name, folder in folders.items()}
     for other in ("stage1", "stage2"):
-        assert any(not torch.allclose(weights["answer_only"][name], value) for name, value in weights[other].items())
-    marker = read_marker(folders["answer_only"])
+        assert any(not torch.allclose(weights["without"][name], value) for name, value in weights[other].items())
+    marker = read_marker(folders["without"])
     assert marker is not None
     assert marker["settings"]["sftkey_context_grad"] is False
     assert marker["recipe"]["config"]["sftkey_context_grad"] is False
     assert marker["after"]["method"] == "sft-tag"
 
     # The exact method is another run: it doesn't take this one for its own.
-    write_recipe(
-        recipes["answer_only"], {key: value for key, value in answer_only.items() if key != "sftkey_context_grad"}
-    )
-    refused = train(recipes["answer_only"], cwd=tmp_path)
+    write_recipe(recipes["without"], {key: value for key, value in without.items() if key != "sftkey_context_grad"})
+    refused = train(recipes["without"], cwd=tmp_path)
     assert refused.returncode != 0
     assert "holds a finished stage with other settings (sftkey_context_grad: False -> None)" in refused.stderr

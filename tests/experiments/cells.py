@@ -24,7 +24,7 @@ class Cell:
         method: Of the stage that is trained here.
         after: The cell whose weights it starts from; ``None`` for the pretrained model.
         diagnosed: Whether its checkpoint is diagnosed as one that Stage 2 could start from.
-        context_grad: False for the answer-only gradient (`sftkey.training.context_grad`).
+        context_grad: False to train without the context gradient (`sftkey.training.context_grad`).
     """
 
     name: str
@@ -44,8 +44,8 @@ CELLS = (
 )
 """In the order in which they are trained for each seed."""
 
-ANSWER_ONLY = Cell("SFTKey-Tag, answer-only gradient", "key-tag", after="SFT-Tag", context_grad=False)
-"""Stage 2 whose gradient takes the context as constant; trained only if it is asked for."""
+WITHOUT_CONTEXT_GRAD = Cell("SFTKey-Tag without context gradient", "key-tag", after="SFT-Tag", context_grad=False)
+"""Stage 2 for whose gradient the context is constant; trained on request only."""
 
 
 def _file_name(cell: str) -> str:

@@ -32,7 +32,7 @@ from sftkey.evaluation.verdicts import RuleVerdict, aggregate  # noqa: E402
 from sftkey.format.methods import METHODS  # noqa: E402
 from sftkey.training.fit import fit, with_template  # noqa: E402
 
-from experiments.cells import ANSWER_ONLY, CELLS, SCHEMA, Cell, Store  # noqa: E402
+from experiments.cells import CELLS, SCHEMA, WITHOUT_CONTEXT_GRAD, Cell, Store  # noqa: E402
 from experiments.data import (  # noqa: E402
     Data,
     example_tokenizer,
@@ -300,9 +300,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=_positive(float), default=3.0, help="at most so many epochs (default 3)")
     parser.add_argument("--items", type=_positive(int), default=10**9, help="at most so many test items (default all)")
     parser.add_argument(
-        "--answer-only-gradient",
+        "--without-context-grad",
+        "--answer-only-gradient",  # the old name
         action="store_true",
-        help=f"also train {ANSWER_ONLY.name!r}: Stage 2 with sftkey_context_grad: false",
+        help=f"also train {WITHOUT_CONTEXT_GRAD.name!r}: Stage 2 with sftkey_context_grad: false",
     )
     parser.add_argument(
         "--leave-out",
@@ -330,7 +331,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
-    wanted = (*CELLS, ANSWER_ONLY) if options.answer_only_gradient else CELLS
+    wanted = (*CELLS, WITHOUT_CONTEXT_GRAD) if options.without_context_grad else CELLS
     cells = tuple(cell for cell in wanted if cell.name not in options.leave_out)
     Experiment(settings, options.output, cells=cells).run(
         Plan(options.seeds, options.epochs, options.items), options.minutes

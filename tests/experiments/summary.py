@@ -9,7 +9,7 @@ import numpy as np
 from sftkey.evaluation.statistics import PairedTest, holm, mean_interval, paired_test
 from sftkey.evaluation.verdicts import scores
 
-from experiments.cells import ANSWER_ONLY, CELLS, SCHEMA
+from experiments.cells import CELLS, SCHEMA, WITHOUT_CONTEXT_GRAD
 
 METRICS = ("acc", "fmt", "score")
 COMPARISONS = (
@@ -19,9 +19,9 @@ COMPARISONS = (
     ("SFT-Tag", "SFTKey-Tag"),
     ("SFT-Tag", "SFT-Tag continued"),
     ("SFT-Tag continued", "SFTKey-Tag"),
-    ("SFT-Tag", ANSWER_ONLY.name),
-    ("SFT-Tag continued", ANSWER_ONLY.name),
-    ("SFTKey-Tag", ANSWER_ONLY.name),
+    ("SFT-Tag", WITHOUT_CONTEXT_GRAD.name),
+    ("SFT-Tag continued", WITHOUT_CONTEXT_GRAD.name),
+    ("SFTKey-Tag", WITHOUT_CONTEXT_GRAD.name),
 )
 """The second against the first, where both were trained. The sixth is what Stage 2's loss adds to mere further training."""
 
@@ -41,7 +41,9 @@ def summarise(experiment: Mapping[str, Any], cells: Sequence[dict[str, Any]]) ->
     by_name: dict[str, dict[int, dict[str, Any]]] = {}
     for cell in cells:
         by_name.setdefault(cell["cell"], {})[cell["seed"]] = cell
-    strategies = {cell.name: _strategy(by_name[cell.name]) for cell in (*CELLS, ANSWER_ONLY) if cell.name in by_name}
+    strategies = {
+        cell.name: _strategy(by_name[cell.name]) for cell in (*CELLS, WITHOUT_CONTEXT_GRAD) if cell.name in by_name
+    }
     tests = []
     for first, second in COMPARISONS:
         shared = sorted(set(by_name.get(first, {})) & set(by_name.get(second, {})))

@@ -16,7 +16,7 @@ from sftkey.format.methods import METHODS
 from sftkey.format.segments import Segment
 from sftkey.training.fit import fit, with_template
 
-from experiments.cells import ANSWER_ONLY, CELLS, Store
+from experiments.cells import CELLS, WITHOUT_CONTEXT_GRAD, Store
 from experiments.data import NO_FACT, load_data, read_rows, training_examples
 from experiments.models import load_model, weights_of
 from experiments.plan import Plan, Speed, cell_seconds, make_plan, plan_seconds
@@ -139,7 +139,7 @@ def test_stage_2_and_the_control_start_from_the_same_weights(settings: Settings,
         torch.testing.assert_close(value, ends["SFTKey-Tag"][name])
 
 
-def test_the_answer_only_gradient_is_another_stage_2_from_the_same_weights(
+def test_without_the_context_gradient_it_is_another_stage_2_from_the_same_weights(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[tuple[bool, dict[str, torch.Tensor], dict[str, torch.Tensor]]] = []
@@ -153,32 +153,33 @@ def test_the_answer_only_gradient_is_another_stage_2_from_the_same_weights(
     monkeypatch.setattr("experiments.run.fit", record)
     settings = Settings(**{**settings.as_dict(), "diagnosis_rows": 0})  # type: ignore[arg-type]
     first, exact, control, *_ = CELLS
-    cells = (first, exact, control, ANSWER_ONLY)
+    cells = (first, exact, control, WITHOUT_CONTEXT_GRAD)
     summary = Experiment(settings, tmp_path, lambda line: None, cells).run(Plan(1, 1.0, 2), minutes=None)
     assert list(summary["strategies"]) == [cell.name for cell in cells]
     assert {(test["first"], test["second"]) for test in summary["comparisons"]} >= {
-        ("SFT-Tag", ANSWER_ONLY.name),
-        ("SFT-Tag continued", ANSWER_ONLY.name),
-        ("SFTKey-Tag", ANSWER_ONLY.name),
+        ("SFT-Tag", WITHOUT_CONTEXT_GRAD.name),
+        ("SFT-Tag continued", WITHOUT_CONTEXT_GRAD.name),
+        ("SFTKey-Tag", WITHOUT_CONTEXT_GRAD.name),
     }
     found = {cell["cell"]: cell for cell in Store(tmp_path).cells()}
     assert {name: cell["context_grad"] for name, cell in found.items()} == {
         first.name: True,
         exact.name: True,
         control.name: True,
-        ANSWER_ONLY.name: False,
+        WITHOUT_CONTEXT_GRAD.name: False,
     }
-    (_, _, stage1), (_, start, end), _, (_, answer_only_start, answer_only_end) = trained
+    (_, _, stage1), (_, start, end), _, (_, without_start, without_end) = trained
     assert [context_grad for context_grad, *_ in trained] == [True, True, True, False]
     for name, value in stage1.items():
         assert torch.equal(start[name], value)
-        assert torch.equal(answer_only_start[name], value)
-    assert any(not torch.allclose(end[name], value) for name, value in answer_only_end.items())
-    assert found[ANSWER_ONLY.name]["after"] == "SFT-Tag"
+        assert torch.equal(without_start[name], value)
+    assert any(not torch.allclose(end[name], value) for name, value in without_end.items())
+    assert found[WITHOUT_CONTEXT_GRAD.name]["after"] == "SFT-Tag"
     assert not list((tmp_path / "weights").iterdir())
     needed = ["--model", "m", "--dataset", "columns", "--train", "a", "--test", "b", "--output", "o"]
-    assert not arguments(needed).answer_only_gradient
-    assert arguments([*needed, "--answer-only-gradient"]).answer_only_gradient
+    assert not arguments(needed).without_context_grad
+    for option in ("--without-context-grad", "--answer-only-gradient"):
+        assert arguments([*needed, option]).without_context_grad
     assert arguments([*needed, "--leave-out", "SFT", "Key-Tag"]).leave_out == ["SFT", "Key-Tag"]
     with pytest.raises(SystemExit):
         arguments([*needed, "--leave-out", "SFT-Tag"])  # others start from its weights

@@ -128,19 +128,21 @@ def test_an_impossible_recipe_says_what_to_change(changes: dict[str, Any], messa
         check_recipe({**RECIPE, **changes})
 
 
-ANSWER_ONLY = {**RECIPE, "sftkey_context_grad": False}
+WITHOUT_CONTEXT_GRAD = {**RECIPE, "sftkey_context_grad": False}
 
 
-def test_recipes_with_the_answer_only_gradient(tmp_path: Path) -> None:
-    check_recipe(ANSWER_ONLY)
-    check_recipe({**ANSWER_ONLY, "sftkey_method": "key"})
-    check_recipe({**ANSWER_ONLY, "sftkey_segment_weights": {"thinking": 0, "answer": 2}})
-    check_recipe({**ANSWER_ONLY, "adapter": "lora", "attn_implementation": "flash_attention_2"})
-    check_recipe({**ANSWER_ONLY, "gradient_checkpointing": True, "sample_packing": False})
-    check_recipe({**ANSWER_ONLY, "fsdp_version": 2, "fsdp_config": {"offload_params": False}})
-    check_recipe({**ANSWER_ONLY, "deepspeed": {"zero_optimization": "auto"}})
+def test_recipes_without_the_context_gradient(tmp_path: Path) -> None:
+    check_recipe(WITHOUT_CONTEXT_GRAD)
+    check_recipe({**WITHOUT_CONTEXT_GRAD, "sftkey_method": "key"})
+    check_recipe({**WITHOUT_CONTEXT_GRAD, "sftkey_segment_weights": {"thinking": 0, "answer": 2}})
+    check_recipe({**WITHOUT_CONTEXT_GRAD, "adapter": "lora", "attn_implementation": "flash_attention_2"})
+    check_recipe({**WITHOUT_CONTEXT_GRAD, "gradient_checkpointing": True, "sample_packing": False})
+    check_recipe({**WITHOUT_CONTEXT_GRAD, "fsdp_version": 2, "fsdp_config": {"offload_params": False}})
+    check_recipe({**WITHOUT_CONTEXT_GRAD, "deepspeed": {"zero_optimization": "auto"}})
     (tmp_path / "zero2.json").write_text('{"zero_optimization": {"stage": 2}}')
-    check_recipe({**ANSWER_ONLY, "deepspeed": "zero2.json", "axolotl_config_path": str(tmp_path / "recipe.yml")})
+    check_recipe(
+        {**WITHOUT_CONTEXT_GRAD, "deepspeed": "zero2.json", "axolotl_config_path": str(tmp_path / "recipe.yml")}
+    )
     # The exact gradient goes with all of it.
     check_recipe({**RECIPE, "sftkey_method": "sft-tag", "sample_packing": True, "sftkey_context_grad": True})
 
@@ -167,13 +169,13 @@ def test_recipes_with_the_answer_only_gradient(tmp_path: Path) -> None:
         ({"deepspeed": "no/such/zero3_bf16.json"}, "DeepSpeed ZeRO-3"),
     ],
 )
-def test_what_does_not_go_with_the_answer_only_gradient(changes: dict[str, Any], message: str) -> None:
+def test_what_does_not_go_without_the_context_gradient(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        check_recipe({**ANSWER_ONLY, **changes})
+        check_recipe({**WITHOUT_CONTEXT_GRAD, **changes})
 
 
 def test_the_zero_stage_is_read_from_the_file(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text('{"zero_optimization": {"stage": 3}}')
-    recipe = {**ANSWER_ONLY, "deepspeed": "plan.json", "axolotl_config_path": str(tmp_path / "recipe.yml")}
+    recipe = {**WITHOUT_CONTEXT_GRAD, "deepspeed": "plan.json", "axolotl_config_path": str(tmp_path / "recipe.yml")}
     with pytest.raises(UserError, match="ZeRO-3"):
         check_recipe(recipe)

@@ -1,4 +1,4 @@
-"""The answer-only gradient: the exact path's loss, and the gradient with the context's keys and values held constant."""
+"""Without the context gradient: the exact path's loss, and the gradient with the context's keys and values held constant."""
 
 import contextlib
 
@@ -52,7 +52,7 @@ ARCHITECTURES = {
     # Softcapped logits, sliding and full attention in turn.
     "gemma2": {"sliding_window": 4, "final_logit_softcapping": 5.0},
 }
-ANSWER_ONLY = frozenset({Segment.ANSWER})
+ANSWER = frozenset({Segment.ANSWER})
 
 _context: list[torch.Tensor] = []
 """Which positions of the batch are context, shape ``(B, T)``, for `constant_context`; empty for none."""
@@ -131,7 +131,7 @@ def difference(found, expected):
     return float(sum((found[name] - expected[name]).square().sum() for name in expected).sqrt() / norm)
 
 
-def assert_answer_only(model, inputs, labels, segments, **options):
+def assert_without_context_grad(model, inputs, labels, segments, **options):
     """Exact loss and statistics, the gradient of the definition, and not the exact one."""
     exact = causal_loss(model, inputs, labels, segments, **options)
     exact_gradients = gradients(model, exact.loss)
@@ -141,9 +141,9 @@ def assert_answer_only(model, inputs, labels, segments, **options):
     torch.testing.assert_close(found.statistics.loss, exact.statistics.loss, rtol=1e-5, atol=1e-5)
     assert torch.equal(found.statistics.tokens, exact.statistics.tokens)
     assert torch.equal(found.statistics.correct, exact.statistics.correct)
-    answer_only = gradients(model, found.loss)
-    assert_same(answer_only, expected)
-    assert difference(answer_only, exact_gradients) > 0.01
+    without = gradients(model, found.loss)
+    assert_same(without, expected)
+    assert difference(without, exact_gradients) > 0.01
     return found
 
 
@@ -152,7 +152,7 @@ def assert_answer_only(model, inputs, labels, segments, **options):
 def test_exact_loss_and_the_gradient_of_constant_keys_and_values(architecture, tied):
     model = build(architecture, tie_word_embeddings=tied)
     for seed in (1, 2):  # the first batch finds out how the model is served, and may call it twice
-        assert_answer_only(model, *batch(ROWS, seed=seed))
+        assert_without_context_grad(model, *batch(ROWS, seed=seed))
     assert _known[model].selection is not False
 
 
@@ -184,15 +184,15 @@ def batch_row(rows, index):
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_carries_the_gradient_of_the_definition(side):
-    assert_answer_only(build(), *batch(ROWS, width=23, side=side))
+    assert_without_context_grad(build(), *batch(ROWS, width=23, side=side))
 
 
 def test_full_logits_and_weights():
     model = build()
     rows = batch(ROWS)
     weights = torch.tensor([0, 0, 0, 0, 0, 2.5, 0, 0])
-    assert_answer_only(model, *rows, sparse=False)
-    assert_answer_only(model, *rows, weights=weights, num_items=7.0)
+    assert_without_context_grad(model, *rows, sparse=False)
+    assert_without_context_grad(model, *rows, weights=weights, num_items=7.0)
     # A token of weight 0 isn't trained, whatever its label: it is context.
     inputs, labels, segments = rows
     everywhere = torch.where(segments > 0, inputs["input_ids"], -100)
@@ -215,7 +215,7 @@ def test_own_position_ids_are_kept():
 def test_rows_without_a_label():
     model = build()
     inputs, labels, segments = batch([(5, 3, 0), (8, 0, 0)])
-    assert_answer_only(model, inputs, labels, segments)
+    assert_without_context_grad(model, inputs, labels, segments)
     found = causal_loss(model, inputs, torch.full_like(labels, -100), segments, context_grad=False)
     assert found.loss == 0
     assert not any(gradient.any() for gradient in gradients(model, found.loss).values())
@@ -263,9 +263,9 @@ def test_autocast_does_not_reuse_weights_that_were_cast_without_gradient():
         _, expected = by_definition(model, *rows)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = causal_loss(model, *rows, context_grad=False)
-    answer_only = gradients(model, found.loss)
-    assert answer_only.keys() == expected.keys()
-    assert difference(answer_only, expected) < 0.02
+    without = gradients(model, found.loss)
+    assert without.keys() == expected.keys()
+    assert difference(without, expected) < 0.02
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -274,7 +274,7 @@ def test_lora(dropout):
     model = peft.get_peft_model(build(), config).train()
     rows = batch(ROWS)
     if not dropout:
-        assert_answer_only(model, *rows)
+        assert_without_context_grad(model, *rows)
         return
     torch.manual_seed(0)
     first = causal_loss(model, *rows, context_grad=False).loss
@@ -347,7 +347,7 @@ def test_packed_rows_and_other_shapes_are_refused():
     with pytest.raises(ValueError, match=r"attention_mask has \(1, 1, 8, 8\)"):
         causal_loss(model, square, labels, segments, context_grad=False)
     with pytest.raises(ValueError, match="measure with context_grad"):
-        causal_loss(model, inputs, labels, segments, measure=ANSWER_ONLY, context_grad=False)
+        causal_loss(model, inputs, labels, segments, measure=ANSWER, context_grad=False)
 
 
 @pytest.mark.parametrize(
@@ -450,9 +450,9 @@ def weights_of(trainer):
 
 def test_the_trainer_trains_by_it_and_evaluates_exactly(tmp_path, monkeypatch):
     exact = trained(tmp_path, context_grad=True)
-    answer_only = trained(tmp_path, context_grad=False)
+    without = trained(tmp_path, context_grad=False)
     first = [entry for entry in exact.state.log_history if "loss" in entry]
-    found = [entry for entry in answer_only.state.log_history if "loss" in entry]
+    found = [entry for entry in without.state.log_history if "loss" in entry]
     for name in ("loss", "loss_answer", "acc_answer", "tokens_answer"):
         assert found[0][name] == pytest.approx(first[0][name], rel=1e-4)
     assert found[2]["loss"] != pytest.approx(first[2]["loss"], rel=1e-4)
@@ -463,21 +463,21 @@ def test_the_trainer_trains_by_it_and_evaluates_exactly(tmp_path, monkeypatch):
     monkeypatch.setattr(
         sftkey.training.trainer, "causal_loss", lambda *args, **kwargs: seen.append(kwargs) or original(*args, **kwargs)
     )
-    metrics = answer_only.evaluate()
+    metrics = without.evaluate()
     assert [kwargs["context_grad"] for kwargs in seen] == [True]
     # The thinking is measured in evaluation, which only the whole sequence can do.
     assert metrics["eval_tokens_thinking"] > 0
 
 
 def test_mixed_precision_of_the_trainer(tmp_path):
-    exact, answer_only = (trained(tmp_path, context_grad=context_grad, bf16=True) for context_grad in (True, False))
-    losses = [[e["loss"] for e in trainer.state.log_history if "loss" in e] for trainer in (exact, answer_only)]
+    exact, without = (trained(tmp_path, context_grad=context_grad, bf16=True) for context_grad in (True, False))
+    losses = [[e["loss"] for e in trainer.state.log_history if "loss" in e] for trainer in (exact, without)]
     assert losses[1][0] == pytest.approx(losses[0][0], rel=0.01)
     assert losses[1][2] < losses[1][0]
     # Accelerate has wrapped `forward`; that it can leave logits out is still seen.
     rows = []
-    answer_only.model.lm_head.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[1]))
-    causal_loss(answer_only.model, *batch(ROWS), context_grad=False)
+    without.model.lm_head.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[1]))
+    causal_loss(without.model, *batch(ROWS), context_grad=False)
     assert rows[0] == 1
 
 

@@ -1,4 +1,4 @@
-"""What does not go with the answer-only gradient (``sftkey_context_grad: false``) in a recipe."""
+"""What does not go without the context gradient (``sftkey_context_grad: false``) in a recipe."""
 
 from __future__ import annotations
 
