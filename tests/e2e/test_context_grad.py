@@ -1,4 +1,4 @@
-"""Training without the context gradient through the real ``axolotl train``, beside the exact Stage 2 from the same Stage 1 weights."""
+"""Without the context gradient through the real ``axolotl train``, beside the exact Stage 2 from the same Stage 1."""
 
 from __future__ import annotations
 
