@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,19 @@ def test_a_chain_is_linked_by_ids(tmp_path: Path) -> None:
     }
     assert "strict" not in content["recipe"]["config"]
     assert finish(tmp_path / "three").after is None
+
+
+def test_a_chain_outlives_the_directories_of_its_first_stages(tmp_path: Path) -> None:
+    first = finish(tmp_path / "one")
+    second = finish(tmp_path / "two", after_stage(first, str(tmp_path / "one")), sftkey_method="key-tag")
+    third = finish(tmp_path / "three", after_stage(second, str(tmp_path / "two")), sftkey_method="key-tag")
+    markers = [stage.marker for stage in third.chain]
+    assert not any(stage.recorded_only for stage in third.chain)
+    for name in ("one", "two"):
+        shutil.rmtree(tmp_path / name)
+    chain = Stage.read(tmp_path / "three").chain
+    assert [stage.marker for stage in chain] == markers
+    assert [stage.recorded_only for stage in chain] == [True, True, False]
 
 
 def test_a_run_file_links_without_the_copy(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import yaml
 
 from sftkey.datasets.registry import OWN_DATA, TYPES
 from sftkey.format.methods import strategy_of
-from sftkey.recipes.load import zero_stage
+from sftkey.recipes.load import recipe_before, zero_stage
 from sftkey.recipes.memory import ARCHITECTURES, GIB, Architecture, MemoryEstimate, estimate_memory
 from sftkey.util.errors import UserError
 from sftkey.util.text import Cell
@@ -52,8 +52,8 @@ class ShippedRecipe:
     @cached_property
     def before(self) -> ShippedRecipe | None:
         """The recipe that ``sftkey_after`` names."""
-        after = self.config.get("sftkey_after")
-        return ShippedRecipe(self.path.parent / after) if after else None
+        path = recipe_before({**self.config, "axolotl_config_path": self.path})
+        return ShippedRecipe(path) if path else None
 
     @property
     def model(self) -> str:

@@ -1,4 +1,8 @@
-"""Locks that keep two runs out of one output directory, released by the system however a process ends."""
+"""Locks that keep two runs out of one output directory, released by the system however a process ends.
+
+Not `filelock`: its locks are for one holder, and the machines of one run hold a lock here together. Where a file system
+has no flock it makes do with a file that a killed run would leave behind.
+"""
 
 from __future__ import annotations
 
