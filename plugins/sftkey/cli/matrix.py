@@ -5,14 +5,20 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sftkey.cli.console import json_option, note, print_json, print_table, progress, records, this_command
-from sftkey.cli.options import LauncherArguments, evaluation_options, evaluation_settings, launcher_arguments
+from sftkey.cli.options import (
+    LauncherArguments,
+    evaluation_options,
+    evaluation_settings,
+    given_evaluation_options,
+    launcher_arguments,
+)
 from sftkey.util.text import Cell
 
 if TYPE_CHECKING:
@@ -72,15 +78,7 @@ def matrix_command(
     What follows -- goes to the launcher: --launcher torchrun -- --nproc_per_node 8.
     """
     from sftkey.datasets.registry import PAPER
-    from sftkey.recipes.matrix import (
-        LOGS_FOLDER,
-        PAPER_MODELS,
-        PAPER_STRATEGIES,
-        RECIPES_FOLDER,
-        notes_of,
-        plan_cells,
-        save_recipes,
-    )
+    from sftkey.recipes.matrix import PAPER_MODELS, PAPER_STRATEGIES, notes_of, plan_cells, save_recipes, slurm_script
     from sftkey.stages.launch import Launch
 
     settings = evaluation_settings(options)
@@ -98,7 +96,7 @@ def matrix_command(
     for text in notes_of(cells):
         note(text)
     launch = Launch(launcher, launcher_arguments(ctx))
-    folder = Path(output_root) / RECIPES_FOLDER
+    folder, logs = Path(output_root) / "recipes", Path(output_root) / "logs"
     if dry_run:
         with tempfile.TemporaryDirectory() as temporary:
             save_recipes(cells, Path(temporary))
@@ -112,18 +110,27 @@ def matrix_command(
         return
     save_recipes(cells, folder, force=force)
     if slurm:
-        _write_slurm(cells, folder, Path(output_root), slurm_options, launch, options)
-        return
-    matrix = MatrixRun(_plan(cells, folder), Path(output_root) / LOGS_FOLDER, launch, settings)
-    matrix.run()
-    print_table(matrix.rows(), as_json)
-    if matrix.failures:
-        raise click.ClickException(
-            "\n".join([f"{len(matrix.failures)} of {len(cells)} cells failed:", *matrix.failures])
+        script = slurm_script(
+            cells,
+            folder,
+            working_directory=Path.cwd(),
+            logs=logs,
+            command=this_command(),
+            options=slurm_options,
+            run_options=_run_options(launch, options),
         )
+        path = Path(output_root) / "matrix.sh"
+        path.write_text(script, encoding="utf-8")
+        click.echo(f"wrote {path}; submit it with\n  bash {shlex.quote(str(path))}")
+        return
+    planned = _plan(cells, folder)
+    finished, failures = _run(planned, logs, launch, settings)
+    print_table(_results(planned, finished), as_json)
+    if failures:
+        raise click.ClickException("\n".join([f"{len(failures)} of {len(cells)} cells failed:", *failures]))
 
 
-def _names(text: str | None, default: Sequence[str] | Any) -> list[str]:
+def _names(text: str | None, default: Sequence[str]) -> list[str]:
     return list(default) if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
@@ -172,116 +179,79 @@ def _describe(
     return rows, list(commands)
 
 
-def _write_slurm(
-    cells: Sequence[MatrixCell],
-    folder: Path,
-    root: Path,
-    slurm_options: Sequence[str],
-    launch: Launch,
-    options: dict[str, Any],
-) -> None:
-    from sftkey.recipes.matrix import LOGS_FOLDER, slurm_script
-
-    run_options = ["--launcher", launch.launcher] if launch.launcher else []
+def _run_options(launch: Launch, options: dict[str, Any]) -> list[str]:
+    """What the script's ``axolotl sftkey run`` gets."""
+    words = ["--launcher", launch.launcher] if launch.launcher else []
     if options["evaluate"]:
-        run_options += ["--eval", "--eval-backend", options["eval_backend"]]
-        for name in ("limit", "tasks", "model_args", "batch_size", "include_path"):
-            if options[f"eval_{name}"]:
-                run_options += [f"--eval-{name.replace('_', '-')}", f"{options[f'eval_{name}']}"]
-    if launch.launcher_arguments:
-        run_options += ["--", *launch.launcher_arguments]
-    script = slurm_script(
-        cells,
-        folder,
-        working_directory=Path.cwd(),
-        logs=root / LOGS_FOLDER,
-        command=this_command(),
-        options=slurm_options,
-        run_options=run_options,
-    )
-    path = root / "matrix.sh"
-    path.write_text(script, encoding="utf-8")
-    click.echo(f"wrote {path}; submit it with\n  bash {shlex.quote(str(path))}")
+        words += ["--eval", "--eval-backend", options["eval_backend"]]
+        words += [word for option in given_evaluation_options(options).items() for word in option]
+    return [*words, "--", *launch.launcher_arguments] if launch.launcher_arguments else words
 
 
-@dataclass
-class MatrixRun:
-    """Run the cells one after the other and keep account of what failed.
+def _run(
+    planned: Sequence[PlannedCell], logs: Path, launch: Launch, settings: EvaluationSettings | None
+) -> tuple[dict[Path, Stage], list[str]]:
+    """Run the cells one after the other; return the trained stages by output directory, and a line for each failed cell."""
+    from sftkey.stages.launch import Runner, Stopped
 
-    Attributes:
-        planned: The cells.
-        logs: Where the output of the commands goes.
-        launch: How to launch.
-        settings: What to evaluate; ``None`` for nothing.
-        failed: For a stage's output directory why it failed.
-        failures: One line per failed cell.
-        finished: For an output directory the finished stage.
-    """
-
-    planned: Sequence[PlannedCell]
-    logs: Path
-    launch: Launch
-    settings: EvaluationSettings | None
-    failed: dict[Path, str] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
-    finished: dict[Path, Stage] = field(default_factory=dict)
-
-    def run(self) -> None:
-        """Train and evaluate everything that can be."""
-        from sftkey.stages.launch import Runner, Stopped
-
-        try:
-            with Runner() as runner:
-                for number, one in enumerate(self.planned, 1):
-                    progress(f"[{number}/{len(self.planned)}] {one.cell.name}")
-                    reason = one.problem or self._run_stages(one.stages, runner)
+    finished: dict[Path, Stage] = {}
+    reasons: dict[Path, str | None] = {}
+    failures = []
+    try:
+        with Runner() as runner:
+            for number, one in enumerate(planned, 1):
+                progress(f"[{number}/{len(planned)}] {one.cell.name}")
+                reason = one.problem
+                for stage in one.stages:
+                    if stage.output_dir not in reasons:
+                        reasons[stage.output_dir] = _run_stage(stage, finished, logs, launch, settings, runner)
+                    reason = reasons[stage.output_dir]
                     if reason is not None:
-                        self.failures.append(f"  {one.cell.name}: {reason}")
-                        click.secho(f"  failed: {reason}", fg="red", err=True)
-        except Stopped:
-            click.secho(f"Stopped. To go on:\n  {this_command()}", bold=True, err=True)
-            raise SystemExit(130) from None
+                        break
+                if reason is not None:
+                    failures.append(f"  {one.cell.name}: {reason}")
+                    click.secho(f"  failed: {reason}", fg="red", err=True)
+    except Stopped:
+        click.secho(f"Stopped. To go on:\n  {this_command()}", bold=True, err=True)
+        raise SystemExit(130) from None
+    return finished, failures
 
-    def _run_stages(self, stages: Sequence[Stage], runner: Runner) -> str | None:
-        from sftkey.stages.launch import last_error
-        from sftkey.stages.run import StageFailed, evaluate_stage, train_stage
 
-        for stage in stages:
-            place = stage.output_dir
-            if place in self.failed:
-                return self.failed[place]
-            log = self.logs / f"{stage.recipe.stem}.log"
-            evaluation_log = log.with_suffix(".eval.log")
-            current = log
-            try:
-                if place not in self.finished:
-                    progress(f"  {stage.method}: {place} (log: {log})")
-                    self.finished[place] = train_stage(stage, self.launch, runner, log=log)
-                if self.settings is not None:
-                    current = evaluation_log
-                    evaluate_stage(self.finished[place], self.settings, self.launch, runner, log=evaluation_log)
-            except StageFailed as error:
-                self.failed[place] = f"{error}: {last_error(current)} ({current})"
-            except (ValueError, OSError) as error:
-                self.failed[place] = str(error)
-            if place in self.failed:
-                return self.failed[place]
-        return None
+def _run_stage(
+    stage: Stage,
+    finished: dict[Path, Stage],
+    logs: Path,
+    launch: Launch,
+    settings: EvaluationSettings | None,
+    runner: Runner,
+) -> str | None:
+    """Train and evaluate a stage; return why that failed."""
+    from sftkey.stages.launch import last_error
+    from sftkey.stages.run import StageFailed, evaluate_stage, train_stage
 
-    def rows(self) -> list[tuple[Cell, ...]]:
-        """The table, a header first."""
-        from sftkey.stages.evaluate import evaluation_results, figures
+    log = logs / f"{stage.recipe.stem}.log"
+    try:
+        progress(f"  {stage.method}: {stage.output_dir} (log: {log})")
+        trained = finished[stage.output_dir] = train_stage(stage, launch, runner, log=log)
+        if settings is not None:
+            log = log.with_suffix(".eval.log")
+            evaluate_stage(trained, settings, launch, runner, log=log)
+    except StageFailed as error:
+        return f"{error}: {last_error(log)} ({log})"
+    except (ValueError, OSError) as error:
+        return str(error)
+    return None
 
-        rows: list[tuple[Cell, ...]] = [("MODEL", "DATA SET", "STRATEGY", "STATE", "TASK", "ACC", "FMT", "SCORE")]
-        for one in self.planned:
-            start = (one.cell.model, one.cell.dataset, one.cell.strategy)
-            stage = self.finished.get(one.stages[-1].output_dir) if one.stages else None
-            if stage is None:
-                rows.append((*start, "failed", None, None, None, None))
-                continue
-            results = evaluation_results(stage)
-            for result in results:
-                rows.append((*start, "trained", result.task, *figures(result)))
-            if not results:
-                rows.append((*start, "trained", None, None, None, None))
-        return rows
+
+def _results(planned: Sequence[PlannedCell], finished: dict[Path, Stage]) -> list[tuple[Cell, ...]]:
+    from sftkey.stages.evaluate import evaluation_results, figures
+
+    rows: list[tuple[Cell, ...]] = [("MODEL", "DATA SET", "STRATEGY", "STATE", "TASK", "ACC", "FMT", "SCORE")]
+    for one in planned:
+        start = (one.cell.model, one.cell.dataset, one.cell.strategy)
+        stage = finished.get(one.stages[-1].output_dir) if one.stages else None
+        results = evaluation_results(stage) if stage else []
+        rows += [(*start, "trained", result.task, *figures(result)) for result in results]
+        if not results:
+            rows.append((*start, "trained" if stage else "failed", None, None, None, None))
+    return rows

@@ -59,6 +59,13 @@ def evaluation_options(function: _Function) -> _Function:
     return function
 
 
+def given_evaluation_options(options: Mapping[str, Any]) -> dict[str, str]:
+    """The ``--eval-...`` options on the command line, but for the backend, which has a default."""
+    names = ("limit", "tasks", "model_args", "batch_size", "include_path")
+    values = {f"--eval-{name.replace('_', '-')}": options[f"eval_{name}"] for name in names}
+    return {name: str(value) for name, value in values.items() if value}
+
+
 def evaluation_settings(options: Mapping[str, Any]) -> EvaluationSettings | None:
     """What the ``--eval`` options ask for; ``None`` without ``--eval``.
 
@@ -68,11 +75,8 @@ def evaluation_settings(options: Mapping[str, Any]) -> EvaluationSettings | None
     from sftkey.stages.evaluate import EvaluationSettings
 
     if not options["evaluate"]:
-        given = [
-            name for name in ("limit", "tasks", "model_args", "batch_size", "include_path") if options[f"eval_{name}"]
-        ]
-        if given:
-            raise click.UsageError(f"--eval-{given[0].replace('_', '-')} does nothing without --eval")
+        for name in given_evaluation_options(options):
+            raise click.UsageError(f"{name} does nothing without --eval")
         return None
     backend = options["eval_backend"]
     return EvaluationSettings(

@@ -10,25 +10,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from sftkey.datasets.registry import OWN_DATA, TYPES
+from sftkey.datasets.registry import DATASETS, OWN_DATA, TYPES
 from sftkey.format.methods import strategy_of
-from sftkey.recipes.load import recipe_before, zero_stage
-from sftkey.recipes.memory import ARCHITECTURES, GIB, Architecture, MemoryEstimate, estimate_memory
+from sftkey.recipes.load import load_recipe, recipe_before, zero_stage
+from sftkey.recipes.memory import ARCHITECTURES, Architecture, MemoryEstimate, estimate_memory
 from sftkey.util.errors import UserError
-from sftkey.util.text import Cell
 
-_HARDWARE = re.compile(r"^# Hardware: (?P<gpus>\d+) GPUs? with (?P<gigabytes>\d+) GB\b", re.MULTILINE)
+_HARDWARE = re.compile(r"^# Hardware: (\d+) GPUs? with (\d+) GB\b", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class ShippedRecipe:
-    """One shipped recipe file.
-
-    Attributes:
-        path: Where it is.
-    """
+    """One shipped recipe file."""
 
     path: Path
 
@@ -45,9 +38,7 @@ class ShippedRecipe:
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """The keys of the recipe."""
-        config = yaml.safe_load(self.text)
-        assert isinstance(config, dict), self.path
-        return config
+        return load_recipe(self.path)
 
     @cached_property
     def before(self) -> ShippedRecipe | None:
@@ -78,16 +69,34 @@ class ShippedRecipe:
         return str(entry["path"]) if module in OWN_DATA else module
 
     @property
+    def stage(self) -> str:
+        """What its name ends with: the last folder of its output directory."""
+        return Path(self.config["output_dir"]).name
+
+    @property
+    def family(self) -> str:
+        """What its name begins with, as do those of the other stages of its model."""
+        return self.name.removesuffix(f"_{self.stage}")
+
+    @property
+    def movable(self) -> bool:
+        """Whether it can be written for other models, data and places."""
+        return self.dataset in DATASETS
+
+    @cached_property
+    def _hardware(self) -> tuple[int, int] | tuple[None, None]:
+        found = _HARDWARE.search(self.text)
+        return (int(found[1]), int(found[2])) if found else (None, None)
+
+    @property
     def gpus(self) -> int | None:
         """How many GPUs it is written for; ``None`` for none."""
-        found = _HARDWARE.search(self.text)
-        return int(found["gpus"]) if found else None
+        return self._hardware[0]
 
     @property
     def gpu_gigabytes(self) -> int | None:
-        """The memory of each of those GPUs."""
-        found = _HARDWARE.search(self.text)
-        return int(found["gigabytes"]) if found else None
+        """The memory of each of those GPUs, in GB."""
+        return self._hardware[1]
 
     @property
     def zero_stage(self) -> int:
@@ -142,14 +151,3 @@ def shipped_recipe(name: str) -> ShippedRecipe:
             f"there is no shipped recipe {name!r}; did you mean {', '.join(nearest)}? `sftkey recipes` lists all"
         )
     return recipes[wanted]
-
-
-def recipe_table(recipes: list[ShippedRecipe]) -> list[tuple[Cell, ...]]:
-    """The rows of ``sftkey recipes``, a header first."""
-    rows: list[tuple[Cell, ...]] = [("RECIPE", "MODEL", "STRATEGY", "DATA SET", "GPUS", "MEMORY PER GPU")]
-    for recipe in recipes:
-        memory = recipe.memory
-        gpus = f"{recipe.gpus} x {recipe.gpu_gigabytes} GB" if recipe.gpus else "none"
-        needs = f"about {memory.peak / GIB:.0f} GiB" if memory else None
-        rows.append((recipe.name, recipe.model, recipe.strategy, recipe.dataset, gpus, needs))
-    return rows

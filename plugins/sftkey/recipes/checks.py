@@ -18,11 +18,9 @@ from sftkey.format.segments import SEGMENT_GROUPS
 from sftkey.format.templates import END_OF_TURN, PLAIN, START_OF_TURN, TAGGED, TEMPLATES
 from sftkey.recipes.context_grad import check_context_grad
 from sftkey.recipes.keys import KEYS, PREFIX, AxolotlKeys, EntryKeys, SpecialTokens
-from sftkey.recipes.load import Recipe, adds_tag_tokens, template_name, warmup_ratio
+from sftkey.recipes.load import Recipe, adds_tag_tokens, data_entries, template_name, warmup_ratio
 from sftkey.util.errors import UserError, nearest
 from sftkey.util.version import __version__
-
-_METHOD_LIST = ", ".join(METHODS)
 
 
 def check_recipe(cfg: Recipe) -> None:
@@ -64,9 +62,8 @@ def _check_shapes(shapes: type[BaseModel], values: Mapping[str, Any], where: str
 
 def _shapes(cfg: Recipe) -> None:
     _check_shapes(AxolotlKeys, cfg)
-    for key in ("datasets", "test_datasets"):
-        for index, entry in enumerate(cfg.get(key) or []):
-            _check_shapes(EntryKeys, entry, f"{key}[{index}]: ")
+    for place, entry in data_entries(cfg):
+        _check_shapes(EntryKeys, entry, f"{place}: ")
     _check_shapes(SpecialTokens, cfg.get("special_tokens") or {}, "special_tokens: ")
 
 
@@ -79,18 +76,10 @@ def _keys(cfg: Recipe) -> None:
 def _method(cfg: Recipe) -> None:
     method = cfg.get("sftkey_method")
     if method is None:
-        raise UserError(f"sftkey_method is missing; set it to one of {_METHOD_LIST}")
+        raise UserError(f"sftkey_method is missing; set it to one of {', '.join(METHODS)}")
     if method not in METHODS:
         meant = nearest(method, METHODS)
-        raise UserError(f"sftkey_method: {method!r} is not one of {_METHOD_LIST}; did you mean {meant!r}?")
-
-
-def _train_on_inputs(cfg: Recipe) -> None:
-    if cfg.get("train_on_inputs"):
-        raise UserError(
-            f"train_on_inputs: true and sftkey_method: {cfg['sftkey_method']} exclude each other (the prompt never enters "
-            "the loss); remove train_on_inputs"
-        )
+        raise UserError(f"sftkey_method: {method!r} is not one of {', '.join(METHODS)}; did you mean {meant!r}?")
 
 
 def _template(cfg: Recipe) -> None:
@@ -111,12 +100,11 @@ def _template(cfg: Recipe) -> None:
 def _datasets(cfg: Recipe) -> None:
     if not cfg.get("datasets"):
         raise UserError("datasets: is empty; add an entry such as {path: openai/gsm8k, type: sftkey.datasets.gsm8k}")
-    for key in ("datasets", "test_datasets"):
-        for index, entry in enumerate(cfg.get(key) or []):
-            _dataset_type(f"{key}[{index}]", str(entry.get("type")))
-            for file in _local_files(entry):
-                if not Path(file).exists():
-                    raise UserError(f"{key}[{index}]: there is no {file}; a path is relative to the working directory")
+    for place, entry in data_entries(cfg):
+        _dataset_type(place, str(entry.get("type")))
+        for file in _local_files(entry):
+            if not Path(file).exists():
+                raise UserError(f"{place}: there is no {file}; a path is relative to the working directory")
 
 
 def _dataset_type(place: str, kind: str) -> None:
@@ -151,14 +139,16 @@ def _local_files(entry: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _lengths(cfg: Recipe) -> None:
+def _excluded(cfg: Recipe) -> None:
+    if cfg.get("train_on_inputs"):
+        raise UserError(
+            f"train_on_inputs: true and sftkey_method: {cfg['sftkey_method']} exclude each other (the prompt never enters "
+            "the loss); remove train_on_inputs"
+        )
     if str(cfg.get("excess_length_strategy") or "").lower() == "truncate":
         raise UserError(
             "excess_length_strategy: truncate would cut the answer off; use drop (the default, counted) or raise"
         )
-
-
-def _modes(cfg: Recipe) -> None:
     for key, why in (
         ("streaming", "skipped rows could not be counted before training"),
         ("pretraining_dataset", "there is no prompt and response"),
@@ -237,11 +227,9 @@ _CHECKS: tuple[Callable[[Recipe], None], ...] = (
     _keys,
     _shapes,
     _method,
-    _train_on_inputs,
     _template,
     _datasets,
-    _lengths,
-    _modes,
+    _excluded,
     _warmup,
     _tags,
     _segment_weights,

@@ -19,8 +19,6 @@ _EXCLUDED = {
     "sage_attention": _NO_CACHE,
     "s2_attention": _NO_CACHE,
 }
-_ATTENTION_WITH_CACHE = ("eager", "sdpa", "flash_attention")
-_ADAPTERS_WITH_CACHE = ("lora", "qlora")
 
 
 def check_context_grad(cfg: Recipe) -> None:
@@ -54,11 +52,10 @@ def _refused(cfg: Recipe) -> Iterator[tuple[str, str]]:
         if float(cfg.get(key) or 1) > 1:
             yield f"{key}: {cfg[key]}", "it was not made for a second pass; remove it"
     attention = cfg.get("attn_implementation")
-    if attention is not None and not str(attention).startswith(_ATTENTION_WITH_CACHE):
+    if attention is not None and not str(attention).startswith(("eager", "sdpa", "flash_attention")):
         yield f"attn_implementation: {attention}", "set it to sdpa, eager or flash_attention_2"
-    adapter = cfg.get("adapter")
-    if adapter is not None and adapter not in _ADAPTERS_WITH_CACHE:
-        yield f"adapter: {adapter}", "set it to lora or qlora"
+    if cfg.get("adapter") not in (None, "lora", "qlora"):
+        yield f"adapter: {cfg['adapter']}", "set it to lora or qlora"
     if cfg.get("fsdp") or cfg.get("fsdp_config"):
         given = cfg.get("fsdp_config")
         options = given if isinstance(given, Mapping) else {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sftkey.recipes.load import Recipe
+from sftkey.recipes.load import Recipe, data_entries
 from sftkey.util.errors import UserError
 
 _SECONDS = 10.0
@@ -25,12 +25,10 @@ def check_hub_data(cfg: Recipe, api: Any = None) -> None:
         UserError: There is no such data set or revision, or this account may not read it.
     """
     seen: dict[tuple[str, str | None], str] = {}
-    for key in ("datasets", "test_datasets"):
-        for index, entry in enumerate(cfg.get(key) or []):
-            path = str(entry.get("path"))
-            if Path(path).exists() or "://" in path:
-                continue
-            seen.setdefault((path, entry.get("revision")), f"{key}[{index}]")
+    for place, entry in data_entries(cfg):
+        path = str(entry.get("path"))
+        if not Path(path).exists() and "://" not in path:
+            seen.setdefault((path, entry.get("revision")), place)
     if not seen:
         return
     if api is None:

@@ -61,14 +61,10 @@ def recipe_text(
     ]
     groups.append(dict(sorted(left.items())))
     return head + "\n".join(
-        "".join(comments.get(key, "") + _dump({key: value}) for key, value in group.items())
+        "".join(comments.get(key, "") + yaml.dump({key: value}, **_STYLE) for key, value in group.items())
         for group in groups
         if group
     )
-
-
-def _dump(value: Any) -> str:
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -101,3 +97,5 @@ def _str(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
 _Dumper.add_representer(str, _str)
 _Dumper.add_representer(list, _list)
 _Dumper.add_representer(float, _float)
+
+_STYLE: dict[str, Any] = {"Dumper": _Dumper, "sort_keys": False, "allow_unicode": True, "width": 4096}

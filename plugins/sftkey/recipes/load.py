@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,13 @@ def template_name(cfg: Recipe) -> str:
     return str(name)
 
 
+def data_entries(cfg: Recipe) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The entries of ``datasets`` and ``test_datasets``, each with its place, such as ``datasets[0]``."""
+    for key in ("datasets", "test_datasets"):
+        for index, entry in enumerate(cfg.get(key) or []):
+            yield f"{key}[{index}]", entry
+
+
 def adds_tag_tokens(cfg: Recipe) -> bool:
     """Whether the recipe makes each tag one added token."""
     return cfg.get("sftkey_tags") == "tokens" or tags.TAGS[0] in (cfg.get("tokens") or [])
@@ -86,10 +93,8 @@ def deepspeed_settings(value: Any, folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: There is no such file, or it isn't a JSON object.
     """
-    if not value:
-        return None
-    if isinstance(value, Mapping):
-        return dict(value)
+    if not value or isinstance(value, dict):
+        return value or None
     path = next((path for path in (Path(str(value)), folder / str(value)) if path.is_file()), None)
     if path is None:
         raise UserError(f"deepspeed: {value}: there is no such file, neither here nor in {folder}")

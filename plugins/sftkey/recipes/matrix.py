@@ -6,7 +6,7 @@ A stage that several cells build on, such as Stage 1 of SFT-Tag and SFTKey-Tag, 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,6 @@ from sftkey.util.files import write_text_atomically
 PAPER_MODELS = ("qwen3_8b", "qwen2_5_7b", "qwen2_5_3b", "qwen2_5_1_5b", "smollm3_3b")
 PAPER_STRATEGIES = ("SFT", "SFT-Tag", "Key-Tag", "SFTKey-Tag")
 """The rows of the paper's tables (section 4): models, as their recipes are called, and strategies. More can be named."""
-
-RECIPES_FOLDER, LOGS_FOLDER = "recipes", "logs"
-"""Inside the output root."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +98,18 @@ def plan_cells(
     return cells
 
 
+def _recipes(cells: Sequence[MatrixCell]) -> Iterator[WrittenRecipe]:
+    return (recipe for cell in cells for recipe in cell.recipes)
+
+
 def notes_of(cells: Sequence[MatrixCell]) -> list[str]:
     """List the remarks on the cells' data, each once, and the recipes that don't fit the GPUs they are written for."""
     found: dict[str, None] = {}
-    for recipe in (recipe for cell in cells for recipe in cell.recipes):
+    for recipe in _recipes(cells):
         for note in recipe.notes:
-            if note != recipe.memory_note:
+            if note != recipe.memory.text:
                 found[note] = None
-            elif not recipe.fits:
+            elif not recipe.memory.fits:
                 found[f"{recipe.file_name}: {note}"] = None
     return list(found)
 
@@ -117,9 +118,8 @@ def recipes_by_model() -> dict[str, dict[str, ShippedRecipe]]:
     """Sort the shipped recipes by model name and strategy; only those that can be moved to other data."""
     found: dict[str, dict[str, ShippedRecipe]] = {}
     for recipe in shipped_recipes():
-        folder = Path(str(recipe.config["output_dir"]))
-        if len(folder.parts) == 4:
-            found.setdefault(recipe.name.removesuffix(f"_{folder.name}"), {})[recipe.strategy] = recipe
+        if recipe.movable:
+            found.setdefault(recipe.family, {})[recipe.strategy] = recipe
     return found
 
 
@@ -131,7 +131,7 @@ def _known(name: str, names: Collection[str], what: str) -> str:
 
 def _check_shared(cells: Sequence[MatrixCell]) -> None:
     configs: dict[str, Mapping[str, object]] = {}
-    for recipe in (recipe for cell in cells for recipe in cell.recipes):
+    for recipe in _recipes(cells):
         if configs.setdefault(recipe.file_name, recipe.config) != recipe.config:
             raise UserError(
                 f"two cells would need different recipes called {recipe.file_name}; run them with different --output-root"
@@ -152,16 +152,13 @@ def save_recipes(cells: Sequence[MatrixCell], folder: Path, *, force: bool = Fal
     Raises:
         UserError: A file exists and says something else; nothing is written then.
     """
-    files: dict[Path, str] = {}
-    for recipe in (recipe for cell in cells for recipe in cell.recipes):
-        files.setdefault(folder / recipe.file_name, recipe.text)
+    files = {folder / recipe.file_name: recipe.text for recipe in _recipes(cells)}
     changed = [path for path, text in files.items() if path.exists() and path.read_text(encoding="utf-8") != text]
     if changed and not force:
         raise UserError(
             f"{', '.join(map(str, changed[:3]))} {'and others ' if len(changed) > 3 else ''}exist and say something else; "
             "choose another --output-root, or --force to replace them"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     for path, text in files.items():
         # Whole or not at all: half a recipe of a killed run would be taken for one that somebody changed.
         write_text_atomically(path, text)
@@ -188,17 +185,14 @@ def slurm_script(
         command: The command that wrote it, for the comment at the top.
         options: Options of sbatch, one each, such as ``--gpus-per-node=8``.
         run_options: What follows ``sftkey run RECIPE``.
-
-    Raises:
-        UserError: A chain has more than two stages.
     """
-    chains = dict.fromkeys(tuple(recipe.file_name for recipe in cell.recipes) for cell in cells)
-    longest = max(map(len, chains))
-    if longest > 2:
-        raise UserError(f"a chain of {longest} stages: the Slurm script knows two")
-    firsts = list(dict.fromkeys(chain[0] for chain in chains))
     # One array index for a first stage and for the stage that starts from it, which is what aftercorr goes by.
-    seconds = [next((chain[1] for chain in chains if chain[0] == first and len(chain) == 2), "") for first in firsts]
+    after: dict[str, str] = {}
+    for cell in cells:
+        first, *second = [recipe.file_name for recipe in cell.recipes]
+        after.setdefault(first, "")
+        if second:
+            (after[first],) = second
     environment = Environment(
         loader=PackageLoader("sftkey.recipes", ""),
         undefined=StrictUndefined,
@@ -208,9 +202,9 @@ def slurm_script(
     environment.filters["quote"] = lambda value: shlex.quote(str(value))
     return environment.get_template("matrix.sh.jinja").render(
         cells=len(cells),
-        firsts=[folder / name for name in firsts],
-        seconds=[folder / name if name else "" for name in seconds],
-        second_indices=[index for index, name in enumerate(seconds) if name],
+        firsts=[folder / name for name in after],
+        seconds=[folder / name if name else "" for name in after.values()],
+        second_indices=[index for index, name in enumerate(after.values()) if name],
         working_directory=working_directory,
         logs=logs,
         command=command,

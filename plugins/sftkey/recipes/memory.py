@@ -29,12 +29,8 @@ GIB = 2**30
 OVERHEAD = 2 * GIB
 """CUDA context, NCCL and ZeRO buffers, the allocator's fragmentation: assumed, not computed."""
 
-ZERO3_LIVE_PARAMETERS = 10**9
-"""``stage3_max_live_parameters`` of ``recipes/deepspeed/zero3.json``."""
-
-ZERO3_GROUP = 10**9
-"""DeepSpeed's ``sub_group_size``: how many of a GPU's parameters are stepped at a time."""
-
+_ZERO3_LIVE_PARAMETERS = 10**9  # `stage3_max_live_parameters` of recipes/deepspeed/zero3.json
+_ZERO3_GROUP = 10**9  # DeepSpeed's `sub_group_size`: how many of a GPU's parameters are stepped at a time
 _NF4_BYTES = 0.52  # 4 bits, and a double-quantised scale for each block of 64
 
 
@@ -52,7 +48,7 @@ class Architecture:
     num_attention_heads: int
     num_key_value_heads: int
     head_dim: int
-    tie_word_embeddings: bool
+    tie_word_embeddings: bool = False
     qkv_bias: bool = False
     qk_norm: bool = False
 
@@ -124,7 +120,6 @@ class Architecture:
 
 
 def _shape(vocab: int, hidden: int, inner: int, layers: int, heads: int, keys: int, **more: bool) -> Architecture:
-    more.setdefault("tie_word_embeddings", False)
     return Architecture(vocab, hidden, inner, layers, heads, keys, hidden // heads, **more)
 
 
@@ -192,16 +187,15 @@ def estimate_memory(
     logits = min(tokens, chunk) * architecture.vocab_size * (6 if width == 2 else 8)
     # The gradient of the output layer is summed over chunks in fp32 and then cast; ZeRO-3 gathers the weight itself.
     head_gradient = 0 if recipe.get("adapter") else whole_head * ((4 + 2 * width) if tokens > chunk else width)
-    gathered = width * min(ZERO3_LIVE_PARAMETERS, architecture.parameters) if zero3 else 0
+    gathered = width * min(_ZERO3_LIVE_PARAMETERS, architecture.parameters) if zero3 else 0
     # Beside what is kept, gradients of three tensors of the MLP's inner width and of four hidden states.
     backward = architecture.kept_per_token + 6 * architecture.intermediate_size + 8 * architecture.hidden_size
-    own = architecture.parameters / gpus
     return MemoryEstimate(
         states=_states(architecture, recipe, gpus, zero_stage),
         checkpoints=width * architecture.num_hidden_layers * tokens * architecture.hidden_size,
         head=logits + head_gradient + (width * whole_head if zero3 else 0),
         layer=gathered + tokens * backward * width / 2,
-        step=4 * min(own, ZERO3_GROUP) if zero3 else 0,
+        step=4 * min(architecture.parameters / gpus, _ZERO3_GROUP) if zero3 else 0,
     )
 
 

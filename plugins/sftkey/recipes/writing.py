@@ -20,7 +20,7 @@ from sftkey.datasets.registry import dataset
 from sftkey.recipes.catalogue import ShippedRecipe
 from sftkey.recipes.layout import recipe_text
 from sftkey.recipes.load import deepspeed_settings, zero_stage
-from sftkey.recipes.memory import memory_note
+from sftkey.recipes.memory import MemoryNote, memory_note
 from sftkey.recipes.overrides import parse_override, set_key
 from sftkey.recipes.settings import Role, has_role
 from sftkey.util.errors import UserError
@@ -28,8 +28,6 @@ from sftkey.util.version import __version__
 
 SEQUENCES_PER_DEVICE = 32
 """The paper's batch (section 3)."""
-
-_OUTPUT_DIR = re.compile(r"outputs/(?P<model>[^/]+)/(?P<dataset>[^/]+)/(?P<stage>[^/]+)")
 
 _PUBLISHED = ("path", "name", "split", "revision")
 
@@ -42,11 +40,10 @@ class WrittenRecipe:
         file_name: What the file should be called; a stage after it refers to it by this name.
         text: The YAML.
         config: What the YAML says.
-        notes: Remarks for the user.
+        notes: Remarks for the user, the one on memory included.
         before: The stage that it starts from.
         command: The command that writes this recipe.
-        memory_note: The one of the notes that is about memory; ``None`` where nothing is known.
-        fits: Whether it fits the GPUs that it is written for; ``False`` too where that isn't known.
+        memory: Whether it fits the GPUs that it is written for.
     """
 
     file_name: str
@@ -55,8 +52,7 @@ class WrittenRecipe:
     notes: tuple[str, ...]
     before: WrittenRecipe | None
     command: str
-    memory_note: str | None = None
-    fits: bool = False
+    memory: MemoryNote
 
     @property
     def chain(self) -> tuple[WrittenRecipe, ...]:
@@ -90,16 +86,13 @@ def write_recipe(
         UserError: An override isn't of that form, its key is unknown, or the recipe isn't made for other models or data.
     """
     changes = [parse_override(override) for override in overrides]
-    options = [
-        *(("--dataset", dataset_name) if dataset_name else ()),
-        *(("--model-id", model_id) if model_id else ()),
-        *(("--output-root", output_root) if output_root else ()),
-    ]
-    command = shlex.join(["sftkey", "recipe", recipe.name, *options, *overrides])
+    options = {"--dataset": dataset_name, "--model-id": model_id, "--output-root": output_root}
+    given = [word for option, value in options.items() if value for word in (option, value)]
+    command = shlex.join(["sftkey", "recipe", recipe.name, *given, *overrides])
 
     document: dict[str, Any] = copy.deepcopy(dict(recipe.config))
-    names = _names(recipe, dataset_name, model_id)
-    own_name = file_name or _file_name(recipe, names)
+    prefix = _move(document, recipe, dataset_name, model_id, output_root)
+    own_name = file_name or f"{prefix}_{recipe.stage}.yml"
     before = None
     if recipe.before is not None:
         named = dict(changes).get("sftkey_after")
@@ -113,20 +106,16 @@ def write_recipe(
                 for override, (key, _) in zip(overrides, changes, strict=True)
                 if not has_role(key.split(".")[0], Role.ONE_STAGE)
             ],
-            file_name=_before_name(str(named) if named else None, file_name, recipe, recipe.before, names),
+            file_name=str(named or _name_before(own_name, recipe.stage, recipe.before.stage)),
             known_keys=known_keys,
         )
         if before.file_name == own_name:
             raise UserError(f"{own_name} can't be both stages of {recipe.name}; choose another file name")
         document["sftkey_after"] = before.file_name
+        document["base_model"] = before.config["output_dir"]
     elif model_id:
         document["base_model"] = model_id
-    _move(document, recipe, names, output_root)
-    if before is not None:
-        document["base_model"] = before.config["output_dir"]
-    notes: list[str] = []
-    if dataset_name:
-        notes += _change_dataset(document, dataset(dataset_name), recipe.dataset)
+    notes = _change_dataset(document, dataset(dataset_name), recipe.dataset) if dataset_name else []
     if document.get("deepspeed"):
         document["deepspeed"] = deepspeed_settings(document["deepspeed"], recipe.path.parent)
     for key, value in changes:
@@ -139,20 +128,20 @@ def write_recipe(
         zero_stage=zero_stage({"deepspeed": deepspeed_settings(document.get("deepspeed"), recipe.path.parent)}) or 0,
     )
     notes += [memory.text] if memory.text else []
-    comments = _comments(recipe, {key.partition(".")[0] for key, _ in changes})
-    if memory.too_large is not None:
-        fits = f" in micro-batches that fit {recipe.gpu_gigabytes} GB."
-        comments = {key: comment.replace(fits, " in micro-batches.") for key, comment in comments.items()}
-    header = _header(recipe, names, file_name or "<this file>", command, before, memory.too_large)
-    text = recipe_text(document, header, comments)
-    return WrittenRecipe(own_name, text, yaml.safe_load(text), tuple(notes), before, command, memory.text, memory.fits)
+    comments = _comments(recipe, {key.partition(".")[0] for key, _ in changes}, memory)
+    run_with = f"{file_name or '<this file>'}{f' (after {before.file_name})' if before else ''}"
+    header = _header(recipe, dataset_name, model_id, run_with, memory)
+    text = recipe_text(document, [*header, f"Written with sftkey {__version__}: {command}"], comments)
+    return WrittenRecipe(own_name, text, yaml.safe_load(text), tuple(notes), before, command, memory)
 
 
-def _comments(recipe: ShippedRecipe, overridden: set[str]) -> dict[str, str]:
-    """The comments of a shipped recipe by key, without those of keys that say something else now."""
+def _comments(recipe: ShippedRecipe, overridden: set[str], memory: MemoryNote) -> dict[str, str]:
+    """The comments of a shipped recipe by key, without what isn't true any more."""
     if overridden & {"micro_batch_size", "gradient_accumulation_steps"}:
         overridden = {*overridden, "micro_batch_size"}
     _, _, body = recipe.text.partition("\nbase_model:")
+    if memory.too_large is not None:
+        body = body.replace(f" in micro-batches that fit {recipe.gpu_gigabytes} GB.", " in micro-batches.")
     found = re.findall(r"^((?:#.*\n)+)(\w+):", body, re.MULTILINE)
     return {key: comment for comment, key in found if key not in overridden}
 
@@ -163,62 +152,34 @@ def model_slug(model_id: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.removesuffix("-base")).strip("_") or "model"
 
 
-@dataclass(frozen=True)
-class _Names:
-    """What a recipe is called after the change, and was before."""
-
-    model: str
-    model_title: str
-    dataset: str
-    dataset_title: str
-    stage: str
-    fixed: bool
-
-
-def _names(recipe: ShippedRecipe, dataset_name: str | None, model_id: str | None) -> _Names:
-    found = _OUTPUT_DIR.fullmatch(str(recipe.config["output_dir"]))
-    if found is None:
-        if dataset_name or model_id:
-            raise UserError(f"{recipe.name} is made for its own model and data; take another recipe as the pattern")
-        return _Names(recipe.name.rpartition("_")[0], "", recipe.dataset, "", recipe.name.rpartition("_")[2], True)
-    model = found["model"]
-    if model_id:
-        model = model_slug(model_id) + ("_lora" if recipe.config.get("adapter") else "")
-    name = dataset_name or found["dataset"]
-    title = (model_id or recipe.model).rstrip("/").rpartition("/")[2]
-    return _Names(model, title, name, dataset(name).title, found["stage"], False)
-
-
-def _file_name(recipe: ShippedRecipe, names: _Names) -> str:
-    if names.fixed:
-        return recipe.path.name
-    middle = "" if names.dataset == "gsm8k" else f"_{names.dataset}"
-    return f"{names.model}{middle}_{names.stage}.yml"
-
-
-def _before_name(
-    named: str | None, file_name: str | None, recipe: ShippedRecipe, before: ShippedRecipe, names: _Names
-) -> str:
-    """What the stage before is called: as the user says, like the user's own file, or by the rule for all."""
-    if named:
-        return named
-    if file_name is None:
-        stage = before.name.removeprefix(recipe.name.removesuffix(names.stage))
-        return _file_name(before, _Names(names.model, "", names.dataset, "", stage, names.fixed))
-    stem, dot, suffix = file_name.rpartition(".")
-    own, other = names.stage, before.name.removeprefix(recipe.name.removesuffix(names.stage))
-    stem = stem.removesuffix(own) + other if stem.endswith(own) else f"{stem}_{other}"
+def _name_before(own_name: str, stage: str, before: str) -> str:
+    """What the stage before is called, like the file of the stage after it."""
+    stem, dot, suffix = own_name.rpartition(".")
+    stem = stem.removesuffix(stage) + before if stem.endswith(stage) else f"{stem}_{before}"
     return f"{stem}{dot}{suffix}"
 
 
-def _move(document: Any, recipe: ShippedRecipe, names: _Names, output_root: str | None) -> None:
-    if names.fixed:
+def _move(
+    document: dict[str, Any],
+    recipe: ShippedRecipe,
+    dataset_name: str | None,
+    model_id: str | None,
+    output_root: str | None,
+) -> str:
+    """Set where the outputs go; return what the name of the file begins with."""
+    if not recipe.movable:
+        if dataset_name or model_id:
+            raise UserError(f"{recipe.name} is made for its own model and data; take another recipe as the pattern")
         if output_root:
             raise UserError(f"{recipe.name} has fixed places; set output_dir= instead of --output-root")
-        return
-    root = output_root.rstrip("/") or "/" if output_root else "outputs"
-    document["output_dir"] = f"{root}/{names.model}/{names.dataset}/{names.stage}"
+        return recipe.family
+    model, data = recipe.family, dataset_name or recipe.dataset
+    if model_id:
+        model = model_slug(model_id) + ("_lora" if recipe.config.get("adapter") else "")
+    root = (output_root or "outputs").rstrip("/") or "/"
+    document["output_dir"] = f"{root}/{model}/{data}/{recipe.stage}"
     document["dataset_prepared_path"] = f"{root}/prepared"
+    return model if data == "gsm8k" else f"{model}_{data}"
 
 
 def _change_dataset(document: dict[str, Any], new: ReasoningDataset, old: str) -> list[str]:
@@ -245,27 +206,16 @@ def _change_dataset(document: dict[str, Any], new: ReasoningDataset, old: str) -
 
 
 def _header(
-    recipe: ShippedRecipe,
-    names: _Names,
-    file_name: str,
-    command: str,
-    before: WrittenRecipe | None,
-    too_large: float | None,
+    recipe: ShippedRecipe, dataset_name: str | None, model_id: str | None, run_with: str, memory: MemoryNote
 ) -> list[str]:
     """The lines at the top, true for the recipe as written."""
     lines = [line.removeprefix("# ") for line in recipe.text.partition("base_model:")[0].splitlines()]
     hardware = [line for line in lines if line.startswith("Hardware: ")]
     what = "\n".join(line for line in lines if not re.match(r"Run with: |Hardware: | +or: ", line))
-    if too_large is not None:
-        hardware.append(f"Memory: about {too_large:.0f} GiB per GPU by the estimate, more than these have.")
-    if not names.fixed:
-        old = recipe.model.rpartition("/")[2]
-        shipped = f"{old} on {dataset(recipe.dataset).title},"
-        what = what.replace(shipped, f"{names.model_title} on {names.dataset_title},", 1)
-    after = f" (after {before.file_name})" if before else ""
-    return [
-        what,
-        f"Run with: axolotl train {file_name}{after}",
-        *hardware,
-        f"Written with sftkey {__version__}: {command}",
-    ]
+    if dataset_name or model_id:
+        old, new = (name.rstrip("/").rpartition("/")[2] for name in (recipe.model, model_id or recipe.model))
+        title = dataset(dataset_name or recipe.dataset).title
+        what = what.replace(f"{old} on {dataset(recipe.dataset).title},", f"{new} on {title},", 1)
+    if memory.too_large is not None:
+        hardware.append(f"Memory: about {memory.too_large:.0f} GiB per GPU by the estimate, more than these have.")
+    return [what, f"Run with: axolotl train {run_with}", *hardware]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,18 +23,22 @@ class Bundle:
     """What would be shared.
 
     Attributes:
-        recipes: The file name of each stage's recipe.
-        stages: From the first stage to the one that was asked for; `Stage.config` is the recipe as it is shared.
+        stages: From the first stage to the one that was asked for; `Stage.config` is the recipe as it is shared, and
+            `Stage.recipe` its file name.
         texts: Path in the bundle -> its text.
         copies: Path in the bundle -> the file that is copied there.
         notes: What others must know or lack.
     """
 
-    recipes: list[str]
-    stages: tuple[Stage, ...] = ()
+    stages: Sequence[Stage]
     texts: dict[str, str] = field(default_factory=dict)
     copies: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def recipes(self) -> list[str]:
+        """The file name of each stage's recipe."""
+        return [stage.recipe.name for stage in self.stages]
 
     @property
     def files(self) -> Iterator[tuple[str, int]]:

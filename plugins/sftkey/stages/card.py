@@ -51,27 +51,26 @@ def update_card(output_dir: Path, marker: Marker | Mapping[str, Any] | None = No
     path = output_dir / CARD_FILE
     try:
         stages = finished_stage(output_dir, marker).chain
-        card = model_card(stages, [newest_scores(stage) for stage in stages], [recipe_name(stage) for stage in stages])
+        card = model_card(stages, [newest_scores(stage, Ledger()) for stage in stages])
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         write_text_atomically(path, _with_section(text, card))
     except (UserError, OSError, ValueError) as error:
         LOG.warning("%s: no section was written into %s (%s)", output_dir, CARD_FILE, error)
 
 
-def newest_scores(stage: Stage, ledger: Ledger | None = None) -> list[Evaluation]:
+def newest_scores(stage: Stage, ledger: Ledger) -> list[Evaluation]:
     """The newest evaluation of each task of a stage; none where its directory is gone or holds another stage.
 
     Args:
         stage: The stage.
         ledger: Takes the files that can't be used.
     """
-    return [] if stage.recorded_only else newest_evaluations(stage.output_dir, ledger or Ledger())
+    return [] if stage.recorded_only else newest_evaluations(stage.output_dir, ledger)
 
 
 def model_card(
     stages: Sequence[Stage],
     scores: Sequence[Sequence[Evaluation]],
-    recipes: Sequence[str],
     *,
     commands: Sequence[str] = (),
     notes: Sequence[str] = (),
@@ -82,7 +81,6 @@ def model_card(
     Args:
         stages: From the first stage to the one that the card is about.
         scores: The newest evaluations of each stage.
-        recipes: The file name of each stage's recipe.
         commands: Run the stages again. With them it is the card of a bundle, which has the recipes in it; without them the
             section of an output directory's card.
         notes: What is not in the bundle.
@@ -93,7 +91,7 @@ def model_card(
     versions = stages[-1].marker.versions if stages[-1].marker else {}
     context = {
         "title": _title(stages),
-        "stages": [_method(stage, recipe) for stage, recipe in zip(stages, recipes, strict=True)],
+        "stages": [_method(stage) for stage in stages],
         "settings": _settings(stages),
         "data": _data(stages),
         "scores": _scores(stages, scores),
@@ -106,18 +104,10 @@ def model_card(
     )
 
 
-def recipe_name(stage: Stage) -> str:
-    """What a finished stage's recipe file was called."""
-    return stage.marker.recipe.name if stage.marker else ""
-
-
 def is_local(path: str) -> bool:
     """Whether a model or data set is a file or folder of this machine."""
-    return (
-        path.startswith(("/", "~", "./", "../"))
-        or Path(path).exists()
-        or path.endswith((".jsonl", ".json", ".parquet"))
-    )
+    by_name = path.startswith(("/", "~", "./", "../")) or path.endswith((".jsonl", ".json", ".parquet"))
+    return by_name or Path(path).exists()
 
 
 def _with_section(text: str, card: ModelCard) -> str:
@@ -202,7 +192,7 @@ def _title(stages: Sequence[Stage]) -> str:
     return f"{stages[0].config.get('base_model')} trained on {', '.join(_data_paths(stages[-1]))} with {strategy}"
 
 
-def _method(stage: Stage, recipe: str) -> dict[str, Any]:
+def _method(stage: Stage) -> dict[str, Any]:
     method = METHODS.get(stage.method)
     training = stage.training
     facts = [f"{training.steps:,} steps"] if training.steps else []
@@ -211,7 +201,7 @@ def _method(stage: Stage, recipe: str) -> dict[str, Any]:
         time = f"{minutes / 60:.2f} h" if minutes >= 60 else f"{minutes:.1f} min"
         facts.append(f"{time} on {training.world_size or 1} process(es)")
     summary = method.summary if method else "a method that this version doesn't know"
-    return {"method": stage.method, "summary": summary, "recipe": recipe, "facts": facts}
+    return {"method": stage.method, "summary": summary, "recipe": stage.recipe.name, "facts": facts}
 
 
 def _settings(stages: Sequence[Stage]) -> list[list[Any]]:

@@ -9,7 +9,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -48,8 +49,7 @@ class Launch:
     def machines(self) -> int:
         """On how many machines the same command is started, as far as the launcher's arguments say; 1 by default."""
         given = self._value("--nnodes", "--num_machines", "--num-machines") or "1"
-        # torchrun takes a range, MIN:MAX.
-        largest = given.rpartition(":")[2]
+        largest = given.rpartition(":")[2]  # torchrun takes a range, MIN:MAX
         return int(largest) if largest.isdigit() else 1
 
     @property
@@ -118,7 +118,7 @@ class Runner:
         if self._stops:
             raise Stopped
         environment = {**os.environ, **lifeline(), "PATH": path_with_own_commands(os.environ)}
-        with _output(log) as output:
+        with _opened(log) as output:
             # A process group of its own: a Ctrl-C in the terminal comes here alone, and is passed on once, to the process
             # that can deal with it, not to each launcher on the way.
             self._process = subprocess.Popen(
@@ -142,17 +142,12 @@ class Runner:
 
     def _stop(self, number: int, _: FrameType | None) -> None:
         self._stops += 1
-        process = self._process
-        if process is None:
+        if self._process is None:
             return
-        if self._stops == 1:
-            for target in _to_interrupt(process.pid):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    target.send_signal(signal.SIGINT)
-        else:
-            for target in _tree(process.pid):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    target.kill()
+        again = self._stops > 1
+        for target in _tree(self._process.pid) if again else _to_interrupt(self._process.pid):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                target.send_signal(signal.SIGKILL if again else signal.SIGINT)
 
 
 def path_with_own_commands(environment: Mapping[str, str]) -> str:
@@ -162,14 +157,11 @@ def path_with_own_commands(environment: Mapping[str, str]) -> str:
     return path if own in path.split(os.pathsep) else os.pathsep.join([own, path])
 
 
-@contextlib.contextmanager
-def _output(log: Path | None) -> Iterator[IO[bytes] | None]:
+def _opened(log: Path | None) -> AbstractContextManager[IO[bytes] | None]:
     if log is None:
-        yield None
-        return
+        return contextlib.nullcontext()
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as file:
-        yield file
+    return log.open("ab")
 
 
 def _end_with_parent() -> None:
@@ -204,8 +196,6 @@ def _wait_for_group(group: int) -> None:
                 process.wait()
 
 
-_TAIL_BYTES = 65_536
-_MAX_REASON = 300
 _ERROR_LINE = re.compile(r"^(sftkey: |Error: |([\w.]+\.)?\w*(Error|Exception)\b: ?)")
 _FROM_A_LAUNCHER = re.compile(r"subprocess\.CalledProcessError|ChildFailedError")
 
@@ -214,11 +204,11 @@ def last_error(log: Path) -> str:
     """Find the line of a command's log that most likely says what went wrong: the last one that names an error."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            file.seek(max(0, log.stat().st_size - 65_536))
             lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError as error:
         return f"its log can't be read ({error.strerror})"
     lines = [line.strip() for line in lines if line.strip()]
     # A failed launcher adds errors of its own after that of the training process.
     errors = [line for line in lines if _ERROR_LINE.match(line) and not _FROM_A_LAUNCHER.search(line)]
-    return (errors or lines or ["its log is empty"])[-1][:_MAX_REASON]
+    return (errors or lines or ["its log is empty"])[-1][:300]

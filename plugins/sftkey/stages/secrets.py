@@ -43,36 +43,20 @@ _HARMLESS = re.compile(r"(?i)(?:true|false|null|none|~|\*+|x+|<[^>]*>|\$\{?\w+\}
 
 
 class Finding(NamedTuple):
-    """Where something looks like a secret. The secret itself is never kept.
-
-    Attributes:
-        line: Its line, from 1.
-        kind: What it looks like.
-    """
+    """The line, from 1, and what it looks like. The secret itself is never kept."""
 
     line: int
     kind: str
 
 
 def find_secrets(text: str) -> list[Finding]:
-    """Search a text for what looks like a secret.
-
-    Args:
-        text: Anything.
-
-    Returns:
-        At most one finding for each line and kind, in order.
-    """
+    """Search a text for what looks like a secret: at most one finding for each line and kind, in order."""
     found: list[Finding] = []
     for number, line in enumerate(text.splitlines(), start=1):
-        kinds = dict.fromkeys(kind for part in _parts(line) for kind in _kinds(part))
+        parts = (line[start : start + MAX_LINE + _OVERLAP] for start in range(0, len(line), MAX_LINE))
+        kinds = dict.fromkeys(kind for part in parts for kind in _kinds(part))
         found.extend(Finding(number, kind) for kind in kinds)
     return found
-
-
-def _parts(line: str) -> Iterator[str]:
-    for start in range(0, max(1, len(line)), MAX_LINE):
-        yield line[start : start + MAX_LINE + _OVERLAP]
 
 
 def _kinds(text: str) -> Iterator[str]:

@@ -18,10 +18,10 @@ from sftkey.evaluation.results import Evaluation
 from sftkey.format.methods import METHODS, strategy_of
 from sftkey.recipes.catalogue import recipes_folder
 from sftkey.recipes.layout import recipe_text
-from sftkey.recipes.load import deepspeed_settings
-from sftkey.recipes.settings import Role, has_role, keys_with
+from sftkey.recipes.load import data_entries, deepspeed_settings
+from sftkey.recipes.settings import Role, has_role
 from sftkey.stages.bundle import MANIFEST_FILE, Bundle, refuse_secrets
-from sftkey.stages.card import CARD_FILE, is_local, model_card, newest_scores, recipe_name
+from sftkey.stages.card import CARD_FILE, is_local, model_card, newest_scores
 from sftkey.stages.marker import MARKER_FILE, Marker
 from sftkey.stages.stage import Stage, finished_stage
 from sftkey.util.errors import UserError
@@ -60,28 +60,21 @@ def make_bundle(output_dir: Path, weights: bool = False) -> Bundle:
         UserError: The stage, or one before it, hasn't finished, isn't there or is another one by now; or something
             looks like a secret (files and lines are named, the secret is not repeated).
     """
-    chain = finished_stage(output_dir).chain
-    bundle = Bundle(recipes=_file_names(chain))
-    bundle.stages = _shared_stages(chain, bundle)
-    scores = [_scores(stage, bundle.notes) for stage in bundle.stages]
-    _note_versions(bundle)
-    last = bundle.stages[-1]
-    for stage, name in zip(bundle.stages, bundle.recipes, strict=True):
-        bundle.texts[f"recipes/{name}"] = _recipe_text(stage, name)
-    bundle.texts[REQUIREMENTS_FILE] = _requirements(_marker(last))
+    notes: list[str] = []
+    stages = _shared_stages(finished_stage(output_dir).chain, notes)
+    scores = [_scores(stage, notes) for stage in stages]
+    _note_versions(stages, notes)
+    bundle = Bundle(stages, notes=notes)
     if weights:
         bundle.copies = _weight_files(output_dir)
-    library = "peft" if last.config.get("adapter") else "transformers"
-    card = model_card(
-        bundle.stages,
-        scores,
-        bundle.recipes,
-        commands=_commands(bundle),
-        notes=bundle.notes,
-        library=library if weights else None,
-    )
-    bundle.texts[CARD_FILE] = f"{str(card).rstrip()}\n"
-    bundle.texts[MANIFEST_FILE] = json.dumps(_manifest(bundle, scores, weights), indent=2, default=str) + "\n"
+    library = "peft" if stages[-1].config.get("adapter") else "transformers"
+    card = model_card(stages, scores, commands=_commands(bundle), notes=notes, library=library if weights else None)
+    bundle.texts = {
+        **{f"recipes/{stage.recipe}": _recipe_text(stage) for stage in stages},
+        REQUIREMENTS_FILE: _requirements(_marker(stages[-1])),
+        CARD_FILE: f"{str(card).rstrip()}\n",
+        MANIFEST_FILE: json.dumps(_manifest(bundle, scores, weights), indent=2, default=str) + "\n",
+    }
     refuse_secrets(bundle)
     return bundle
 
@@ -94,17 +87,17 @@ def _marker(stage: Stage) -> Marker:
 def _file_names(chain: Sequence[Stage]) -> list[str]:
     names: list[str] = []
     for number, stage in enumerate(chain, start=1):
-        name = re.sub(r"[^\w.-]", "_", Path(recipe_name(stage)).name).lstrip(".") or f"stage{number}.yml"
+        name = re.sub(r"[^\w.-]", "_", stage.recipe.name).lstrip(".") or f"stage{number}.yml"
         names.append(f"{number}_{name}" if name in names else name)
     return names
 
 
-def _shared_stages(chain: Sequence[Stage], bundle: Bundle) -> tuple[Stage, ...]:
+def _shared_stages(chain: Sequence[Stage], notes: list[str]) -> list[Stage]:
     """The stages with their recipes as they are shared: with nothing in them that only works here."""
     stages: list[Stage] = []
     places: dict[str, str] = {}
-    commits = _commits(chain, bundle.notes)
-    for stage, name in zip(chain, bundle.recipes, strict=True):
+    commits = _commits(chain, notes)
+    for stage, name in zip(chain, _file_names(chain), strict=True):
         config = dict(stage.config)
         if not config:
             raise UserError(
@@ -112,35 +105,32 @@ def _shared_stages(chain: Sequence[Stage], bundle: Bundle) -> tuple[Stage, ...]:
             )
         config.pop("sftkey_after", None)
         own = str(config.get("output_dir") or "")
-        places[own] = places[str(stage.output_dir)] = _shared_place(own, name)
+        config["output_dir"] = places[own] = places[str(stage.output_dir)] = _shared_place(own, name)
+        marker = _marker(stage)
         if stages:
-            config["sftkey_after"] = bundle.recipes[len(stages) - 1]
+            config["sftkey_after"] = stages[-1].recipe.name
             config["base_model"] = stages[-1].config["output_dir"]
             if stage.after is not None:
                 places.setdefault(stage.after.output_dir, config["base_model"])
-        elif _marker(stage).base_model_commit and not config.get("revision_of_model"):
-            config["revision_of_model"] = _marker(stage).base_model_commit
-        config["output_dir"] = places[own]
+        elif marker.base_model_commit and not config.get("revision_of_model"):
+            config["revision_of_model"] = marker.base_model_commit
         config = {key: places.get(value, value) if isinstance(value, str) else value for key, value in config.items()}
-        _leave_out(config, name, bundle.notes)
-        version = _marker(stage).versions.get("sftkey")
-        if version and "sftkey_requires" not in config:
-            config["sftkey_requires"] = f">={version}"
+        config = _shared_keys(config, name, notes)
+        if version := marker.versions.get("sftkey"):
+            config.setdefault("sftkey_requires", f">={version}")
         config["datasets"] = [
             {**entry, "revision": commits[_data_key(entry)]} if _data_key(entry) in commits else entry
             for entry in config.get("datasets") or []
         ]
-        for entry in [*config["datasets"], *(config.get("test_datasets") or [])]:
+        for _, entry in data_entries(config):
             if is_local(str(entry.get("path"))):
-                bundle.notes.append(f"{name}: the data {entry.get('path')} is local and not in the bundle")
+                notes.append(f"{name}: the data {entry.get('path')} is local and not in the bundle")
         if not stages and is_local(str(config.get("base_model"))):
-            bundle.notes.append(f"{name}: base_model {config.get('base_model')} is local and not in the bundle")
+            notes.append(f"{name}: base_model {config.get('base_model')} is local and not in the bundle")
         if stage.recorded_only:
-            bundle.notes.append(
-                f"{name}: its output directory isn't there any more, or holds another stage; no scores of it"
-            )
-        stages.append(replace(stage, config=config))
-    return tuple(stages)
+            notes.append(f"{name}: its output directory isn't there any more, or holds another stage; no scores of it")
+        stages.append(replace(stage, config=config, recipe=Path(name)))
+    return stages
 
 
 def _data_key(entry: Mapping[str, Any]) -> tuple[str, ...]:
@@ -171,15 +161,13 @@ def _shared_place(own: str, name: str) -> str:
     return f"outputs/{Path(name).stem}"
 
 
-def _leave_out(config: dict[str, Any], name: str, notes: list[str]) -> None:
-    """Drop what only works here, and bring in what the recipe refers to."""
-    dropped = [key for key, value in config.items() if has_role(key, Role.PLACE) and value is not None]
-    prepared = str(config.get("dataset_prepared_path") or "")
-    if prepared and is_local(prepared):
+def _shared_keys(recipe: Mapping[str, Any], name: str, notes: list[str]) -> dict[str, Any]:
+    """A recipe without what only works here, and with what it refers to."""
+    config = {key: value for key, value in recipe.items() if value is not None and not has_role(key, Role.COMMAND_LINE)}
+    dropped = [key for key in config if has_role(key, Role.PLACE)]
+    prepared = config.get("dataset_prepared_path")
+    if prepared and is_local(str(prepared)):
         dropped.append("dataset_prepared_path")
-    empty = [key for key, value in config.items() if value is None]
-    for key in [*dropped, *empty, *keys_with(Role.COMMAND_LINE)]:
-        config.pop(key, None)
     if dropped:
         notes.append(f"{name}: left out as they belong to this machine or account: {', '.join(sorted(dropped))}")
     if config.get("deepspeed"):
@@ -187,6 +175,7 @@ def _leave_out(config: dict[str, Any], name: str, notes: list[str]) -> None:
             config["deepspeed"] = deepspeed_settings(config["deepspeed"], recipes_folder())
         except UserError:
             notes.append(f"{name}: the file {config['deepspeed']} was not found and is not in the bundle")
+    return {key: value for key, value in config.items() if key not in dropped}
 
 
 def _scores(stage: Stage, notes: list[str]) -> list[Evaluation]:
@@ -196,22 +185,20 @@ def _scores(stage: Stage, notes: list[str]) -> list[Evaluation]:
     return scores
 
 
-def _note_versions(bundle: Bundle) -> None:
-    last = _marker(bundle.stages[-1]).versions
-    for stage, name in zip(bundle.stages[:-1], bundle.recipes, strict=False):
+def _note_versions(stages: Sequence[Stage], notes: list[str]) -> None:
+    last = _marker(stages[-1]).versions
+    for stage in stages[:-1]:
         other = _marker(stage).versions
-        changed = [
-            f"{package} {other.get(package)}" for package in _PACKAGES if other.get(package) != last.get(package)
-        ]
+        changed = [f"{name} {other.get(name)}" for name in _PACKAGES if other.get(name) != last.get(name)]
         if changed:
-            bundle.notes.append(f"{name} was run with {', '.join(changed)}; {REQUIREMENTS_FILE} has the last stage's")
+            notes.append(f"{stage.recipe} was run with {', '.join(changed)}; {REQUIREMENTS_FILE} has the last stage's")
 
 
-def _recipe_text(stage: Stage, name: str) -> str:
+def _recipe_text(stage: Stage) -> str:
     method = METHODS.get(stage.method)
     what = f"{method.name}: {method.summary}." if method else stage.method
-    finished = _marker(stage).finished_at
-    return recipe_text(stage.config, [what, f"As run; finished {finished}. Run with: axolotl train recipes/{name}"])
+    run = f"As run; finished {stage.finished_at}. Run with: axolotl train recipes/{stage.recipe}"
+    return recipe_text(stage.config, [what, run])
 
 
 def _requirements(marker: Marker) -> str:
@@ -231,21 +218,20 @@ def _weight_files(output_dir: Path) -> dict[str, Path]:
 
 def _manifest(bundle: Bundle, scores: Sequence[Sequence[Evaluation]], weights: bool) -> dict[str, Any]:
     kept = ("method", "finished_at", "versions", "chat_template", "tokenizer", "tags", "data", "training")
-    markers = [_marker(stage).content for stage in bundle.stages]
     return {
         "schema": SCHEMA,
         "strategy": strategy_of(stage.method for stage in bundle.stages),
         "weights": weights,
         "stages": [
             {
-                "recipe": f"recipes/{name}",
-                **{key: marker.get(key) for key in kept},
+                "recipe": f"recipes/{stage.recipe}",
+                **{key: _marker(stage).content.get(key) for key in kept},
                 "scores": [
                     {"task": one.task, "date": one.date, "items": one.count, **one.reported, "settings": one.settings}
                     for one in own
                 ],
             }
-            for name, marker, own in zip(bundle.recipes, markers, scores, strict=True)
+            for stage, own in zip(bundle.stages, scores, strict=True)
         ],
         "notes": bundle.notes,
     }
