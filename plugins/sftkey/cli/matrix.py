@@ -180,7 +180,7 @@ def _describe(
 
 
 def _run_options(launch: Launch, options: dict[str, Any]) -> list[str]:
-    """What the script's ``axolotl sftkey run`` gets."""
+    """What the script's ``sftkey run`` gets."""
     words = ["--launcher", launch.launcher] if launch.launcher else []
     if options["evaluate"]:
         words += ["--eval", "--eval-backend", options["eval_backend"]]
