@@ -99,9 +99,10 @@ def test_add_a_method(tmp_path: Path, tiny_root: Path) -> None:
     shutil.copytree(REPOSITORY / "recipes", tmp_path / "sftkey" / "recipes" / "shipped")
     file = tmp_path / "sftkey" / "format" / "methods.py"
     text = file.read_text()
-    start = "for method in (\n"
-    assert text.count(start) == 1
-    file.write_text(text.replace(start, f"{start}            {blocks('Add a method')[0].strip()}\n"))
+    first = re.search(r'^ *Method\("sft", ', text, flags=re.M)
+    assert first is not None
+    entry = f"{blocks('Add a method')[0].strip()}\n"
+    file.write_text(f"{text[: first.start()]}{entry}{text[first.start() :]}")
     code = f"""
 import sftkey
 from transformers import AutoTokenizer
