@@ -1,4 +1,4 @@
-"""Tags that are added tokens start with random embeddings: whether the stage that adds them trains these."""
+"""Added tag tokens start with random embeddings: the stage that adds them must train these."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sftkey.util.errors import UserError
 
 
 def refuse_frozen_tags(model: Any, tokenizer: Any, recipe: Mapping[str, Any]) -> None:
-    """Refuse to train a model that would never learn what its tags are.
+    """Refuse a stage that adds the tags as tokens and freezes their embeddings.
 
     Args:
         model: The model as it is about to be trained.

@@ -19,7 +19,7 @@ DEFAULT_PREPARED_PATH = "last_run_prepared"
 
 
 def prepare_recipe(cfg: Any) -> None:
-    """Rewrite a checked recipe in place.
+    """Complete a checked recipe in place.
 
     Args:
         cfg: The raw recipe, after `check_recipe`.

@@ -1,7 +1,7 @@
-"""Prepared data that a killed run left half-written, which Axolotl would take for whole and fail on for ever.
+"""Remove prepared data that a killed run left half-written.
 
-Axolotl takes any file in a folder of prepared data for prepared data. A kill -9 while it was being saved, which takes
-minutes for large data sets, would so make each later run end with an error of `datasets`.
+Axolotl takes any file in a folder of prepared data for prepared data. After a kill -9 while it is being saved, which
+takes minutes for large data sets, every later run would end with an error of `datasets`.
 """
 
 from __future__ import annotations

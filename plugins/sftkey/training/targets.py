@@ -1,4 +1,4 @@
-"""Which positions of a batch predict a token that the loss or the statistics need."""
+"""Find the positions of a batch that predict a token of the loss or the statistics."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def find_targets(
     weights: torch.Tensor | None,
     measure: frozenset[Segment],
 ) -> Targets:
-    """The positions that the loss or the statistics need.
+    """Find the positions that the loss or the statistics need.
 
     The target of position ``t`` is token ``t + 1``. Waits for the device once, because the number of targets decides
     the shape of everything that follows.
