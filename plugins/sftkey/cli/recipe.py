@@ -11,8 +11,7 @@ from sftkey.cli.console import note, others_on_stderr
 from sftkey.datasets.registry import DATASETS
 from sftkey.recipes.catalogue import shipped_recipe
 from sftkey.recipes.keys import KEYS
-from sftkey.recipes.writing import WrittenRecipe, write_recipe
-from sftkey.util.errors import UserError
+from sftkey.recipes.writing import save_recipes, write_recipe
 
 
 @click.command("recipe")
@@ -58,26 +57,12 @@ def recipe_command(
             note("Axolotl's banner stands above the recipe; `sftkey recipe` prints none")
         click.echo(written.text, nl=False)
         for earlier in written.chain[:-1]:
-            note(f"starts from {earlier.file_name}, in the same folder:\n  {_shell(earlier)}")
+            note(f"starts from {earlier.file_name}, in the same folder:\n  {earlier.command} > {earlier.file_name}")
     else:
-        _save(written, output.parent, force)
+        for path in save_recipes(written.chain, output.parent, force=force, option="-o"):
+            click.echo(f"wrote {path}", err=True)
     for text in written.notes:
         note(text)
-
-
-def _shell(written: WrittenRecipe) -> str:
-    return f"{written.command} > {written.file_name}"
-
-
-def _save(written: WrittenRecipe, folder: Path, force: bool) -> None:
-    files = [(folder / recipe.file_name, recipe) for recipe in written.chain]
-    existing = [str(path) for path, recipe in files if path.exists() and path.read_text("utf-8") != recipe.text]
-    if existing and not force:
-        raise UserError(f"{', '.join(existing)} exists; give another -o, or --force to overwrite")
-    for path, recipe in files:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(recipe.text, encoding="utf-8")
-        click.echo(f"wrote {path}", err=True)
 
 
 def _known_keys() -> set[str]:

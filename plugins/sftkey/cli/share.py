@@ -49,14 +49,10 @@ def share_command(
         where = f"{push_to_hub} ({'public' if public else 'private'}, if new)" if push_to_hub else ""
         click.echo(f"would go to {where or output or output_dir / 'share'}; nothing was written", err=True)
         return
-    if push_to_hub is None:
-        output = output or output_dir / "share"
-    if output is not None:
-        save_bundle(bundle, output)
-        click.echo(str(output))
-    if push_to_hub is not None:
-        with TemporaryDirectory() as temporary:
-            folder = output or Path(temporary) / "bundle"
-            if output is None:
-                save_bundle(bundle, folder)
+    with TemporaryDirectory() as temporary:
+        folder = output or (output_dir / "share" if push_to_hub is None else Path(temporary) / "bundle")
+        save_bundle(bundle, folder)
+        if output is not None or push_to_hub is None:
+            click.echo(str(folder))
+        if push_to_hub is not None:
             click.echo(push_bundle(folder, push_to_hub, private=not public))

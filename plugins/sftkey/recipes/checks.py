@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from sftkey.format.methods import METHODS
 from sftkey.format.segments import SEGMENT_GROUPS
 from sftkey.format.templates import END_OF_TURN, PLAIN, START_OF_TURN, TAGGED, TEMPLATES
 from sftkey.recipes.context_grad import check_context_grad
-from sftkey.recipes.keys import KEYS, PREFIX, AxolotlKeys, EntryKeys, SpecialTokens
+from sftkey.recipes.keys import KEYS, AxolotlKeys, EntryKeys, SpecialTokens
 from sftkey.recipes.load import Recipe, adds_tag_tokens, data_entries, template_name, warmup_ratio
 from sftkey.util.errors import UserError, nearest
 from sftkey.util.version import __version__
@@ -32,8 +32,17 @@ def check_recipe(cfg: Recipe) -> None:
     Raises:
         UserError: The first thing that is wrong.
     """
-    for check in _CHECKS:
-        check(cfg)
+    _requires(cfg)  # first: a newer version's keys are unknown here
+    _keys(cfg)
+    _shapes(cfg)
+    _method(cfg)
+    _template(cfg)
+    _datasets(cfg)
+    _excluded(cfg)
+    _warmup(cfg)
+    _tags(cfg)
+    _segment_weights(cfg)
+    check_context_grad(cfg)
 
 
 def _requires(cfg: Recipe) -> None:
@@ -69,7 +78,7 @@ def _shapes(cfg: Recipe) -> None:
 
 def _keys(cfg: Recipe) -> None:
     for key in cfg:
-        if str(key).startswith(PREFIX) and key not in KEYS:
+        if str(key).startswith("sftkey") and key not in KEYS:
             raise UserError(f"unknown key {key!r}; did you mean {nearest(key, KEYS)!r}?")
 
 
@@ -220,18 +229,3 @@ def _segment_weights(cfg: Recipe) -> None:
         # A name that is left out keeps what the method gives it.
         if not any(weights.get(name, bool(group & trained)) for name, group in SEGMENT_GROUPS.items()):
             raise UserError(f"{key}: {dict(weights)!r} leaves nothing to train with the method {cfg['sftkey_method']}")
-
-
-_CHECKS: tuple[Callable[[Recipe], None], ...] = (
-    _requires,  # first: a newer version's keys are unknown here
-    _keys,
-    _shapes,
-    _method,
-    _template,
-    _datasets,
-    _excluded,
-    _warmup,
-    _tags,
-    _segment_weights,
-    check_context_grad,
-)

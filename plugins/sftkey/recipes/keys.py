@@ -13,8 +13,6 @@ from pydantic import BaseModel, Field, StrictStr
 from sftkey.format.methods import METHODS
 from sftkey.format.segments import SEGMENT_GROUPS
 
-PREFIX = "sftkey"
-
 MethodName: TypeAlias = Literal[tuple(METHODS)]  # type: ignore[valid-type]
 SegmentName: TypeAlias = Literal[tuple(SEGMENT_GROUPS)]  # type: ignore[valid-type]
 

@@ -11,33 +11,19 @@ import yaml
 
 from sftkey.recipes.settings import matches
 
-LAYOUT: tuple[tuple[str, ...], ...] = (
-    ("base_model", "revision_of_model", "output_dir"),
-    (
-        "plugins",
-        "sftkey_requires",
-        "sftkey_method",
-        "sftkey_after",
-        "sftkey_warmup_epochs",
-        "chat_template",
-        "default_system_message",
-        "sftkey_*",
-    ),
-    ("datasets", "test_datasets", "dataset_prepared_path"),
-    ("adapter", "lora_*", "load_in_*"),
-    (
-        "sequence_len",
-        "micro_batch_size",
-        "gradient_accumulation_steps",
-        "num_epochs",
-        "max_steps",
-        "learning_rate",
-        "lr_scheduler",
-        "optimizer",
+LAYOUT = tuple(
+    group.split()
+    for group in (
+        "base_model revision_of_model output_dir",
+        "plugins sftkey_requires sftkey_method sftkey_after sftkey_warmup_epochs chat_template "
+        "default_system_message sftkey_*",
+        "datasets test_datasets dataset_prepared_path",
+        "adapter lora_* load_in_*",
+        "sequence_len micro_batch_size gradient_accumulation_steps num_epochs max_steps learning_rate lr_scheduler optimizer "
         "weight_decay",
-    ),
-    ("bf16", "tf32", "gradient_checkpointing", "attn_implementation", "deepspeed"),
-    ("logging_steps", "eval*", "save*", "seed"),
+        "bf16 tf32 gradient_checkpointing attn_implementation deepspeed",
+        "logging_steps eval* save* seed",
+    )
 )
 """One group of keys after the other; what is not listed comes last."""
 

@@ -15,10 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sftkey.datasets.registry import DATASETS
 from sftkey.format.methods import STRATEGIES
+from sftkey.recipes import writing
 from sftkey.recipes.catalogue import ShippedRecipe, shipped_recipes
 from sftkey.recipes.writing import WrittenRecipe, write_recipe
 from sftkey.util.errors import UserError, nearest
-from sftkey.util.files import write_text_atomically
 
 PAPER_MODELS = ("qwen3_8b", "qwen2_5_7b", "qwen2_5_3b", "qwen2_5_1_5b", "smollm3_3b")
 PAPER_STRATEGIES = ("SFT", "SFT-Tag", "Key-Tag", "SFTKey-Tag")
@@ -139,30 +139,8 @@ def _check_shared(cells: Sequence[MatrixCell]) -> None:
 
 
 def save_recipes(cells: Sequence[MatrixCell], folder: Path, *, force: bool = False) -> list[Path]:
-    """Write the recipes of all cells, each once.
-
-    Args:
-        cells: The cells.
-        folder: Where to.
-        force: Replace files that say something else.
-
-    Returns:
-        The files.
-
-    Raises:
-        UserError: A file exists and says something else; nothing is written then.
-    """
-    files = {folder / recipe.file_name: recipe.text for recipe in _recipes(cells)}
-    changed = [path for path, text in files.items() if path.exists() and path.read_text(encoding="utf-8") != text]
-    if changed and not force:
-        raise UserError(
-            f"{', '.join(map(str, changed[:3]))} {'and others ' if len(changed) > 3 else ''}exist and say something else; "
-            "choose another --output-root, or --force to replace them"
-        )
-    for path, text in files.items():
-        # Whole or not at all: half a recipe of a killed run would be taken for one that somebody changed.
-        write_text_atomically(path, text)
-    return list(files)
+    """Write the recipes of all cells, each once; see `sftkey.recipes.writing.save_recipes`."""
+    return writing.save_recipes(_recipes(cells), folder, force=force, option="--output-root")
 
 
 def slurm_script(

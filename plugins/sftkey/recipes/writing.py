@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -24,6 +25,7 @@ from sftkey.recipes.memory import MemoryNote, memory_note
 from sftkey.recipes.overrides import parse_override, set_key
 from sftkey.recipes.settings import Role, has_role
 from sftkey.util.errors import UserError
+from sftkey.util.files import write_text_atomically
 from sftkey.util.version import __version__
 
 SEQUENCES_PER_DEVICE = 32
@@ -133,6 +135,33 @@ def write_recipe(
     header = _header(recipe, dataset_name, model_id, run_with, memory)
     text = recipe_text(document, [*header, f"Written with sftkey {__version__}: {command}"], comments)
     return WrittenRecipe(own_name, text, yaml.safe_load(text), tuple(notes), before, command, memory)
+
+
+def save_recipes(recipes: Iterable[WrittenRecipe], folder: Path, *, force: bool, option: str) -> list[Path]:
+    """Write recipes into a folder.
+
+    Args:
+        recipes: The recipes; several that are the same may have one name.
+        folder: Where to.
+        force: Replace files that say something else.
+        option: What to change for another place, for the message.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: A file exists and says something else; nothing is written then.
+    """
+    files = {folder / recipe.file_name: recipe.text for recipe in recipes}
+    changed = [str(path) for path, text in files.items() if path.exists() and path.read_text("utf-8") != text]
+    if changed and not force:
+        names = f"{', '.join(changed[:3])}{' and others' if len(changed) > 3 else ''}"
+        say, them = ("exist and say", "them") if len(changed) > 1 else ("exists and says", "it")
+        raise UserError(f"{names} {say} something else; choose another {option}, or --force to replace {them}")
+    for path, text in files.items():
+        # Whole or not at all: half a recipe of a killed run would be taken for one that somebody changed.
+        write_text_atomically(path, text)
+    return list(files)
 
 
 def _comments(recipe: ShippedRecipe, overridden: set[str], memory: MemoryNote) -> dict[str, str]:

@@ -27,16 +27,13 @@ class StageFailed(Exception):
 
 
 def train_stage(stage: Stage, launch: Launch, runner: Runner, *, log: Path | None = None) -> Stage:
-    """Train a stage to its end, from where it is.
+    """Train a stage to its end, from where it is; the stage before it has finished.
 
     Args:
-        stage: The stage; the one before it has finished.
+        stage: The stage.
         launch: How to launch it.
         runner: Runs the command.
         log: Where the output goes; shown by default.
-
-    Returns:
-        The finished stage.
 
     Raises:
         StageFailed: ``axolotl train`` ended without finishing it.

@@ -30,20 +30,10 @@ from sftkey.util.sources import Ledger
 REQUIREMENTS_FILE = "requirements.txt"
 SCHEMA = 1
 
-_WEIGHT_FILES = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "config.json",
-    "generation_config.json",
-    "adapter_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
+_WEIGHT_FILES = """
+    *.safetensors *.safetensors.index.json config.json generation_config.json adapter_config.json tokenizer.json
+    tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json merges.txt chat_template.jinja
+""".split()
 """What loads a model. Not checkpoints, not optimizer states, no pickles."""
 
 _PACKAGES = ("sftkey", "axolotl", "torch", "transformers", "datasets")
