@@ -1,4 +1,4 @@
-"""Measures what Stage 2 can gain after a Stage 1 checkpoint, on held-out rows. Needs torch and transformers only.
+"""Measure on held-out rows what Stage 2 can gain after a Stage 1 checkpoint. Torch and transformers only.
 
 Stage 2 trains the tokens after ``</Thinking>`` given the reference thinking (Eq. 4). It can correct an answer that is
 wrong after a correct thinking, but not one that is wrong because of the thinking, and none where the answers of the
@@ -8,13 +8,13 @@ right then, the thinking was to blame.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from sftkey.evaluation.generation import Completion, complete
+from sftkey.evaluation.generation import Completion, complete, evaluating, padded
 from sftkey.evaluation.headroom import (
     AnswerLoss,
     Outcome,
@@ -88,14 +88,10 @@ def diagnose(
         tokenize: The tokenization of Stage 1's method, ``sft-tag``.
         examples: Held-out examples.
         is_right: Given an index into `examples` and an output, whether the output's answer is right.
-        training_examples: Some examples that Stage 1 was trained on; Stage 2 will be, too.
+        training_examples: Some examples that both stages are trained on.
         batch_size: Rows per forward pass and per batch of generation.
         max_new_tokens: Limit of a generated response.
-        gradient_rows: Rows over which the gradient is taken; 0 for no gradient, which needs as much memory again as the
-            weights.
-
-    Returns:
-        The diagnosis.
+        gradient_rows: Rows for the gradient, which needs as much memory again as the weights; 0 for none.
 
     Raises:
         ValueError: There are no examples, or the method isn't a tagged one that trains the whole response.
@@ -104,34 +100,13 @@ def diagnose(
         raise ValueError("a diagnosis needs held-out examples")
     if not tokenize.method.tagged or Segment.THINKING not in tokenize.method.trained:
         raise ValueError(f"a diagnosis needs a checkpoint of sft-tag, not of {tokenize.method.name}")
-    was_training = model.training
-    model.eval()
-    try:
-        return _diagnose(
-            model, tokenize, examples, is_right, training_examples, batch_size, max_new_tokens, gradient_rows
-        )
-    finally:
-        model.zero_grad(set_to_none=True)
-        model.train(was_training)
-
-
-def _diagnose(
-    model: Any,
-    tokenize: ExampleTokenizer,
-    examples: Sequence[Example],
-    is_right: Callable[[int, str], bool],
-    training_examples: Sequence[Example],
-    batch_size: int,
-    max_new_tokens: int,
-    gradient_rows: int,
-) -> Diagnosis:
     tokenized = tokenize(examples)
 
-    def generate(prompts: Sequence[Sequence[int]]) -> list[Completion]:
+    def complete_from(segment: Segment) -> list[Completion]:
+        prompts = [before(example, segment) for example in tokenized]
         return complete(model, tokenize.tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
 
-    own = generate([before(example, Segment.THINKING_OPEN) for example in tokenized])
-    after_reference = generate([before(example, Segment.ANSWER_OPEN) for example in tokenized])
+    own, after_reference = complete_from(Segment.THINKING_OPEN), complete_from(Segment.ANSWER_OPEN)
     parsed = [tags.parse(completion.text) for completion in own]
     right = [is_right(index, completion.text) for index, completion in enumerate(own)]
     right_given_reference = [
@@ -149,12 +124,14 @@ def _diagnose(
         if thought is not None
     ]
     well_formed = [found for found in parsed if found.well_formed]
-    given_reference = answer_loss(model, tokenized, batch_size)
-    on_training_rows = answer_loss(model, tokenize(training_examples), batch_size) if training_examples else None
+    with evaluating(model):
+        given_reference = answer_loss(model, tokenized, batch_size)
+        given_own = answer_loss(model, tokenize(with_own), batch_size) if with_own else None
+        on_training_rows = answer_loss(model, tokenize(training_examples), batch_size) if training_examples else None
+        shares = gradient_shares(model, tokenized[:gradient_rows], batch_size) if gradient_rows else {}
     over_limit = _share(
         [len(found.input_ids) - len(before(found, Segment.THINKING_OPEN)) > max_new_tokens for found in tokenized]
     )
-    verdict = judge_headroom(outcomes, _share(right_given_reference), on_training_rows, over_limit)
     return Diagnosis(
         rows=len(examples),
         accuracy=_share(right),
@@ -163,14 +140,14 @@ def _diagnose(
         unfinished=_share([not completion.finished for completion in own]),
         over_limit=over_limit,
         given_reference=given_reference,
-        given_own=answer_loss(model, tokenize(with_own), batch_size) if with_own else None,
+        given_own=given_own,
         on_training_rows=on_training_rows,
         copied=_share([ends_with_answer(example.thinking, example.answer) for example in examples]),
         in_last_sentence=_share([answer_in_last_sentence(example.thinking, example.answer) for example in examples]),
         own_copied=_share([ends_with_answer(found.thinking or "", found.answer or "") for found in well_formed]),
         outcomes={kind.value: outcomes.count(kind) for kind in Outcome},
-        gradient_shares=gradient_shares(model, tokenized[:gradient_rows], batch_size) if gradient_rows else {},
-        **verdict,
+        gradient_shares=shares,
+        **judge_headroom(outcomes, _share(right_given_reference), on_training_rows, over_limit),
     )
 
 
@@ -206,13 +183,11 @@ def answer_loss(model: Any, examples: Sequence[TokenizedExample], batch_size: in
 
 
 def gradient_shares(model: Any, examples: Sequence[TokenizedExample], batch_size: int) -> dict[str, float]:
-    """How much of Stage 1's gradient comes from which group of segments.
-
-    The gradient of the mean loss over all response tokens (Eq. 1) is the sum of three, one from each group's tokens.
+    """The shares of the groups of segments in Stage 1's gradient (Eq. 1), which is the sum of theirs.
 
     Args:
         model: A causal language model; its gradients are cleared.
-        examples: The sequences over whose tokens the gradient is taken.
+        examples: Sequences with their segments.
         batch_size: Rows per backward pass.
 
     Returns:
@@ -220,35 +195,30 @@ def gradient_shares(model: Any, examples: Sequence[TokenizedExample], batch_size
     """
     total = sum(segment != Segment.PROMPT for example in examples for segment in example.segments)
     norms = {}
-    for name, group in SEGMENT_GROUPS.items():
+    try:
+        for name, group in SEGMENT_GROUPS.items():
+            model.zero_grad(set_to_none=True)
+            for inputs, labels, segments in _batches(examples, batch_size, model.device, group):
+                causal_loss(model, inputs, labels, segments, num_items=float(total)).loss.backward()
+            squares = [p.grad.detach().float().square().sum() for p in model.parameters() if p.grad is not None]
+            norms[name] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    finally:
         model.zero_grad(set_to_none=True)
-        for inputs, labels, segments in _batches(examples, batch_size, model.device, group):
-            causal_loss(model, inputs, labels, segments, num_items=float(total)).loss.backward()
-        squares = [p.grad.detach().float().square().sum() for p in model.parameters() if p.grad is not None]
-        norms[name] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
-    model.zero_grad(set_to_none=True)
     whole = sum(norms.values())
     return {name: norm / whole if whole else 0.0 for name, norm in norms.items()}
 
 
 def _batches(
-    examples: Sequence[TokenizedExample], size: int, device: Any, trained: set[Segment] | frozenset[Segment]
+    examples: Sequence[TokenizedExample], size: int, device: Any, trained: Set[Segment]
 ) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]]:
     """Right-padded batches, longest first, with labels on the given segments only."""
     ordered = sorted(examples, key=lambda example: -len(example.input_ids))
     for start in range(0, len(ordered), size):
         chunk = ordered[start : start + size]
-        shape = len(chunk), len(chunk[0].input_ids)
-        ids, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-        labels = torch.full(shape, IGNORE_INDEX)
-        segments = torch.full(shape, int(Segment.PROMPT))
-        for row, example in enumerate(chunk):
-            length = len(example.input_ids)
-            ids[row, :length] = torch.tensor(example.input_ids)
-            mask[row, :length] = 1
-            segments[row, :length] = torch.tensor(example.segments)
-        labelled = torch.isin(segments, torch.tensor(sorted(trained)))
-        labels[labelled] = ids[labelled]
+        ids = padded([example.input_ids for example in chunk], 0)
+        mask = padded([[1] * len(example.input_ids) for example in chunk], 0)
+        segments = padded([example.segments for example in chunk], Segment.PROMPT)
+        labels = ids.where(torch.isin(segments, torch.tensor(sorted(trained))), IGNORE_INDEX)
         inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
         yield inputs, labels.to(device), segments.to(device)
 

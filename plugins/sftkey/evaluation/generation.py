@@ -1,12 +1,14 @@
-"""Loading a checkpoint, and batched greedy generation that stops at the end of the turn. Torch and transformers only."""
+"""Load a checkpoint; generate greedily in batches up to the end of the turn. Torch and transformers only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from sftkey.format.templates import END_OF_TURN
 from sftkey.util.errors import UserError
@@ -16,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Completion(NamedTuple):
-    """What a model wrote after a prompt.
+    """A model's output.
 
     Attributes:
-        text: The new text, special tokens left out as lm-eval and vLLM do.
+        text: The new text without special tokens, as with lm-eval and vLLM.
         tokens: Number of new tokens, the end of the turn included.
         finished: Whether the model ended its turn; otherwise the token limit cut it off.
     """
@@ -65,7 +67,7 @@ def _with_adapter(model: Any, folder: Path, tokens: int) -> Any:
     from peft import PeftModel
     from transformers import AutoConfig
 
-    # As it was in training: room for added tag tokens, and as much padding as the stage's config says.
+    # As in training: room for added tag tokens, and the padding of the stage's config.
     config = folder / "config.json"
     size = max(tokens, AutoConfig.from_pretrained(folder).vocab_size if config.is_file() else 0)
     if size > model.get_input_embeddings().num_embeddings:
@@ -83,17 +85,15 @@ def complete(
     batch_size: int,
     min_new_tokens: int = 0,
 ) -> list[Completion]:
-    """Let a model go on from prompts, greedily.
-
-    Prompts of similar length share a batch; whether a completion depends on its batch is left to the precision.
+    """Continue prompts greedily. Prompts of similar length share a batch.
 
     Args:
-        model: A causal language model, with a generation method, on its device.
+        model: A causal language model on its device.
         tokenizer: Its tokenizer.
         prompts: Token ids of each prompt; none is empty.
         max_new_tokens: The most new tokens for each.
         batch_size: Prompts per batch.
-        min_new_tokens: The fewest; only of use to measure speed.
+        min_new_tokens: The fewest, to measure speed.
 
     Returns:
         One completion per prompt, in their order.
@@ -116,31 +116,33 @@ def complete(
         eos_token_id=sorted(ends),
         pad_token_id=end,
     )
-    completions: list[Completion | None] = [None] * len(prompts)
+    completions: dict[int, Completion] = {}
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    with evaluating(model), torch.inference_mode():
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            ids = padded([prompts[index] for index in chosen], end, side="left").to(model.device)
+            mask = padded([[1] * len(prompts[index]) for index in chosen], 0, side="left").to(model.device)
+            output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+            for index, row in zip(chosen, output[:, ids.shape[1] :].tolist(), strict=True):
+                completions[index] = _completion(row, ends, tokenizer)
+    return [completions[index] for index in range(len(prompts))]
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Put a model in evaluation mode, and back."""
     was_training = model.training
     model.eval()
     try:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            ids, mask = _left_padded([prompts[index] for index in chosen], end, model.device)
-            with torch.inference_mode():
-                output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-            for index, row in zip(chosen, output[:, ids.shape[1] :].tolist(), strict=True):
-                completions[index] = _completion(row, ends, tokenizer)
+        yield
     finally:
         model.train(was_training)
-    return [completion for completion in completions if completion is not None]
 
 
-def _left_padded(prompts: list[Sequence[int]], pad: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    width = max(map(len, prompts))
-    ids = torch.full((len(prompts), width), pad)
-    mask = torch.zeros((len(prompts), width), dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
-    return ids.to(device), mask.to(device)
+def padded(rows: Iterable[Sequence[int]], value: int, *, side: str = "right") -> torch.Tensor:
+    """Rows of integers as a tensor of shape (rows, longest row)."""
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value, padding_side=side)
 
 
 def _completion(row: list[int], ends: set[int], tokenizer: PreTrainedTokenizerBase) -> Completion:

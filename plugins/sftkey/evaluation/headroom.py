@@ -1,6 +1,6 @@
 """The verdict on what Stage 2 can gain: the outcome of each row, the headroom, and the meaning of each number.
 
-Needs no torch, and numpy only to compute: the help text shows the meanings.
+Needs no torch, and numpy only to compute, since the help text shows the meanings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from sftkey.evaluation.rules.text import normalise
 
 NEGLIGIBLE_POINTS = 2.0
-"""Headroom of which even the upper end of the 95% interval is below this is none."""
+"""Points below which the upper end of the 95% interval means no headroom."""
 
 LEARNED_LOSS = 0.02
 """Mean answer loss on training rows, in nats per token, below which Stage 2 has nothing left to learn from them."""
@@ -41,14 +41,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AnswerLoss:
-    """How well the reference answers are predicted, teacher-forced.
-
-    Attributes:
-        loss: Mean cross-entropy of the answer tokens in nats.
-        accuracy: Share of answer tokens that are the model's first choice.
-        tokens: How many answer tokens.
-        rows: Of how many rows.
-    """
+    """Teacher-forced prediction of the reference answers: mean loss in nats per token, share of tokens that are right."""
 
     loss: float
     accuracy: float
@@ -104,12 +97,13 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 def outcome(right: bool, right_given_reference: bool, own: str | None, reference: str) -> Outcome:
     """Classify a row.
 
-    A thinking counts as correct if it says the same as the reference; or if the answer is as wrong with the reference
-    thinking in its place and both have the same numbers in the same order, with the same conclusion or a number in it.
+    A thinking counts as correct if it equals the reference, normalised; or if the answer is wrong
+    after the reference thinking, too, and both thinkings have the same numbers in the same order, with the same conclusion
+    or a number in it.
 
     Args:
         right: Whether the model's answer is right.
-        right_given_reference: Whether it is with the reference thinking in the place of the model's own.
+        right_given_reference: Whether its answer after the reference thinking is right.
         own: The model's thinking; ``None`` where it has none.
         reference: The reference thinking.
     """
@@ -157,10 +151,9 @@ def judge_headroom(
     on_training_rows: AnswerLoss | None,
     over_limit: float = 0.0,
 ) -> dict[str, Any]:
-    """Reach a verdict: the fields ``headroom`` to ``reason`` of `Diagnosis`.
+    """Compute the fields ``headroom`` to ``reason`` of `Diagnosis`.
 
-    Of an unclear outcome it isn't known whether the thinking was right, only that the answer would have been wrong
-    anyway. It counts with the probability that a thinking is right, estimated as Acc over Acc given the reference
+    An unclear outcome counts with the probability that a thinking is right, estimated as Acc over Acc given the reference
     thinking: an answer is right if its thinking is and if then the answer is.
 
     Args:
@@ -191,7 +184,7 @@ def judge_headroom(
         )
     elif interval.low > 0 and 100 * headroom >= NEGLIGIBLE_POINTS:
         verdict, reason = Verdict.HEADROOM, share
-    # What was never written can't be judged: it must not pass for a finding.
+    # Outputs without a thinking are no finding.
     elif 2 * count[Outcome.NO_THINKING] >= len(outcomes):
         verdict = Verdict.CANT_TELL
         reason = (
@@ -205,12 +198,7 @@ def judge_headroom(
         verdict, reason = Verdict.NONE, f"{share}; {_rest(count)}" if wrong else "no outcome is wrong"
     else:
         verdict, reason = Verdict.CANT_TELL, f"{share}; too few to tell, diagnose more rows"
-    return {
-        "headroom": headroom,
-        "headroom_interval": interval,
-        "verdict": verdict,
-        "reason": reason,
-    }
+    return {"headroom": headroom, "headroom_interval": interval, "verdict": verdict, "reason": reason}
 
 
 def _rest(count: dict[Outcome, int]) -> str:

@@ -32,8 +32,8 @@ class Interval:
     Attributes:
         low: Lower end.
         high: Upper end.
-        exact: ``True`` where all items agree, so that resampling them has zero width; the ends are then the exact
-            binomial (Clopper-Pearson) bounds.
+        exact: Whether all items agree, so that resampling has zero width and the ends are exact binomial
+            (Clopper-Pearson) bounds.
     """
 
     low: float
@@ -76,13 +76,7 @@ class PairedTest:
 
 
 def mean_interval(values: Values) -> Interval:
-    """The 95% percentile-bootstrap interval of a mean over items.
-
-    Args:
-        values: One number in [0, 1] per item, at least one item.
-
-    Returns:
-        The interval; see `Interval.exact` for items that all agree.
+    """The 95% percentile-bootstrap interval of a mean over items, each a number in [0, 1].
 
     Raises:
         ValueError: There are no items.
@@ -110,7 +104,7 @@ def average_interval(groups: Sequence[Values]) -> Interval:
 
 
 def _exact_bounds(values: Values, groups: int) -> tuple[float, float]:
-    """Bounds of the mean of items that all have one value: less, or plus, what as yet unseen items could change."""
+    """Bounds of the mean of items that all have one value, widened by what unseen items could change."""
     from statsmodels.stats.proportion import proportion_confint
 
     value = float(values[0])
@@ -144,12 +138,7 @@ def _percentiles(resampled: Values) -> Interval:
 
 
 def mcnemar_p(first_only: int, second_only: int) -> float:
-    """Exact two-sided McNemar test on the items that one run got right and the other didn't.
-
-    Args:
-        first_only: Items that only the first run got right.
-        second_only: Items that only the second got right.
-    """
+    """P-value of the exact two-sided McNemar test, from the numbers of items that only one of the runs got right."""
     from statsmodels.stats.contingency_tables import mcnemar
 
     if first_only + second_only == 0:
@@ -172,20 +161,12 @@ def paired_test(first: Values, second: Values) -> PairedTest:
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} items: a paired test needs the same items")
-    if _is_binary(first) and _is_binary(second):
-        first_only = int(np.sum((first == 1) & (second == 0)))
-        second_only = int(np.sum((first == 0) & (second == 1)))
-        (differences,) = _differences([(first, second)])
-        return PairedTest(
-            len(first),
-            float(differences.mean()),
-            _percentiles(_resampled_average([differences])),
-            mcnemar_p(first_only, second_only),
-            "McNemar (exact)",
-            first_only,
-            second_only,
-        )
-    return paired_test_of_averages([(first, second)])
+    test = paired_test_of_averages([(first, second)])
+    if not np.isin([first, second], (0.0, 1.0)).all():
+        return test
+    first_only, second_only = int(np.sum(first > second)), int(np.sum(first < second))
+    p = mcnemar_p(first_only, second_only)
+    return replace(test, p=p, test="McNemar (exact)", first_only=first_only, second_only=second_only)
 
 
 def paired_test_of_averages(pairs: Sequence[tuple[Values, Values]]) -> PairedTest:
@@ -197,7 +178,10 @@ def paired_test_of_averages(pairs: Sequence[tuple[Values, Values]]) -> PairedTes
     Raises:
         ValueError: There is no data set, or one has no items.
     """
-    differences = _differences(pairs)
+    if not pairs or any(len(first) == 0 for first, _ in pairs):
+        raise ValueError("a paired comparison needs at least one shared item in each data set")
+    # Rounded so that differences of Score that are equal on paper are one value, not several a few 1e-17 apart.
+    differences = [np.round(second - first, 12) for first, second in pairs]
     observed = float(np.mean([group.mean() for group in differences]))
     # The observed sample counts as one of the permutations, so that no finite number of them claims p = 0.
     as_extreme = int(np.sum(np.abs(_flipped_average(differences)) >= abs(observed) - 1e-12))
@@ -210,13 +194,6 @@ def paired_test_of_averages(pairs: Sequence[tuple[Values, Values]]) -> PairedTes
     )
 
 
-def _differences(pairs: Sequence[tuple[Values, Values]]) -> list[Values]:
-    if not pairs or any(len(first) == 0 for first, _ in pairs):
-        raise ValueError("a paired comparison needs at least one shared item in each data set")
-    # Rounded so that differences of Score that are equal on paper are one value, not several a few 1e-17 apart.
-    return [np.round(second - first, 12) for first, second in pairs]
-
-
 def _flipped_average(groups: Sequence[Values]) -> Values:
     """Averages of differences whose signs are drawn at random; shape ``(RESAMPLES,)``."""
     total = np.zeros(RESAMPLES)
@@ -225,10 +202,6 @@ def _flipped_average(groups: Sequence[Values]) -> Values:
         positive = _generator(index, sizes, counts).binomial(counts, 0.5, size=(RESAMPLES, len(sizes)))
         total += (2 * positive - counts) @ sizes / len(group)
     return total / len(groups)
-
-
-def _is_binary(values: Values) -> bool:
-    return bool(np.isin(values, (0.0, 1.0)).all())
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,4 +1,4 @@
-r"""Which part of an output is its answer. Never needs the format: an output without tags still has an answer.
+r"""Find the answer of an output, with or without tags.
 
 In this order: the Answer block; an Answer block that was never closed; the data set's own conventions (its untagged
 form, ``#### x``, ``\boxed{x}``, "the answer is x", an option's letter or text); the last number (in maths the last formula,
@@ -25,17 +25,14 @@ class Extraction:
     """The answer of an output.
 
     Attributes:
-        text: The answer without white space around it; ``None`` where there is none. Of a longer one only the first
-            `MAX_ANSWER` + 1 characters, so that it can be seen to be too long to be compared.
-        rule: The rule that found it, as logged; two rules, joined by a comma, where the second one found it inside
-            what the first one found.
+        text: The answer without white space around it, ``None`` where there is none; cut to `MAX_ANSWER` + 1
+            characters, which is too long to be compared.
+        rule: The rule that found it, as logged; two, joined by a comma, where one found it inside the other's.
     """
 
     text: str | None
     rule: str
 
-
-NOTHING = Extraction(None, "nothing found")
 
 _Convention = tuple[str, Callable[[str], str | None]]
 
@@ -70,21 +67,15 @@ _PUNCTUATION = re.compile(r"[.,;:!?]+(?!\d)")
 
 
 def extract(
-    output: str,
-    kind: AnswerKind,
-    untagged: UntaggedForm,
-    options: Mapping[str, str] | None = None,
+    output: str, kind: AnswerKind, untagged: UntaggedForm, options: Mapping[str, str] | None = None
 ) -> Extraction:
     """Find the answer of an output.
 
     Args:
-        output: What the model wrote, of any length and content.
-        kind: What the data set's answers are.
+        output: The model's output, of any length and content.
+        kind: The kind of the data set's answers.
         untagged: The data set's own form without tags.
         options: For multiple choice, the options of this question, letter -> text.
-
-    Returns:
-        The answer and the rule that found it.
     """
     block = tags.find_answer_block(output)
     if block is not None:
@@ -92,16 +83,16 @@ def extract(
         inner = _first(_inside_a_block(kind), block.text)
         return _extraction(block.text, name) if inner is None else _extraction(inner[1], f"{name}, {inner[0]}")
     conventions = _conventions(kind, untagged, options or {})
-    # What follows the thinking is where an answer belongs; only where nothing is found there is the thinking searched.
+    # An answer belongs after the thinking; the thinking is searched only where nothing is found there.
     for region in (tags.after_thinking(output), tags.without_tags(output)):
         found = _first(conventions, region)
         if found is not None:
             rule, text = found
             if rule == "\\boxed" and text.strip() not in output:
-                # A tag stood inside the braces: what comes before it.
+                # A tag stood inside the braces: keep what comes before it.
                 text = text.strip().partition("\n")[0]
             return _extraction(text, rule)
-    return NOTHING
+    return Extraction(None, "nothing found")
 
 
 def _extraction(text: str, rule: str) -> Extraction:
@@ -150,7 +141,7 @@ def _conventions(kind: AnswerKind, untagged: UntaggedForm, options: Mapping[str,
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The content of the last complete ``\boxed{...}`` or ``\fbox{...}``; ``None`` where there is none. One pass."""
+    r"""The content of the last complete ``\boxed{...}`` or ``\fbox{...}``, in one pass."""
     opened: list[tuple[int, bool]] = []
     found: tuple[int, int] | None = None
     for match in _BRACES.finditer(text):
@@ -177,7 +168,7 @@ def _after_marker(text: str, marker: str) -> str | None:
 
 
 def _after_hashes(text: str) -> str | None:
-    """What follows the last ``####``. A heading doesn't count, unless it is the last line, as in GSM8K's own form."""
+    """The text after the last ``####``; a heading counts only in the last line, as in GSM8K's own form."""
     lines = text.rstrip().split("\n")
     for number in range(len(lines) - 1, -1, -1):
         if _HASHES not in lines[number]:

@@ -1,6 +1,6 @@
-"""Whether an extracted answer is the reference answer, by rules, with three outcomes: same, different, can't tell.
+"""Compare an extracted answer with the reference by rules: same, different, can't tell.
 
-Only what can't be told goes to the judge. "Different" is said where it is certain, not where nothing matches.
+Only "can't tell" goes to the judge. "Different" means certainly different, not merely without a match.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from dataclasses import dataclass
 from sftkey.datasets.base import AnswerKind
 from sftkey.evaluation.rules import options as multiple_choice
 from sftkey.evaluation.rules import quantities
-from sftkey.evaluation.rules import text as free_text
 from sftkey.evaluation.rules.answers import last_boxed
 from sftkey.evaluation.rules.formula_process import FORMULAS
 from sftkey.evaluation.rules.limits import MAX_ANSWER, OverLimit
+from sftkey.evaluation.rules.text import exclude_each_other, normalise
 from sftkey.evaluation.verdicts import RuleVerdict
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What the rules found.
+    """The verdict of the rules.
 
     Attributes:
         verdict: Same, different or can't tell.
-        detail: Which rule decided, or why none could.
-        over_limit: Whether the comparison was given up because of its size, time or memory.
+        detail: The rule that decided, or why none could.
+        over_limit: Whether the comparison exceeded a bound on size, time or memory.
     """
 
     verdict: RuleVerdict
@@ -38,37 +38,28 @@ class Comparison:
 _SPACES = re.compile(r"(\s)\s+")
 
 
-def compare(
-    prediction: str,
-    reference: str,
-    kind: AnswerKind,
-    options: Mapping[str, str] | None = None,
-) -> Comparison:
+def compare(prediction: str, reference: str, kind: AnswerKind, options: Mapping[str, str] | None = None) -> Comparison:
     """Compare an extracted answer with the reference. Bounded in time and memory, in any thread.
 
     Args:
         prediction: The extracted answer.
         reference: The reference answer.
-        kind: What the answers are.
+        kind: The kind of the answers.
         options: For multiple choice, the options of this question, letter -> text.
-
-    Returns:
-        The verdict and the rule behind it; where a bound was exceeded "can't tell", with ``over_limit``.
     """
     try:
         if len(prediction) > MAX_ANSWER:
             raise OverLimit(f"an answer of more than {MAX_ANSWER} characters")
         prediction, reference = _SPACES.sub(r"\1", prediction), _SPACES.sub(r"\1", reference)
-        normalised = free_text.normalise(prediction), free_text.normalise(reference)
         if kind is AnswerKind.OPTION:
-            return _option(prediction, reference, options or {}, normalised)
+            return _option(prediction, reference, options or {})
         if prediction.strip() == reference.strip():
             return Comparison(RuleVerdict.SAME, "same text")
         if kind is AnswerKind.NUMBER:
             return _number(prediction, reference)
         if kind is AnswerKind.MATHS:
-            return _maths(prediction, reference, normalised)
-        return _text(prediction, reference, normalised)
+            return _maths(prediction, reference)
+        return _text(prediction, reference)
     except OverLimit as limit:
         return Comparison(RuleVerdict.CANT_TELL, str(limit), over_limit=True)
 
@@ -91,7 +82,7 @@ def _number(prediction: str, reference: str, *, strict: bool = False) -> Compari
     return Comparison(RuleVerdict.DIFFERENT, "different numbers")
 
 
-def _option(prediction: str, reference: str, options: Mapping[str, str], normalised: tuple[str, str]) -> Comparison:
+def _option(prediction: str, reference: str, options: Mapping[str, str]) -> Comparison:
     found, wanted = multiple_choice.named(prediction, options), multiple_choice.named(reference, options)
     if not wanted:
         return Comparison(RuleVerdict.CANT_TELL, "the reference names no option")
@@ -110,13 +101,13 @@ _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mbox|operatorname)\s*\{([^{
 _DEGREE = re.compile(r"°|\\circ\b")
 _BOLD = re.compile(r"^\*\*([^*]*)\*\*$")
 _SUPERSCRIPTS = re.compile(r"[⁺⁻]?[⁰¹²³⁴-⁹]+")
-_VULGAR_FRACTION = re.compile(r"[¼-¾⅐-⅞]")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _WORD = re.compile(r"[^\W\d_]{2,}|(?<=\d)(?:\s|~)+[mglshk]$")
 _WORDS_IN_FORMULAS = frozenset("sin cos tan cot sec csc log ln exp gcd lcm max min mod or and if pi sqrt".split())
 
 
-def _maths(prediction: str, reference: str, normalised: tuple[str, str]) -> Comparison:
+def _maths(prediction: str, reference: str) -> Comparison:
+    as_text = _normalised(prediction, reference)
     prediction, reference = _unwrapped(prediction), _unwrapped(reference)
     if prediction == reference:
         return Comparison(RuleVerdict.SAME, "same text")
@@ -134,10 +125,8 @@ def _maths(prediction: str, reference: str, normalised: tuple[str, str]) -> Comp
     convertible = any(words) or bool(_DEGREE.search(prediction)) != bool(_DEGREE.search(reference))
     if any(words):
         # A formula parser reads words as products of letters and drops units, so words are compared as such.
-        if normalised[0] == normalised[1]:
-            return Comparison(RuleVerdict.SAME, "same text, normalised")
-        if free_text.exclude_each_other(*normalised):
-            return Comparison(RuleVerdict.DIFFERENT, "answers that exclude each other")
+        if as_text is not None:
+            return as_text
         number = _number(prediction, reference)
         if number.verdict is not RuleVerdict.CANT_TELL or all(words):
             return number
@@ -159,7 +148,7 @@ def _unwrapped(formula: str) -> str:
     formula = _BOLD.sub(r"\1", formula).strip()
     # The formula parser reads 12² as 12 and drops ½.
     formula = _SUPERSCRIPTS.sub(lambda match: f"^{{{unicodedata.normalize('NFKC', match.group())}}}", formula)
-    formula = _VULGAR_FRACTION.sub(_as_fraction, formula)
+    formula = quantities.VULGAR_FRACTION.sub(_as_fraction, formula)
     match = _WRAPPED.match(formula)
     if match is not None:
         formula = next(group for group in match.groups() if group is not None)
@@ -184,11 +173,19 @@ def _without_words(formula: str) -> str:
     return re.sub(r"(?<![\\A-Za-z])[^\W\d_]{2,}", drop, plain).strip()
 
 
-def _text(prediction: str, reference: str, normalised: tuple[str, str]) -> Comparison:
-    if normalised[0] and normalised[0] == normalised[1]:
+def _normalised(prediction: str, reference: str) -> Comparison | None:
+    found, wanted = normalise(prediction), normalise(reference)
+    if found and found == wanted:
         return Comparison(RuleVerdict.SAME, "same text, normalised")
-    if free_text.exclude_each_other(*normalised):
+    if exclude_each_other(found, wanted):
         return Comparison(RuleVerdict.DIFFERENT, "answers that exclude each other")
+    return None
+
+
+def _text(prediction: str, reference: str) -> Comparison:
+    as_text = _normalised(prediction, reference)
+    if as_text is not None:
+        return as_text
     if quantities.parse(reference, strict=True) is not None:
         return _number(prediction, reference)
     letters = _LETTER.match(prediction), _LETTER.match(reference)

@@ -1,8 +1,8 @@
-"""Formula comparison bounded in time and memory, from any thread.
+"""Compare formulas in bounded time and memory, from any thread.
 
 math-verify's own time limit is a signal, which works in the main thread only and can't interrupt a long C call such as
-``9**9**9``. So formulas are compared in a process of their own, which limits its memory, interrupts itself, and is
-killed if that doesn't help; the next comparison starts a new one.
+``9**9**9``. So a process of its own compares formulas; it limits its memory, interrupts itself, and is killed if that
+doesn't help.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from sftkey.evaluation.rules.limits import MAX_SECONDS, OverLimit, check_formula
 from sftkey.evaluation.verdicts import RuleVerdict
 
 _GRACE = 2.0
-"""How long after its own time limit the process is killed, in seconds."""
+"""Seconds from the process's own time limit until it is killed."""
 
 _START = 120.0
-"""How long the process may take to start, in seconds; most of it is importing sympy."""
+"""Seconds that the process may take to start; most of it is importing sympy."""
 
 
 class FormulaProcess:
@@ -46,8 +46,14 @@ class FormulaProcess:
         """
         for formula in (prediction, reference):
             check_formula(formula)
+        request = json.dumps({"prediction": prediction, "reference": reference})
         with self._lock:
-            reply = self._ask({"prediction": prediction, "reference": reference})
+            if self._owner != os.getpid():
+                # After a fork the process still belongs to the parent.
+                self._process = self._errors = None
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+            reply = self._exchange(request, MAX_SECONDS + _GRACE)
         if reply is None:
             raise OverLimit("the comparison was killed: too much time or memory")
         if reply["over_limit"]:
@@ -58,14 +64,6 @@ class FormulaProcess:
         """End the process; a later comparison starts a new one."""
         with self._lock:
             self._stop()
-
-    def _ask(self, request: dict[str, str]) -> dict[str, Any] | None:
-        if self._owner != os.getpid():
-            # After a fork the process still belongs to the parent.
-            self._process = self._errors = None
-        if self._process is None or self._process.poll() is not None:
-            self._start()
-        return self._exchange(json.dumps(request), MAX_SECONDS + _GRACE)
 
     def _start(self) -> None:
         self._stop()
@@ -122,12 +120,8 @@ class FormulaProcess:
     def _stop(self) -> None:
         process, self._process = self._process, None
         if process is not None and self._owner == os.getpid():
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    with contextlib.suppress(OSError):
-                        stream.close()
+            with contextlib.suppress(OSError), process:  # which closes its pipes and waits for it
+                process.kill()
         if self._errors is not None:
             self._errors.close()
             self._errors = None

@@ -43,19 +43,19 @@ def main() -> None:
     print(json.dumps({"ready": True}), file=replies, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
+        verdict, over_limit = RuleVerdict.CANT_TELL, False
         try:
-            signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
-            verdict, detail = formulas.compare(request["prediction"], request["reference"])
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            over_limit = False
+            try:
+                signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
+                verdict, detail = formulas.compare(request["prediction"], request["reference"])
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
         except _OutOfTime:
-            verdict, detail, over_limit = RuleVerdict.CANT_TELL, f"more than {MAX_SECONDS:g} s", True
+            detail, over_limit = f"more than {MAX_SECONDS:g} s", True
         except MemoryError:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            verdict, detail, over_limit = RuleVerdict.CANT_TELL, f"more than {MAX_MEMORY >> 20} MiB", True
+            detail, over_limit = f"more than {MAX_MEMORY >> 20} MiB", True
         except Exception as error:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            verdict, detail, over_limit = RuleVerdict.CANT_TELL, f"math-verify: {type(error).__name__}", False
+            detail = f"math-verify: {type(error).__name__}"
         reply = {"verdict": verdict.value, "detail": detail, "over_limit": over_limit}
         print(json.dumps(reply), file=replies, flush=True)
 

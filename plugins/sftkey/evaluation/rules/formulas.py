@@ -1,4 +1,4 @@
-"""Formulas, compared by math-verify. Unbounded: only `sftkey.evaluation.rules.formula_process` may run it on model output."""
+"""Compare formulas by math-verify, unbounded: only `sftkey.evaluation.rules.formula_process` may run it on model output."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ _CLEARLY_DIFFERENT_DECIMALS = 0.02
 def compare(prediction: str, reference: str) -> tuple[RuleVerdict, str]:
     """Compare two LaTeX formulas.
 
+    "Different" only where that is certain: both are free of symbols, or have the same symbols and different values at
+    fixed points. Anything else that math-verify can't show to be the same can't be told.
+
     Args:
         prediction: The extracted answer, without ``$``.
         reference: The reference answer, without ``$``.
 
     Returns:
-        The verdict and what it rests on. "Different" only where that is certain: both are free of symbols, or have the
-        same symbols and different values at fixed points. Anything else that math-verify can't show to be the same
-        can't be told.
+        The verdict and the reason.
     """
     from math_verify import verify
 
@@ -64,17 +65,13 @@ def _certainly_different(gold: Any, target: Any, decimals: bool) -> bool:
         symbols = gold.free_symbols
         if symbols != target.free_symbols:
             return False
-        if not symbols and not (isinstance(gold, Expr) and isinstance(target, Expr)):
-            # Two sets, intervals or tuples of numbers; a set against a number may be a matter of notation.
-            return type(gold) is type(target) and not decimals
         if not (isinstance(gold, Expr) and isinstance(target, Expr)):
-            return False
+            # Two sets, intervals or tuples of numbers; a set against a number may be a matter of notation.
+            return not symbols and type(gold) is type(target) and not decimals
         difference = gold - target
         for numerator, denominator in _POINTS:
-            point = {
-                symbol: Rational(numerator + position, denominator)
-                for position, symbol in enumerate(sorted(symbols, key=str))
-            }
+            ordered = enumerate(sorted(symbols, key=str))
+            point = {symbol: Rational(numerator + position, denominator) for position, symbol in ordered}
             least = _CLEARLY_DIFFERENT
             if decimals:
                 least = _CLEARLY_DIFFERENT_DECIMALS * abs(complex(gold.subs(point).evalf(15)))

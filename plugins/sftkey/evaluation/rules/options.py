@@ -20,16 +20,15 @@ _LONE = re.compile(r"^\s*(?:(?:option|choice)\s+)?[(\[]?\s*([A-Za-z])\s*[)\]]?\s
 
 
 def named(answer: str, options: Mapping[str, str]) -> frozenset[str] | None:
-    """Which option an answer names: ``B``, ``(B)``, ``B. quit eating lunch out``, or the option's text.
+    """Find the option that an answer names: ``B``, ``(B)``, ``B. quit eating lunch out``, or the option's text.
 
     Args:
         answer: An extracted answer.
         options: The choices, letter -> text.
 
     Returns:
-        The letters that it may mean: one, or several where options have the same text; empty where it names a letter
-        that is none of the options. ``None`` where it names no option, several letters, or a letter with the text of
-        another option.
+        One letter, or several where options have the same text; empty for a letter that is none of the options;
+        ``None`` for no option, several letters, or a letter with the text of another option.
     """
     answer = _MARKUP.sub("", answer)
     answer = _LEAD.sub("", answer, count=1)

@@ -32,13 +32,13 @@ MAX_EXPONENT = 300
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number with what stands around it.
+    """A number and its unit.
 
     Attributes:
         value: The number as written; a percentage is not divided by 100.
         percent: Whether it is a percentage.
-        unit: The words after it (or the currency before it), normalised; empty where there are none.
-        decimals: How many digits stand after the decimal point; ``None`` for a fraction, which is exact.
+        unit: The words after it (or the currency before it), normalised; may be empty.
+        decimals: Digits after the decimal point; ``None`` for a fraction, which is exact.
     """
 
     value: Fraction
@@ -64,7 +64,7 @@ _REPLACEMENTS = (
     (re.compile(r"\\left|\\right|\\[()\[\]]|\*\*|`"), " "),
     (re.compile(r"\\([%$#&])"), r"\1"),
 )
-_VULGAR_FRACTION = re.compile(r"[¼-¾⅐-⅞]")
+VULGAR_FRACTION = re.compile(r"[¼-¾⅐-⅞]")
 _CURRENCY = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}|\d{1,3}(?:\u2009\d{3})+|\d+)(?![\d])"
@@ -83,14 +83,7 @@ _NUMBER = re.compile(
 )
 _ANY_DIGIT = re.compile(r"(?<![A-Za-z^])\d|(?<=[^A-Za-z]e)\d")
 _LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS}}}")
-_SCALES = {
-    "hundred": 100,
-    "thousand": 10**3,
-    "million": 10**6,
-    "billion": 10**9,
-    "trillion": 10**12,
-    "dozen": 12,
-}
+_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 # A number after one of these is a bound, an alternative or a denial, not an answer.
 _HEDGES = re.compile(
     r"\b(?:not|no|never|least|most|over|under|above|below|less|fewer|more|than|between|or|nor|and|from"
@@ -112,6 +105,7 @@ _IN_A_CALCULATION = re.compile(
     r"|times|plus|minus|negative|divided\s+by|multiplied\s+by|root\s+of)\s+[$€£¥₹]?\s*$",
     re.IGNORECASE,
 )
+_ANOTHER = re.compile(r"\s*(?:or|and|to|-)\b", re.IGNORECASE)
 _MONEY_SUFFIX = re.compile(r"^\s?(?:k|mm?|mn|bn?|tn?)\b", re.IGNORECASE)
 _OPERATORS = re.compile(r"[+*/^√π|{}()\[\]]|\\[A-Za-z]")
 # Units that a right answer may have in place of the expected ones, with another number.
@@ -127,19 +121,16 @@ _PLURALS = {"feet": "foot", "inches": "inch", "pennies": "penny", "centuries": "
 
 
 def parse(text: str, *, strict: bool = False) -> Quantity | None:
-    """Read a text that states one number.
+    """Read a text that states one number; ``None`` for none, several, or one that is hedged or part of a formula.
 
     Args:
         text: An extracted answer, with or without words around the number; of ``a = b = c`` the last part counts.
         strict: Accept nothing beside the number but a currency sign, a percent sign, a degree sign and ``x =``.
 
-    Returns:
-        The quantity, or ``None`` where the text states no number, several, or one that is hedged or part of a formula.
-
     Raises:
         OverLimit: A number is too long or its exponent too large.
     """
-    text = _VULGAR_FRACTION.sub(lambda match: f" {unicodedata.normalize('NFKC', match.group())} ", text)
+    text = VULGAR_FRACTION.sub(lambda match: f" {unicodedata.normalize('NFKC', match.group())} ", text)
     for pattern, replacement in _REPLACEMENTS:
         text = pattern.sub(replacement, text)
     if _LONG_NUMBER.search(text):
@@ -154,55 +145,49 @@ def parse(text: str, *, strict: bool = False) -> Quantity | None:
         return None
     match = matches[0]
     before, after = text[: match.start()], text[match.end() :]
-    if _ANY_DIGIT.search(before) or _ANY_DIGIT.search(after) or _HEDGES.search(before):
+    if (
+        _ANY_DIGIT.search(before)
+        or _HEDGES.search(before)
+        or _IN_A_CALCULATION.search(before)
+        or _ANY_DIGIT.search(after)
+        or _ANOTHER.match(after)
+        or _GOES_ON.search(after)
+        or (match["currency"] and _MONEY_SUFFIX.match(after))
+    ):
         return None
-    if re.match(r"\s*(?:or|and|to|-)\b", after, re.IGNORECASE):
-        return None
-    if _GOES_ON.search(after) or _IN_A_CALCULATION.search(before):
-        return None
-    if match.group("currency") and _MONEY_SUFFIX.match(after):
-        return None
-    unit = _unit(match.group("currency"), before, after)
     if strict:
         if re.sub(r"[$°.\s\u2009]", "", before + after):
             return None
     elif _OPERATORS.search(re.sub(r"(?<=[A-Za-z])(?:\s*\^-?\d|/(?=[A-Za-z]))", "", before + after)):
         return None
-    return _quantity(match, unit)
+    return _quantity(match, _unit(match["currency"], before, after))
 
 
 def _quantity(match: re.Match[str], unit: str) -> Quantity | None:
     decimals: int | None = None
-    if match.group("whole"):
-        denominator = Fraction(match.group("under"))
+    if over := match["over"] or match["numerator"]:
+        denominator = _plain(match["under"] or match["denominator"])
         if not denominator:
             return None
-        value = Fraction(match.group("whole")) + Fraction(match.group("over")) / denominator
-    elif match.group("numerator"):
-        denominator = _plain(match.group("denominator"))
-        if not denominator:
-            return None
-        value = _plain(match.group("numerator")) / denominator
+        value = _plain(match["whole"] or "0") + _plain(over) / denominator
     else:
-        plain = match.group("plain")
-        value = _plain(plain)
-        decimals = len(plain.partition(".")[2])
-        if exponent := match.group("exponent"):
+        value = _plain(match["plain"])
+        decimals = len(match["plain"].partition(".")[2])
+        if exponent := match["exponent"]:
             if len(exponent) > 6 or abs(int(exponent)) > MAX_EXPONENT:
                 raise OverLimit(f"a power of ten beyond 10^{MAX_EXPONENT}")
             value *= Fraction(10) ** int(exponent)
             decimals = max(0, decimals - int(exponent))
-    if scale := match.group("scale"):
+    if scale := match["scale"]:
         value *= _SCALES[scale.lower().rstrip("s")]
         decimals = None
-    if "-" in (match.group("sign"), match.group("late_sign")):
+    if "-" in (match["sign"], match["late_sign"]):
         value = -value
-    return Quantity(value, bool(match.group("percent")), unit, decimals)
+    return Quantity(value, bool(match["percent"]), unit, decimals)
 
 
 def _plain(digits: str) -> Fraction:
-    digits = digits.replace(",", "").replace("\u2009", "")
-    return Fraction(f"0{digits}0" if digits.startswith(".") else f"{digits}0" if digits.endswith(".") else digits)
+    return Fraction(digits.replace(",", "").replace("\u2009", ""))
 
 
 def _unit(currency: str | None, before: str, after: str) -> str:
@@ -225,13 +210,11 @@ def _singular(word: str) -> str:
 
 
 def equal(first: Quantity, second: Quantity) -> bool:
-    """Whether two numbers are equal, by the rule for percentages above; units are not looked at."""
-    if first.value == second.value:
-        return True
+    """Whether two numbers are equal, by the rule for percentages above, whatever their units."""
     if first.percent == second.percent:
-        return False
+        return first.value == second.value
     percentage, plain = (first, second) if first.percent else (second, first)
-    return percentage.value / 100 == plain.value
+    return plain.value in (percentage.value, percentage.value / 100)
 
 
 def same_unit(first: Quantity, second: Quantity) -> bool:
@@ -242,7 +225,7 @@ def same_unit(first: Quantity, second: Quantity) -> bool:
 
 
 def may_convert(quantity: Quantity) -> bool:
-    """Whether its unit converts into others, so that another number may mean the same."""
+    """Whether its unit converts into others, as minutes do into hours."""
     return any(part in _CONVERTIBLE for part in re.split(r"[\s/^²³-]+", quantity.unit)[:2])
 
 
