@@ -76,21 +76,11 @@ class ReasoningDataset:
     reference: Callable[[Row], str] | None = None
 
     def question_of(self, row: Row) -> str:
-        """The question of a row.
-
-        Raises:
-            KeyError: The data has no such column.
-            SkippedRow: The row has no question.
-        """
+        """The question of a row; raises like `to_example`, but needs no thinking where `question` is set."""
         return self.to_example(row).question if self.question is None else self.question(row)
 
     def reference_of(self, row: Row) -> str:
-        """The reference answer of a row.
-
-        Raises:
-            KeyError: The data has no such column.
-            SkippedRow: The row has no answer.
-        """
+        """The reference answer of a row; raises like `to_example`, but needs no thinking where `reference` is set."""
         return self.to_example(row).answer if self.reference is None else self.reference(row)
 
     def with_kind(self, kind: AnswerKind | None) -> ReasoningDataset:
@@ -122,7 +112,7 @@ class ReasoningDataset:
             UserError: The recipe lacks the plugin, so that no front end is in use.
         """
         if _front_end is None or not cfg.sftkey_method:
-            install_short_error_hook()  # the plugin, which does this, is what is missing
+            install_short_error_hook()  # the missing plugin would have done this
             raise UserError(
                 f"datasets: type {ds_cfg.type} needs the plugin; add `plugins: [sftkey.SFTKeyPlugin]` and `sftkey_method:`"
             )

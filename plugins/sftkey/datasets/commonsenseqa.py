@@ -6,8 +6,8 @@ column ``explanation`` of a file of your own, and name that file as ``path``. Ev
 published validation split, whose questions CoS-E explains as well; the test split has no answer keys.
 
 - Question: the question, then one line for each choice, as in ``A. bank``.
-- Thinking: ``explanation``. People wrote it: short, uneven, in about half of the rows with the answer's text in it. Rows are
-  skipped whose explanation is one of `FILLERS`.
+- Thinking: ``explanation``, written by people: short, uneven, in about half of the rows with the answer's text in it.
+  Rows with one of `FILLERS` are skipped.
 - Answer (the Key): the right choice as its line in the question, letter and text, as in ``A. bank``.
 """
 

@@ -6,10 +6,10 @@ holds out a fixed part of it, about 940 rows of ``default``, for evaluation.
 - Question: ``problem``.
 - Answer (the Key): the reference ``answer``. NuminaMath 1.5, which the problems are from, writes ``proof`` or
   ``notfound`` where there is none to compare with; such rows are skipped.
-- Thinking: one of the ``generations``. Those count whose ``correctness_math_verify`` and ``is_reasoning_complete`` are
-  both true; a missing flag is not true, and rows that only another judge (``correctness_llama``) accepted have none. Of
-  the rest the shortest thinking in characters is taken, the first of equally short ones. The thinking is the content of
-  the ``<think>`` block; the write-up after ``</think>`` repeats it and is left out.
+- Thinking: the content of the shortest ``<think>`` block, in characters, of the ``generations`` with both
+  ``correctness_math_verify`` and ``is_reasoning_complete`` true; the first of equally short ones. A missing flag is not
+  true, so rows that only another judge (``correctness_llama``) accepted are skipped. The write-up after ``</think>``
+  repeats the thinking and is left out.
 """
 
 from __future__ import annotations

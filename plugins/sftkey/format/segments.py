@@ -9,8 +9,8 @@ from typing import NamedTuple
 class Segment(IntEnum):
     r"""The segment that a token belongs to. Stored per token beside ``labels``.
 
-    An untagged response has the same segments as a tagged one: what stands between its reasoning and its
-    answer (``"\n#### "`` in GSM8K) is its ``ANSWER_OPEN``, what follows the answer is its ``ANSWER_CLOSE``.
+    In an untagged response the text between reasoning and answer (``"\n#### "`` in GSM8K) is ``ANSWER_OPEN``, the
+    text after the answer ``ANSWER_CLOSE``.
     """
 
     PROMPT = 0

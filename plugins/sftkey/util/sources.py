@@ -1,4 +1,4 @@
-"""Reading files that others wrote: bounded, never raising past `UnreadableFile`, every file accounted for."""
+"""Read files that others wrote: within bounds, with `UnreadableFile` as the only error, and a record of each file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,11 +23,11 @@ class UnreadableFile(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file that the report was made from, or one that it had to leave out.
+    """A file that the report was made from or had to leave out.
 
     Attributes:
         path: Where it is.
-        kind: What it is: ``marker``, ``run file``, ``training log``, ``results``, ``samples``.
+        kind: ``marker``, ``run file``, ``training log``, ``results`` or ``samples``.
         size: Bytes.
         modified: When it was last written, UTC.
         skipped: Why it was left out; ``None`` where it was used.
@@ -41,12 +42,7 @@ class SourceFile:
 
 @dataclass
 class Ledger:
-    """What was read, what was skipped, and what a reader of the report must know about it.
-
-    Attributes:
-        files: Every file that was opened, used or not.
-        notes: Full sentences, in the order in which they came up.
-    """
+    """Every file that was opened, used or not, and notes for the report's reader: full sentences, in order."""
 
     files: list[SourceFile] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -58,24 +54,23 @@ class Ledger:
 
     def used(self, path: Path, kind: str) -> None:
         """Record a file that was read and used."""
-        self.files.append(_describe(path, kind, None))
+        self._record(path, kind, None)
 
     def skip(self, path: Path, kind: str, reason: str) -> None:
         """Record a file that was left out, and why."""
-        self.files.append(_describe(path, kind, reason))
+        self._record(path, kind, reason)
 
     def note(self, text: str) -> None:
-        """Record something that the reader must know; said once however often it comes up."""
+        """Record a sentence for the reader, once."""
         if text not in self.notes:
             self.notes.append(text)
 
-
-def _describe(path: Path, kind: str, skipped: str | None) -> SourceFile:
-    try:
-        status = path.stat()
-    except OSError:
-        return SourceFile(path, kind, 0, datetime.fromtimestamp(0, UTC), skipped)
-    return SourceFile(path, kind, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC), skipped)
+    def _record(self, path: Path, kind: str, skipped: str | None) -> None:
+        size, modified = 0, 0.0
+        with suppress(OSError):
+            status = path.stat()
+            size, modified = status.st_size, status.st_mtime
+        self.files.append(SourceFile(path, kind, size, datetime.fromtimestamp(modified, UTC), skipped))
 
 
 def _size(path: Path) -> int:

@@ -205,7 +205,7 @@ def _closing_formula(text: str) -> str | None:
     return formulas[-1].group()
 
 
-def _last_line(text: str) -> str | None:
+def _last_line(text: str) -> str:
     return text.strip().rpartition("\n")[2]
 
 
@@ -230,13 +230,13 @@ def _last_letter(text: str, options: Mapping[str, str]) -> str | None:
     letters = [match.group(1) for match in _LETTER.finditer(text) if match.group(1).upper() in options]
     if letters:
         return letters[-1]
-    line = (_last_line(text) or "")[-MAX_ANSWER:]
+    line = _last_line(text)[-MAX_ANSWER:]
     lone = _IS_RIGHT.search(line) or _LAST_WORD.search(line)
     return lone.group(1) if lone is not None and lone.group(1) in options else None
 
 
 def _only_option_in_last_line(text: str, options: Mapping[str, str]) -> str | None:
-    line = _spaced((_last_line(text) or "")[-MAX_ANSWER:])
+    line = _spaced(_last_line(text)[-MAX_ANSWER:])
     named = []
     # "the sun and the moon" names that option alone, although "the sun" is another one.
     for option in sorted(options.values(), key=len, reverse=True):
