@@ -46,15 +46,15 @@ def test_strategies_follow_from_methods(outputs: Outputs) -> None:
     assert [stage.output_dir.name for stage in found["SFTKey-Tag"].stages] == ["stage1", "stage2"]
 
 
-def test_the_answer_only_gradient_is_a_strategy_of_its_own(outputs: Outputs) -> None:
+def test_training_without_the_context_gradient_is_a_strategy_of_its_own(outputs: Outputs) -> None:
     outputs.stage("stage1", "sft-tag")
     outputs.stage("stage2", "key-tag", after="stage1", sftkey_context_grad=True)
-    outputs.stage("answer_only", "key-tag", after="stage1", sftkey_context_grad=False)
+    outputs.stage("without", "key-tag", after="stage1", sftkey_context_grad=False)
     found = {run.directory.name: run.label() for run in runs_of(collect([outputs.root])) if run.directory}
     assert found == {
         "stage1": "SFT-Tag",
         "stage2": "SFTKey-Tag",
-        "answer_only": "SFTKey-Tag, answer-only gradient",
+        "without": "SFTKey-Tag without context gradient",
     }
 
 

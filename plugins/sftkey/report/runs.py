@@ -23,7 +23,7 @@ BASELINE = "SFT"
 
 ORDER = (BASE, *STRATEGIES)
 
-ANSWER_ONLY = ", answer-only gradient"
+WITHOUT_CONTEXT_GRAD = " without context gradient"
 """Behind a strategy with a stage of ``sftkey_context_grad: false``: another strategy, with no figures in the paper."""
 
 
@@ -113,7 +113,7 @@ def short_model(name: str) -> str:
     return name.rstrip("/").rpartition("/")[2] or name
 
 
-def _answer_only(stage: LoggedStage) -> bool:
+def _without_context_grad(stage: LoggedStage) -> bool:
     return stage.config.get("sftkey_context_grad") is False
 
 
@@ -137,7 +137,7 @@ def _run(stage: LoggedStage, collection: Collection) -> Run:
     evaluations = collection.evaluations.get(stage.output_dir, [])
     run = Run(
         model=first.base_model or "unknown model",
-        strategy=strategy_of(methods) + (ANSWER_ONLY if any(map(_answer_only, chain)) else ""),
+        strategy=strategy_of(methods) + (WITHOUT_CONTEXT_GRAD if any(map(_without_context_grad, chain)) else ""),
         stages=chain,
         trained_on=tuple(sorted({name for part in chain for name in part.data_names})),
         variant="",
