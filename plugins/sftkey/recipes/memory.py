@@ -24,6 +24,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from sftkey.recipes.load import Recipe, zero_stage
+
 GIB = 2**30
 
 OVERHEAD = 2 * GIB
@@ -167,8 +169,8 @@ def estimate_memory(
 
     Args:
         architecture: The model's shape.
-        recipe: The recipe; ``micro_batch_size``, ``sequence_len``, ``bf16``, ``adapter``, ``lora_r``, ``load_in_4bit``,
-            ``gradient_checkpointing`` and ``sample_packing`` count.
+        recipe: The recipe; ``micro_batch_size``, ``sequence_len``, ``bf16``, ``adapter``, ``lora_r``, ``load_in_4bit`` and
+            ``gradient_checkpointing`` count.
         gpus: Number of GPUs.
         zero_stage: DeepSpeed's ZeRO stage: 0 (none) to 3.
 
@@ -230,17 +232,14 @@ class MemoryNote:
     too_large: float | None = None
 
 
-def memory_note(
-    model: str, recipe: Mapping[str, Any], *, gpus: int | None, gigabytes: int | None, zero_stage: int
-) -> MemoryNote:
+def memory_note(model: str, recipe: Recipe, *, gpus: int | None, gigabytes: int | None) -> MemoryNote:
     """Say whether a recipe fits its GPUs, and if not, what to change.
 
     Args:
         model: The base model: one of `ARCHITECTURES`, or a folder with a ``config.json``.
-        recipe: The recipe.
+        recipe: The recipe, with DeepSpeed's settings in it.
         gpus: Number of GPUs that it is written for.
         gigabytes: The memory of each, in GB.
-        zero_stage: DeepSpeed's ZeRO stage; 0 without.
     """
     if gpus is None or gigabytes is None:
         return MemoryNote()
@@ -248,7 +247,7 @@ def memory_note(
     if shape is None:
         return MemoryNote(f"memory: the shape of {model} isn't known here, so nothing says whether it fits")
     try:
-        peak = estimate_memory(shape, recipe, gpus=gpus, zero_stage=zero_stage).peak / GIB
+        peak = estimate_memory(shape, recipe, gpus=gpus, zero_stage=zero_stage(recipe) or 0).peak / GIB
     except (KeyError, TypeError, ValueError) as error:
         return MemoryNote(f"memory: no estimate ({error})")
     place = f"each of {gpus} GPUs" if gpus > 1 else "one GPU"
@@ -260,7 +259,7 @@ def memory_note(
     means.append("lower sequence_len")
     if recipe.get("adapter") and not recipe.get("load_in_4bit"):
         smaller = {**recipe, "adapter": "qlora", "load_in_4bit": True}
-        four_bits = estimate_memory(shape, smaller, gpus=gpus, zero_stage=zero_stage).peak / GIB
+        four_bits = estimate_memory(shape, smaller, gpus=gpus).peak / GIB
         if four_bits <= has:
             means.append(f"set adapter=qlora load_in_4bit=true (about {four_bits:.0f} GiB)")
     return MemoryNote(f"{note}: more than {gigabytes} GB; {', or '.join(means)}", too_large=peak)

@@ -20,7 +20,7 @@ from sftkey.datasets.base import ReasoningDataset
 from sftkey.datasets.registry import dataset
 from sftkey.recipes.catalogue import ShippedRecipe
 from sftkey.recipes.layout import recipe_text
-from sftkey.recipes.load import deepspeed_settings, zero_stage
+from sftkey.recipes.load import deepspeed_settings
 from sftkey.recipes.memory import MemoryNote, memory_note
 from sftkey.recipes.overrides import parse_override, set_key
 from sftkey.recipes.settings import Role, has_role
@@ -124,10 +124,9 @@ def write_recipe(
         set_key(document, key, value, known_keys)
     memory = memory_note(
         model_id or recipe.model,
-        document,
+        {**document, "deepspeed": deepspeed_settings(document.get("deepspeed"), recipe.path.parent)},
         gpus=recipe.gpus,
         gigabytes=recipe.gpu_gigabytes,
-        zero_stage=zero_stage({"deepspeed": deepspeed_settings(document.get("deepspeed"), recipe.path.parent)}) or 0,
     )
     notes += [memory.text] if memory.text else []
     comments = _comments(recipe, {key.partition(".")[0] for key, _ in changes}, memory)

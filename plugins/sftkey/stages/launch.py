@@ -22,11 +22,7 @@ from sftkey.stages.lifeline import lifeline
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
-_RENDEZVOUS = (
-    *("--rdzv_id", "--rdzv-id", "--rdzv_endpoint", "--rdzv-endpoint"),
-    *("--master_addr", "--master-addr", "--master_port", "--master-port"),
-    *("--main_process_ip", "--main-process-ip", "--main_process_port", "--main-process-port"),
-)
+_RENDEZVOUS = ("rdzv_id", "rdzv_endpoint", "master_addr", "master_port", "main_process_ip", "main_process_port")
 
 
 class Stopped(Exception):
@@ -48,7 +44,7 @@ class Launch:
     @property
     def machines(self) -> int:
         """On how many machines the same command is started, as far as the launcher's arguments say; 1 by default."""
-        given = self._value("--nnodes", "--num_machines", "--num-machines") or "1"
+        given = self._value("nnodes", "num_machines") or "1"
         largest = given.rpartition(":")[2]  # torchrun takes a range, MIN:MAX
         return int(largest) if largest.isdigit() else 1
 
@@ -60,9 +56,10 @@ class Launch:
         return " ".join(filter(None, (self._value(name) for name in _RENDEZVOUS))) or "several machines"
 
     def _value(self, *names: str) -> str | None:
+        """What the launcher gets as ``--name value`` or ``--name=value``; it may be spelt with dashes."""
         for index, argument in enumerate(self.launcher_arguments):
             name, separator, value = argument.partition("=")
-            if name in names:
+            if name.startswith("--") and name[2:].replace("-", "_") in names:
                 return value if separator else next(iter(self.launcher_arguments[index + 1 : index + 2]), None)
         return None
 
