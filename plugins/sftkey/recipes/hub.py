@@ -29,9 +29,7 @@ def check_hub_data(cfg: Recipe, api: Any = None) -> None:
         path = str(entry.get("path"))
         if not Path(path).exists() and "://" not in path:
             seen.setdefault((path, entry.get("revision")), place)
-    if not seen:
-        return
-    if api is None:
+    if seen and api is None:
         from huggingface_hub import HfApi
 
         api = HfApi()

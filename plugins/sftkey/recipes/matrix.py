@@ -27,14 +27,7 @@ PAPER_STRATEGIES = ("SFT", "SFT-Tag", "Key-Tag", "SFTKey-Tag")
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """One cell of the table.
-
-    Attributes:
-        model: The model, as its recipes are called.
-        dataset: The data set's name.
-        strategy: The training strategy.
-        recipes: Its stages, first one first.
-    """
+    """One cell of the table: a model, trained on a data set by a strategy; the recipes are its stages, first one first."""
 
     model: str
     dataset: str

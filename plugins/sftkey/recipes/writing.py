@@ -31,8 +31,6 @@ from sftkey.util.version import __version__
 SEQUENCES_PER_DEVICE = 32
 """The paper's batch (section 3)."""
 
-_PUBLISHED = ("path", "name", "split", "revision")
-
 
 @dataclass(frozen=True)
 class WrittenRecipe:
@@ -211,8 +209,8 @@ def _move(
 
 
 def _change_dataset(document: dict[str, Any], new: ReasoningDataset, old: str) -> list[str]:
-    entry = {key: value for key, value in document["datasets"][0].items() if key not in _PUBLISHED}
-    published = dict(zip(_PUBLISHED, (new.path, new.config, new.train_split, new.revision), strict=True))
+    published = {"path": new.path, "name": new.config, "split": new.train_split, "revision": new.revision}
+    entry = {key: value for key, value in document["datasets"][0].items() if key not in published}
     document["datasets"][0] = {
         **{key: value for key, value in published.items() if value is not None},
         **entry,
@@ -220,9 +218,8 @@ def _change_dataset(document: dict[str, Any], new: ReasoningDataset, old: str) -
     }
     if new.name == old:
         return []
-    length, was = new.sequence_len, int(document["sequence_len"])
-    document["sequence_len"] = length
-    micro = max(1, int(document["micro_batch_size"]) * was // length)
+    micro = max(1, int(document["micro_batch_size"]) * int(document["sequence_len"]) // new.sequence_len)
+    document["sequence_len"] = new.sequence_len
     document["micro_batch_size"] = micro
     document["gradient_accumulation_steps"] = SEQUENCES_PER_DEVICE // micro
     notes = []

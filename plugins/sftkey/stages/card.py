@@ -206,7 +206,7 @@ def _method(stage: Stage) -> dict[str, Any]:
 
 def _settings(stages: Sequence[Stage]) -> list[list[Any]]:
     keys = [key for key in keys_with(Role.SHOWN) if any(stage.config.get(key) is not None for stage in stages)]
-    rows = [[key, *(str(stage.config.get(key, "-")) for stage in stages)] for key in keys]
+    rows = [[key, *(stage.config.get(key, "-") for stage in stages)] for key in keys]
     return [["setting", *(stage.method for stage in stages)], *rows]
 
 

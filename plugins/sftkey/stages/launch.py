@@ -142,7 +142,11 @@ class Runner:
         if self._process is None:
             return
         again = self._stops > 1
-        for target in _tree(self._process.pid) if again else _to_interrupt(self._process.pid):
+        targets = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self._process.pid)
+            targets = [process, *process.children(recursive=True)] if again else _to_interrupt(process)
+        for target in targets:
             with contextlib.suppress(psutil.NoSuchProcess):
                 target.send_signal(signal.SIGKILL if again else signal.SIGINT)
 
@@ -166,22 +170,10 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _tree(pid: int) -> list[psutil.Process]:
-    try:
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _to_interrupt(pid: int) -> list[psutil.Process]:
+def _to_interrupt(process: psutil.Process) -> list[psutil.Process]:
     """Who is to get a Ctrl-C: accelerate's launcher of one process would die of it and leave that process behind."""
-    try:
-        process = psutil.Process(pid)
-        children = process.children()
-        launches = "accelerate" in " ".join(process.cmdline()[:3])
-    except psutil.NoSuchProcess:
-        return []
+    children = process.children()
+    launches = "accelerate" in " ".join(process.cmdline()[:3])
     return children if launches and len(children) == 1 else [process]
 
 
