@@ -47,19 +47,19 @@ class ShippedRecipe:
         return ShippedRecipe(path) if path else None
 
     @property
+    def chain(self) -> tuple[ShippedRecipe, ...]:
+        """All recipes from the first stage to this one."""
+        return (*(self.before.chain if self.before else ()), self)
+
+    @property
     def model(self) -> str:
         """The base model of the first stage."""
-        return self.before.model if self.before else str(self.config["base_model"])
+        return str(self.chain[0].config["base_model"])
 
     @property
     def strategy(self) -> str:
         """The training strategy (section 3) that is complete once this stage has finished."""
-        return strategy_of(self.methods)
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The method of every stage, this one last."""
-        return (*(self.before.methods if self.before else ()), str(self.config["sftkey_method"]))
+        return strategy_of(str(recipe.config["sftkey_method"]) for recipe in self.chain)
 
     @property
     def dataset(self) -> str:
