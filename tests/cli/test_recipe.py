@@ -52,6 +52,7 @@ def test_o_writes_the_whole_chain_and_overwrites_nothing(tmp_path: Path) -> None
     result = cli("qwen3_8b_stage2", "-o", str(target))
     assert result.exit_code == 1
     assert "my_stage1.yml exists" in result.output
+    assert "says something else; choose another -o, or --force to replace it" in result.output
     assert first.read_text() == "# mine"
     assert cli("qwen3_8b_stage2", "-o", str(target), "--force").exit_code == 0
     assert "sftkey_method: sft-tag" in first.read_text()
