@@ -182,7 +182,7 @@ def test_a_chain_through_the_command_line(workplace: Path, name: str, monkeypatc
 
 
 OTHERS = sorted(
-    (recipe for recipe in RECIPES if recipe.name not in {*CHAINS.values()}), key=lambda recipe: len(recipe.methods)
+    (recipe for recipe in RECIPES if recipe.name not in {*CHAINS.values()}), key=lambda recipe: len(recipe.chain)
 )
 
 
