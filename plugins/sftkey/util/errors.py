@@ -12,10 +12,6 @@ class UserError(ValueError):
     """The user has to change something. The message says what was found, where, and what to do."""
 
 
-RecipeError = UserError
-"""The old name; it goes with 0.2."""
-
-
 def nearest(name: object, names: Iterable[str]) -> str:
     """Find what a misspelt name most likely means: the closest of `names`, of which there is at least one."""
     return difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.0)[0]
