@@ -1,4 +1,4 @@
-# `make demo` and `make test` set everything up on a fresh machine: Python >= 3.11, no GPU.
+# `make demo` and `make test` set everything up on a fresh machine: Python 3.11 or 3.12, no GPU.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

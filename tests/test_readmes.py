@@ -43,6 +43,7 @@ def commands(path: Path) -> list[list[str]]:
         except ValueError:
             continue
         words = words[: next((i for i, word in enumerate(words) if word in {"|", ">", "&&", "&"}), None)]
+        words = ["python", *words] if words and words[0].startswith("tests/") and words[0].endswith(".py") else words
         if len(words) > 1 and words[0] in COMMANDS and "…" not in words and "..." not in words:
             found.append(words)
     return found

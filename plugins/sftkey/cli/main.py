@@ -15,12 +15,12 @@ from sftkey.util.version import __version__
 
 _SUMMARIES = {
     "run": "Train a recipe and the stages that it builds on, evaluate them, resume.",
-    "matrix": "Plan and run the paper's table: models x data sets x methods.",
+    "matrix": "Plan and run the paper's table: models x data sets x strategies.",
     "diagnose": "Tell what Stage 2 can gain from a Stage 1 checkpoint.",
     "inspect": "Show what a recipe will train on, before any GPU is rented.",
     "judge": "Add an LLM judge's verdicts to the logged samples of an evaluation.",
     "recipe": "Write a shipped recipe for another model, data set, place or setting.",
-    "recipes": "List the shipped recipes: model, method, data set, GPUs, memory.",
+    "recipes": "List the shipped recipes: model, strategy, data set, GPUs, memory.",
     "share": "Bundle what others need to run a finished stage again.",
     "report": "Tables and figures of any number of runs.",
 }
