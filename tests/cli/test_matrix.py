@@ -71,6 +71,20 @@ def test_matrix_dry_run(place: Place) -> None:
     assert place.calls() == []
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_what_cannot_run_is_said_with_the_place_to_be(place: Place, form: tuple[str, ...]) -> None:
+    arguments = ("--models", "qwen3_8b", "--datasets", "gsm8k", "--strategies", "SFT", "--set", "sftkey_after=no.yml")
+    output = succeeded(place.run("matrix", *arguments, "--dry-run", *form)).stdout
+    assert "can't run: sftkey_after: no.yml: there is no file outputs/recipes/no.yml; " in output
+
+
+def test_an_empty_table_is_an_error_and_writes_nothing(place: Place) -> None:
+    result = place.run("matrix", "--models", "", "--slurm", "--output-root", "new")
+    assert result.exit_code == 1
+    assert result.output == "Error: the table has no cells; name at least one model, data set and strategy\n"
+    assert not (place.folder / "new").exists()
+
+
 def test_methods_is_the_hidden_old_name_of_strategies(place: Place) -> None:
     old = ["--methods" if argument == "--strategies" else argument for argument in MATRIX]
     assert succeeded(place.run(*old, "--dry-run")).output == succeeded(place.run(*MATRIX, "--dry-run")).output

@@ -99,6 +99,7 @@ def test_a_good_recipe_passes() -> None:
         ({"streaming": True}, "streaming: does not go with"),
         ({"rl": "dpo"}, "rl: does not go with"),
         ({"context_parallel_size": 2}, "context_parallel_size"),
+        ({"sequence_parallel_degree": "2"}, "^sequence_parallel_degree: > 1 splits sequences, .*; remove it$"),
         ({"sftkey_warmup_epochs": 0.5, "warmup_steps": 10}, "sftkey_warmup_epochs and warmup_steps are both set"),
         ({"sftkey_warmup_epochs": 0.5, "warmup_ratio": 0.1}, "sftkey_warmup_epochs and warmup_ratio are both set"),
         ({"sftkey_warmup_epochs": 4}, "longer than num_epochs: 3"),

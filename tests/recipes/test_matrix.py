@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sftkey.datasets.registry import PAPER
 from sftkey.format.methods import STRATEGIES
-from sftkey.recipes.matrix import PAPER_MODELS, PAPER_STRATEGIES, notes_of, plan_cells, recipes_by_model, save_recipes
+from sftkey.recipes.matrix import (
+    PAPER_MODELS,
+    PAPER_STRATEGIES,
+    notes_of,
+    plan_cells,
+    recipes_by_model,
+    save_recipes,
+    slurm_script,
+)
 from sftkey.stages.chain import plan_chain
 from sftkey.util.errors import UserError
 
@@ -54,12 +63,21 @@ def test_another_model_by_the_recipes_of_one() -> None:
         (["qwen3_9b"], ["gsm8k"], ["SFT"], "unknown model 'qwen3_9b'; did you mean 'qwen3_8b'"),
         (["qwen3_8b"], ["gsm8"], ["SFT"], "unknown data set 'gsm8'; did you mean 'gsm8k'"),
         (["qwen3_8b"], ["gsm8k"], ["SFTKeyTag"], "unknown strategy 'sftkeytag'; did you mean 'sftkey-tag'"),
+        ([], ["gsm8k"], ["SFT"], "^the table has no cells; name at least one model, data set and strategy$"),
+        (["qwen3_8b"], ["gsm8k"], [], "^the table has no cells; "),
         (["smollm2_135m"], ["gsm8k"], ["SFT"], "smollm2_135m has no recipe for SFT; it has SFT-Tag, SFTKey-Tag"),
     ],
 )
 def test_unknown_names(models: list[str], datasets: list[str], strategies: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         plan_cells(models, datasets, strategies)
+
+
+def test_the_slurm_script_knows_two_stages(tmp_path: Path) -> None:
+    (cell,) = plan_cells(["qwen3_8b"], ["gsm8k"], ["SFTKey-Tag"])
+    longer = replace(cell, recipes=(*cell.recipes, replace(cell.recipes[-1], file_name="third.yml")))
+    with pytest.raises(UserError, match=r"^a chain of 3 stages: the Slurm script knows two$"):
+        slurm_script([cell, longer], tmp_path, working_directory=tmp_path, logs=tmp_path, command="")
 
 
 def test_only_recipes_that_can_be_moved() -> None:

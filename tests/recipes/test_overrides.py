@@ -17,6 +17,17 @@ from sftkey.util.errors import UserError
         (".5", 0.5),
         ("-3", -3),
         ("010", 10),
+        ("1_000", 1000),
+        ("-1_0.5_0", -10.5),
+        ("1_0e1", 100.0),
+        ("0x1_F", 31),
+        ("-0o17", -15),
+        ("0b101", 5),
+        ("0X10", "0X10"),
+        ("0o8", "0o8"),
+        ("_1", "_1"),
+        ("1e1_0", "1e1_0"),
+        ("{a: , b: [1_0]}", {"a": None, "b": [10]}),
         ("no", "no"),
         ("on", "on"),
         ("true", True),
@@ -36,7 +47,7 @@ def test_values(text: str, value: Any) -> None:
     assert type(found) is type(value)
 
 
-@pytest.mark.parametrize("value", ["!!python/name:os.system x", "!!int x", "a: b: c", "9" * 5000])
+@pytest.mark.parametrize("value", ["!!python/name:os.system x", "!!int x", "0x_", "a: b: c", "9" * 5000])
 def test_a_value_that_cannot_be_read_is_a_message(value: str) -> None:
     with pytest.raises(UserError, match=r"^key: .* is not a YAML value: "):
         parse_override(f"key={value}")

@@ -22,6 +22,7 @@ def known() -> set[str]:
         "learning_rate",
         "num_epochs",
         "save_strategy",
+        "deepspeed",
         "sftkey_tags",
         "lora_target_modules",
         "load_in_4bit",
@@ -166,6 +167,17 @@ def test_more_than_fits_is_noted() -> None:
     assert "more than 40 GB; lower micro_batch_size" in note
     (note,) = write("qwen3_8b_stage1").notes
     assert note == "memory: at most about 27 GiB on each of 8 GPUs (an estimate)"
+
+
+def test_no_deepspeed_file_here_is_no_estimate() -> None:
+    """The file may be where the recipe is run."""
+    written = write("qwen3_8b_stage2", "deepspeed=my.json")
+    for stage in written.chain:
+        assert stage.config["deepspeed"] == "my.json"
+        (note,) = stage.notes
+        assert note.startswith("memory: no estimate (deepspeed: my.json: there is no such file, ")
+    demo = write("demo_stage1", "deepspeed=my.json")
+    assert (demo.config["deepspeed"], demo.notes) == ("my.json", ())
 
 
 def test_what_does_not_fit_is_not_said_to_fit() -> None:

@@ -101,7 +101,11 @@ def matrix_command(
         with tempfile.TemporaryDirectory() as temporary:
             save_recipes(cells, Path(temporary))
             rows, commands = _describe(_plan(cells, Path(temporary)), launch, settings)
-        commands = [command.replace(f"{temporary}/", f"{folder}/") for command in commands]
+        rows = [
+            tuple(cell.replace(temporary, str(folder)) if isinstance(cell, str) else cell for cell in row)
+            for row in rows
+        ]
+        commands = [command.replace(temporary, str(folder)) for command in commands]
         if as_json:
             print_json({"stages": records(rows), "commands": commands})
             return

@@ -167,8 +167,10 @@ def _excluded(cfg: Recipe) -> None:
     ):
         if cfg.get(key):
             raise UserError(f"{key}: does not go with sftkey_method ({why}); remove it")
-    if float(cfg.get("context_parallel_size") or 1) > 1:
-        raise UserError("context_parallel_size: > 1 splits sequences, which the segment loss can't follow; remove it")
+    # Axolotl copies the second, its old name, to the first.
+    for key in ("context_parallel_size", "sequence_parallel_degree"):
+        if float(cfg.get(key) or 1) > 1:
+            raise UserError(f"{key}: > 1 splits sequences, which the segment loss can't follow; remove it")
 
 
 def _warmup(cfg: Recipe) -> None:

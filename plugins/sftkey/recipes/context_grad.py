@@ -48,9 +48,8 @@ def _refused(cfg: Recipe) -> Iterator[tuple[str, str]]:
     for key, why in _EXCLUDED.items():
         if cfg.get(key):
             yield key, f"{why}; remove it"
-    for key in ("sequence_parallel_degree", "tensor_parallel_size"):
-        if float(cfg.get(key) or 1) > 1:
-            yield f"{key}: {cfg[key]}", "it was not made for a second pass; remove it"
+    if float(cfg.get("tensor_parallel_size") or 1) > 1:
+        yield f"tensor_parallel_size: {cfg['tensor_parallel_size']}", "it was not made for a second pass; remove it"
     attention = cfg.get("attn_implementation")
     if attention is not None and not str(attention).startswith(("eager", "sdpa", "flash_attention")):
         yield f"attn_implementation: {attention}", "set it to sdpa, eager or flash_attention_2"

@@ -61,7 +61,7 @@ def plan_cells(
         The cells, model by model.
 
     Raises:
-        UserError: A name is unknown, or there is no recipe for a strategy of a model.
+        UserError: A name is unknown, there is no recipe for a strategy of a model, or nothing is named.
     """
     catalogue = recipes_by_model()
     names = {name.lower(): name for name in STRATEGIES}
@@ -87,6 +87,8 @@ def plan_cells(
                 # Again, now that its name is known, so that the comment at its top says it.
                 written = write(file_name=write().file_name)
                 cells.append(MatrixCell(model_id or name, dataset, strategy, written.chain))
+    if not cells:
+        raise UserError("the table has no cells; name at least one model, data set and strategy")
     _check_shared(cells)
     return cells
 
@@ -156,10 +158,15 @@ def slurm_script(
         command: The command that wrote it, for the comment at the top.
         options: Options of sbatch, one each, such as ``--gpus-per-node=8``.
         run_options: What follows ``sftkey run RECIPE``.
+
+    Raises:
+        UserError: A chain has more than two stages.
     """
     # One array index for a first stage and for the stage that starts from it, which is what aftercorr goes by.
     after: dict[str, str] = {}
     for cell in cells:
+        if len(cell.recipes) > 2:
+            raise UserError(f"a chain of {len(cell.recipes)} stages: the Slurm script knows two")
         first, *second = [recipe.file_name for recipe in cell.recipes]
         after.setdefault(first, "")
         if second:

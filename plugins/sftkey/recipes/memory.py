@@ -24,7 +24,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from sftkey.recipes.load import Recipe, zero_stage
+from sftkey.recipes.load import Recipe, deepspeed_settings, zero_stage
 
 GIB = 2**30
 
@@ -232,12 +232,13 @@ class MemoryNote:
     too_large: float | None = None
 
 
-def memory_note(model: str, recipe: Recipe, *, gpus: int | None, gigabytes: int | None) -> MemoryNote:
+def memory_note(model: str, recipe: Recipe, folder: Path, *, gpus: int | None, gigabytes: int | None) -> MemoryNote:
     """Say whether a recipe fits its GPUs, and if not, what to change.
 
     Args:
         model: The base model: one of `ARCHITECTURES`, or a folder with a ``config.json``.
-        recipe: The recipe, with DeepSpeed's settings in it.
+        recipe: The recipe.
+        folder: The recipe's folder, for the DeepSpeed settings that it names.
         gpus: Number of GPUs that it is written for.
         gigabytes: The memory of each, in GB.
     """
@@ -247,7 +248,9 @@ def memory_note(model: str, recipe: Recipe, *, gpus: int | None, gigabytes: int 
     if shape is None:
         return MemoryNote(f"memory: the shape of {model} isn't known here, so nothing says whether it fits")
     try:
-        peak = estimate_memory(shape, recipe, gpus=gpus, zero_stage=zero_stage(recipe) or 0).peak / GIB
+        settings = deepspeed_settings(recipe.get("deepspeed"), folder)
+        stage = zero_stage({"deepspeed": settings}) or 0
+        peak = estimate_memory(shape, recipe, gpus=gpus, zero_stage=stage).peak / GIB
     except (KeyError, TypeError, ValueError) as error:
         return MemoryNote(f"memory: no estimate ({error})")
     place = f"each of {gpus} GPUs" if gpus > 1 else "one GPU"

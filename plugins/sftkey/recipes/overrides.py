@@ -12,21 +12,32 @@ from sftkey.util.errors import UserError, nearest
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's plain scalars, as people type them: ``no`` is text and ``1e-5`` a number. PyYAML's are those of 1.1."""
+    """YAML 1.2's plain scalars, as people type them: ``no`` is text, ``1e-5`` and ``1_000`` are numbers. PyYAML has 1.1's."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012
 
 
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("null", r"null|Null|NULL|~", "nN~"),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)", "-+.0123456789"),
+    ("null", r"null|Null|NULL|~|", ["n", "N", "~", ""]),
+    ("int", r"[-+]?([0-9][0-9_]*|0x[0-9a-fA-F_]+|0o[0-7_]+|0b[01_]+)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9][0-9_]*|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)",
+        "-+.0123456789",
+    ),
     ("float", r"\.(nan|NaN|NAN)", "."),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})$"), list(_first))
-# 010 is ten, not eight.
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
+
+
+def _int(_: yaml.SafeLoader, node: yaml.Node) -> int:
+    digits = str(node.value).replace("_", "")
+    # 010 is ten, not eight.
+    return int(digits, 0 if re.match(r"[-+]?0[xob]", digits) else 10)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _int)
 
 
 def parse_override(text: str) -> tuple[str, Any]:

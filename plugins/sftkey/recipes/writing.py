@@ -122,7 +122,8 @@ def write_recipe(
         set_key(document, key, value, known_keys)
     memory = memory_note(
         model_id or recipe.model,
-        {**document, "deepspeed": deepspeed_settings(document.get("deepspeed"), recipe.path.parent)},
+        document,
+        recipe.path.parent,
         gpus=recipe.gpus,
         gigabytes=recipe.gpu_gigabytes,
     )
