@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sftkey.util.files import write_text_atomically
+from sftkey.util.files import replace_files, write_text_atomically
 
 
 def test_a_text_in_parts_is_the_text(tmp_path: Path) -> None:
@@ -28,3 +28,19 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: 
     with pytest.raises(error):
         write_text_atomically(path, parts())
     assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("file", "old")]
+
+
+def test_no_file_is_replaced_before_all_are_written(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("old")
+
+    def parts() -> Iterator[bytes]:
+        assert first.read_text() == "old"
+        yield b"new"
+        raise OSError
+
+    with pytest.raises(OSError):
+        replace_files({first: [b"new"], second: parts()})
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("first", "old")]
+    replace_files({first: [b"n", b"ew"], second: [first.read_bytes()]})
+    assert (first.read_text(), second.read_text()) == ("new", "old")

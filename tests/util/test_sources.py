@@ -41,6 +41,9 @@ def test_lone_surrogates_become_question_marks_and_pairs_stay(tmp_path: Path) ->
     path = tmp_path / "file.json"
     path.write_text('{"\\ud800": ["\\uDC00x", 1e400], "pair": "\\ud83d\\ude00"}')
     assert read_json(path) == {"?": ["?x", float("inf")], "pair": "\U0001f600"}
+    assert list(read_json_lines(path)) == [(1, read_json(path))]
+    kept = {"\ud800": ["\udc00x", float("inf")], "pair": "\U0001f600"}
+    assert list(read_json_lines(path, keep_surrogates=True)) == [(1, kept)]
 
 
 def test_a_missing_file_is_named_and_recorded(tmp_path: Path) -> None:

@@ -57,10 +57,10 @@ def judge_command(results_dir: Path, mode: str | None, dry_run: bool, as_json: b
         _print_outcome(judgements, as_json)
 
 
-def _update_groups(path: Path, old: Mapping[str, Any], new: dict[str, Any]) -> None:
+def _update_groups(path: Path, old: Mapping[str, Any], new: dict[str, Any], items: Mapping[str, int]) -> None:
     from sftkey.evaluation.lm_eval_tasks import update_groups  # takes seconds, and most results have no group
 
-    update_groups(path, old, new)
+    update_groups(path, old, new, items)
 
 
 def _plan_rows(plans: list[TaskPlan], mode: JudgeMode) -> list[tuple[Cell, ...]]:

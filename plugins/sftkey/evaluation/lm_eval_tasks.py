@@ -232,7 +232,7 @@ def metrics(doc: Row, results: Sequence[JudgedAnswer]) -> ItemMetrics:
     return ItemMetrics(results[0].record)
 
 
-def update_groups(path: Path, old: Mapping[str, Any], new: dict[str, Any]) -> None:
+def update_groups(path: Path, old: Mapping[str, Any], new: dict[str, Any], items: Mapping[str, int]) -> None:
     """Aggregate the groups of a results file anew, as lm-eval does, with the weights that gave their figures before.
 
     A figure of a group that is no mean over its tasks is left out, with a warning.
@@ -241,11 +241,13 @@ def update_groups(path: Path, old: Mapping[str, Any], new: dict[str, Any]) -> No
         path: The results file, for the warning.
         old: Its content.
         new: Its content with other figures of tasks. Changed in place.
+        items: Number of items of each judged task; the file may not give it.
     """
     before, after = old["results"], new["results"]
-    sizes = {task: counts.get("effective") for task, counts in new.get("n-samples", {}).items()}
+    sizes = {task: counts.get("effective") for task, counts in (new.get("n-samples") or {}).items()}
+    sizes.update(items)
     for group, row in new.get("groups", {}).items():
-        tasks = _members(new.get("group_subtasks", {}), group)
+        tasks = _members(new.get("group_subtasks") or {}, group)
         if all(before.get(task) == after.get(task) for task in tasks):
             continue
         for key in [key for key in row if "," in key and "_stderr," not in key]:

@@ -25,14 +25,29 @@ def write_bytes_atomically(path: Path, parts: Iterable[bytes]) -> None:
 
     That holds after a power cut too. What fails or is interrupted leaves no file behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    replace_files({path: parts})
+
+
+def replace_files(contents: Mapping[Path, Iterable[bytes]]) -> None:
+    """Write each file as `write_bytes_atomically` does, but replace the first one only when all are written.
+
+    What fails while they are written, a full disk say, leaves all old files as they were.
+
+    Args:
+        contents: The parts of each file. The files are replaced in this order.
+    """
+    written: dict[Path, Path] = {}
     try:
-        with open(temporary, "wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        for path, parts in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            written[path] = temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            with open(temporary, "wb") as file:
+                file.writelines(parts)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, temporary in written.items():
+            os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for temporary in written.values():
+            temporary.unlink(missing_ok=True)
         raise

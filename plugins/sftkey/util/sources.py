@@ -81,11 +81,12 @@ def _size(path: Path) -> int:
     return status.st_size
 
 
-def _object(content: bytes) -> dict[str, Any]:
-    """The JSON object that a file or a line of it holds; what UTF-8 can't encode is replaced by question marks."""
+def _object(content: bytes, keep_surrogates: bool = False) -> dict[str, Any]:
+    """The JSON object that a file or a line of it holds; by default question marks replace what UTF-8 can't encode."""
     try:
         found = json.loads(content.decode("utf-8"))
-        if b"\\ud" in content.lower():  # lone surrogates: JSON can escape them, no output file can hold them
+        # Lone surrogates: JSON can escape them, no output file can hold them.
+        if not keep_surrogates and b"\\ud" in content.lower():
             found = json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
     except RecursionError:
         raise UnreadableFile("nested too deeply") from None
@@ -114,8 +115,15 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UnreadableFile(f"can't be read: {error.strerror or error}") from None
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | UnreadableFile]]:
+def read_json_lines(
+    path: Path, *, keep_surrogates: bool = False
+) -> Iterator[tuple[int, dict[str, Any] | UnreadableFile]]:
     """Read a file with one JSON object per line; a bad line doesn't spoil the others.
+
+    Args:
+        path: The file.
+        keep_surrogates: Keep lone surrogates, so that the lines can be written again as they were. By default question
+            marks replace them.
 
     Yields:
         The line's number, counted from 1, and its object, or why it can't be used.
@@ -137,7 +145,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | Unreadab
                     yield number, UnreadableFile(f"longer than {MAX_LINE_BYTES:,} bytes")
                 elif line.strip():
                     try:
-                        content: dict[str, Any] | UnreadableFile = _object(line)
+                        content: dict[str, Any] | UnreadableFile = _object(line, keep_surrogates)
                     except UnreadableFile as error:
                         content = error
                     yield number, content

@@ -1,4 +1,4 @@
-"""Text for a terminal: tables, long texts, unprintable characters."""
+"""Text for a terminal or a file: tables, long texts, unprintable characters."""
 
 from __future__ import annotations
 
@@ -41,6 +41,11 @@ def shorten(text: str, limit: int, gap: str = "left out") -> str:
         return text
     tail = limit // 3
     return f"{text[: limit - tail]}\n[... {len(text) - limit:,} characters {gap} ...]\n{text[len(text) - tail :]}"
+
+
+def encodable(text: str) -> str:
+    """Replace lone surrogates, which JSON can escape and UTF-8 can't encode, by question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def visible(text: str) -> str:

@@ -87,6 +87,12 @@ def test_an_entry_without_a_verdict_counts_as_absent(tmp_path: Path, stored: obj
         assert cache.get("key") == CachedVerdict(True, "yes")
 
 
+def test_a_lone_surrogate_in_an_entry_is_read_as_a_question_mark(tmp_path: Path) -> None:
+    put_raw(tmp_path, "key", '{"same": true, "reply": "Yes \\ud83d \\ud83d\\ude00"}')
+    with JudgeCache(tmp_path) as cache:
+        assert cache.get("key") == CachedVerdict(True, "Yes ? \U0001f600")
+
+
 def test_a_cache_that_diskcache_wrote_stays_in_use(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "cache.db")) as connection, connection:
         connection.executescript(

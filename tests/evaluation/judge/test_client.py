@@ -246,6 +246,18 @@ def test_a_random_mix_of_faults_leaves_every_item_accounted_for(settings, seed: 
     assert len({outcome for outcome, _ in expected.values()}) == 3
 
 
+def test_no_detail_holds_what_no_file_can_hold(settings, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    with LoopbackServer(lambda prompt: "Yes \ud83d" if "question 0" in prompt else "\ud83d") as server:
+        verdicts = judge(items(2), settings(server))
+        (again,) = judge(items(1), settings(server))
+    assert verdicts[0] == JudgeVerdict(True, "judge", "Yes ?")
+    assert again == JudgeVerdict(True, "cache", "Yes ?")
+    assert verdicts[1].source == "unresolved"
+    assert "".join(verdict.detail for verdict in verdicts).encode()
+    assert caplog.text.encode()
+
+
 # The cache
 
 

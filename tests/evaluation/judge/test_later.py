@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -364,6 +365,70 @@ def test_an_interruption_while_writing_is_mended_by_judging_again(tmp_path: Path
     for task in TASKS:
         for metric in ("acc", "fmt", "score", "acc_stderr", "judged", "judge_unresolved"):
             close(content["results"][task][f"{metric},none"], wanted["results"][task][f"{metric},none"])
+
+
+@pytest.mark.parametrize("written", [0, 1, 5])
+def test_a_full_disk_leaves_the_originals_and_nothing_else(tmp_path: Path, settings, monkeypatch, written: int) -> None:
+    path = write_run(tmp_path / "run", {task: judged(items, None) for task, items in TASKS.items()})
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    sync, synced = os.fsync, []
+
+    def sync_unless_full(descriptor: int) -> None:
+        if len(synced) == written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        synced.append(descriptor)
+        sync(descriptor)
+
+    with LoopbackServer(same_number) as server, monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", sync_unless_full)
+        with pytest.raises(OSError, match="No space left"):
+            rejudge(path.parent, settings(server))
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+
+
+def test_lone_surrogates_stay_in_the_log_and_not_in_the_verdicts(tmp_path: Path, settings) -> None:
+    path = write_run(tmp_path / "run", {"sftkey_gsm8k": judged(TASKS["sftkey_gsm8k"], None)})
+    samples = path.parent / f"samples_sftkey_gsm8k_{DATE}.jsonl"
+    samples.write_text(samples.read_text().replace("</Thinking>", "\\ud83d</Thinking>"))
+    logged = samples.read_text().splitlines()
+    assert all("…\\ud83d</Thinking>" in line for line in logged)
+    with LoopbackServer(lambda prompt: "Yes \ud83d") as server:
+        (done,) = rejudge(path.parent, settings(server))
+        (again,) = rejudge(path.parent, settings(server))
+    assert done.sources["judge"] == again.sources["cache"] > 0
+    for line, original in zip(samples.read_text().splitlines(), logged, strict=True):
+        assert "…\\ud83d</Thinking>" in line
+        sample, before = json.loads(line), json.loads(original)
+        assert {key: sample[key] for key in ("doc", "resps")} == {key: before[key] for key in ("doc", "resps")}
+        assert sample["judge_detail"] == ("Yes ?" if sample["judge_source"] else before["judge_detail"])
+
+
+@pytest.mark.parametrize("sizes", ["left out", None, {"sftkey_gsm8k": {"original": 90, "effective": 90}}])
+def test_a_group_needs_no_sizes_in_the_file(tmp_path: Path, settings, sizes: object) -> None:
+    with LoopbackServer(same_number) as server:
+        at_once = {task: judged(items, settings(server)) for task, items in TASKS.items()}
+        expected = write_run(tmp_path / "expected", at_once, weight_by_size=True)
+        path = write_run(
+            tmp_path / "run", {task: judged(items, None) for task, items in TASKS.items()}, weight_by_size=True
+        )
+        content = json.loads(path.read_text())
+        content |= {"n-samples": sizes}
+        if sizes == "left out":
+            del content["n-samples"]
+        path.write_text(json.dumps(content))
+        rejudge(path.parent, settings(server))
+    close(json.loads(path.read_text())["groups"], json.loads(expected.read_text())["groups"])
+
+
+def test_a_group_without_known_tasks_stays_as_it_is(tmp_path: Path, settings) -> None:
+    path = write_run(tmp_path / "run", {"sftkey_gsm8k": judged(TASKS["sftkey_gsm8k"], None)}, weight_by_size=True)
+    content = json.loads(path.read_text())
+    content["group_subtasks"] = None
+    path.write_text(json.dumps(content))
+    with LoopbackServer(same_number) as server:
+        (done,) = rejudge(path.parent, settings(server))
+    assert done.before["acc"] < done.after["acc"]
+    assert json.loads(path.read_text())["groups"] == content["groups"]
 
 
 # With the real lm_eval

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sftkey.util.text import encodable
+
 logger = logging.getLogger(__name__)
 
 _SCHEMA = 1
@@ -130,4 +132,4 @@ def _parse(stored: object) -> CachedVerdict | None:
         return None
     if not isinstance(value, dict) or not isinstance(value.get("same"), bool):
         return None
-    return CachedVerdict(value["same"], str(value.get("reply", "")))
+    return CachedVerdict(value["same"], encodable(str(value.get("reply", ""))))

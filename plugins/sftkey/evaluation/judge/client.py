@@ -22,7 +22,7 @@ from urllib.parse import quote
 from sftkey.evaluation.judge.cache import CachedVerdict, JudgeCache, cache_key
 from sftkey.evaluation.judge.prompt import JudgeItem, TooLong, judge_prompt, read_verdict
 from sftkey.evaluation.judge.settings import JudgeSettings
-from sftkey.util.text import shorten
+from sftkey.util.text import encodable, shorten
 
 if TYPE_CHECKING:
     import openai
@@ -202,12 +202,15 @@ class _Asker:
         return JudgeVerdict(None, "unresolved", self._clean(f"{reason}: {more.strip()}"))
 
     def _clean(self, text: str) -> str:
-        """Cut the API key out of a text from the server, then shorten it (in this order: a part of a key is a leak)."""
+        """Cut the API key out of a text from the server, then shorten it (in this order: a part of a key is a leak).
+
+        Lone surrogates go too: a file of samples can't hold them.
+        """
         key = self._settings.api_key
         if key is not None:
             for form in {key, json.dumps(key)[1:-1], repr(key)[1:-1], quote(key, safe="")}:
                 text = text.replace(form, "[API key]")
-        return shorten(text, _MAX_DETAIL_CHARS)
+        return shorten(encodable(text), _MAX_DETAIL_CHARS)
 
 
 @contextmanager

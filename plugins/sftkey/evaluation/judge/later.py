@@ -4,10 +4,10 @@ A judge of 70 B parameters then needn't share the GPUs with the model. `lm_eval 
 the rules saw; from that and the judge's verdict, samples and results are computed anew by the code that judges at once
 (`sftkey.evaluation.judge.decide`, `sftkey.evaluation.verdicts`).
 
-The files are replaced in place, each atomically and the results last. The originals stay beside them, as
-``<name>.before-judge``. Judging again starts from the rules' verdicts again: after an interruption, or to ask about
-unresolved items, run it once more. The results get one new entry, ``sftkey_judged_later``: when, by which model and in
-which mode.
+The files of an evaluation are replaced in place when all are written, each atomically and the results last. The
+originals stay beside them, as ``<name>.before-judge``. Judging again starts from the rules' verdicts again: after an
+interruption, or to ask about unresolved items, run it once more. The results get one new entry,
+``sftkey_judged_later``: when, by which model and in which mode.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,13 +27,13 @@ from sftkey.evaluation.judge.settings import JudgeMode, JudgeSettings
 from sftkey.evaluation.results import read_content, results_of, samples_of
 from sftkey.evaluation.verdicts import METRICS, Item, Record, aggregate, item_of, needs_judge, scores
 from sftkey.util.errors import UserError
-from sftkey.util.files import write_text_atomically
+from sftkey.util.files import replace_files
 from sftkey.util.sources import UnreadableFile, read_json_lines
 
 BACKUP_SUFFIX = ".before-judge"
 """What the name of an untouched original ends in."""
 
-UpdateGroups = Callable[[Path, Mapping[str, Any], dict[str, Any]], None]
+UpdateGroups = Callable[[Path, Mapping[str, Any], dict[str, Any], Mapping[str, int]], None]
 """`sftkey.evaluation.lm_eval_tasks.update_groups`, which is passed in because it imports lm-eval."""
 
 _HEADLINE = ("acc", "fmt", "score")
@@ -201,7 +201,7 @@ def _read(path: Path) -> _Results:
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        for number, sample in read_json_lines(path):
+        for number, sample in read_json_lines(path, keep_surrogates=True):
             if isinstance(sample, UnreadableFile):
                 raise NotJudgeable(
                     f"{path}, line {number}: not JSON as lm-eval writes it ({sample}); was the run interrupted?"
@@ -260,18 +260,18 @@ def _write(
         _update_row(content["results"][samples.task], samples.filter, records, standard_errors)
         by_line.setdefault(samples.path, {}).update(zip(samples.lines, records, strict=True))
     if content.get("groups"):
-        update_groups(results.path, results.content, content)
+        items = {samples.task: len(samples.items) for samples in results.samples}
+        update_groups(results.path, results.content, content, items)
     content["sftkey_judged_later"] = {
         "judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "judge": settings.model,
         "mode": settings.mode.value,
     }
-    for path, of_line in by_line.items():
-        _back_up(path)
-        lines = (_updated(sample, of_line[number]) for number, sample in _lines(path))
-        write_text_atomically(path, (json.dumps(sample, ensure_ascii=False) + "\n" for sample in lines))
-    _back_up(results.path)
-    write_text_atomically(results.path, json.dumps(content, indent=2, ensure_ascii=False))
+    new: dict[Path, Iterable[bytes]] = {path: _updated(path, of_line) for path, of_line in by_line.items()}
+    new[results.path] = [json.dumps(content, indent=2, ensure_ascii=False).encode()]
+    # The original is kept once: what later judging replaces is no original.
+    backups = {backup: path for path in new if not (backup := path.with_name(path.name + BACKUP_SUFFIX)).exists()}
+    replace_files({backup: _bytes(path) for backup, path in backups.items()} | new)
 
 
 def _update_row(row: dict[str, Any], filter_name: str, records: Sequence[Record], standard_errors: bool) -> None:
@@ -283,17 +283,16 @@ def _update_row(row: dict[str, Any], filter_name: str, records: Sequence[Record]
         row[f"{name}_stderr,{filter_name}"] = error if error is not None and standard_errors else "N/A"
 
 
-def _updated(sample: Mapping[str, Any], record: Record) -> dict[str, Any]:
-    """A logged sample with another record and its metrics, as lm-eval writes them."""
-    metrics = scores(record)
-    stale = {*record, *sample.get("metrics", [])}
-    kept = {key: value for key, value in sample.items() if key not in stale}
-    return kept | {"metrics": list(metrics)} | record | metrics
+def _updated(path: Path, records: Mapping[int, Record]) -> Iterator[bytes]:
+    """The logged samples with other records and their metrics, as lm-eval writes them."""
+    for number, sample in _lines(path):
+        record, metrics = records[number], scores(records[number])
+        stale = {*record, *sample.get("metrics", [])}
+        kept = {key: value for key, value in sample.items() if key not in stale}
+        line = json.dumps(kept | {"metrics": list(metrics)} | record | metrics, ensure_ascii=False)
+        yield line.encode("utf-8", "backslashreplace") + b"\n"  # a lone surrogate stays the JSON escape that it was
 
 
-def _back_up(path: Path) -> None:
-    """Keep the original, once: what later judging replaces is no original."""
-    backup = path.with_name(path.name + BACKUP_SUFFIX)
-    if not backup.exists():
-        with path.open(encoding="utf-8", newline="") as original:
-            write_text_atomically(backup, original)
+def _bytes(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from file

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from sftkey.util.text import shorten
+from sftkey.util.text import encodable, shorten
 
 MAX_ANSWER_CHARS = 4_000
 """A longer reference or prediction is not sent: a verdict on half an answer is none. The item is unresolved."""
@@ -59,7 +59,7 @@ def judge_prompt(item: JudgeItem) -> str:
     }
     # One pass over the template: what is filled in is not looked at again.
     text = re.sub(r"\{(question|answer1|answer2)\}", lambda match: values[match.group(1)], prompt_template())
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return encodable(text)
 
 
 @cache
