@@ -180,6 +180,28 @@ def test_a_good_end_leaves_a_marker(tmp_path: Path) -> None:
     assert json.loads((tmp_path / MARKER_FILE).read_text())["training"]["steps"] == 8
 
 
+@pytest.mark.parametrize("error", [None, RuntimeError("no card")])
+def test_the_card_is_that_of_the_marker_that_was_just_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    from sftkey.stages import card
+
+    marked, model_card = [], card.model_card
+
+    def watched(*arguments: Any) -> Any:
+        marked.append((tmp_path / MARKER_FILE).exists())
+        if error:
+            raise error
+        return model_card(*arguments)
+
+    monkeypatch.setattr(card, "model_card", watched)
+    plugin, cfg = trained(tmp_path)
+    plugin.post_train_unload(cfg)
+    assert marked == [True]
+    assert (tmp_path / MARKER_FILE).exists()
+    assert (tmp_path / card.CARD_FILE).exists() is (error is None)
+
+
 def test_the_trainer_of_another_plugin_is_refused() -> None:
     from types import SimpleNamespace
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,18 @@ def test_a_good_recipe_passes() -> None:
         (
             {"datasets": [{"path": "x", "data_files": 1, "type": COLUMNS}]},
             r"datasets\[0\]: data_files: 1 is not a text",
+        ),
+        *(
+            (
+                {"datasets": [{"path": "x", "type": COLUMNS, key: value}]},
+                rf"^datasets\[0\]: {key}: .* is not a text; put it in",
+            )
+            for key in ("path", "name", "split", "revision")
+            for value in (False, 1, date(2024, 1, 1), ["x"], {"x": "y"})
+        ),
+        (
+            {"test_datasets": [{"path": "x", "name": False, "type": COLUMNS}]},
+            r"test_datasets\[0\]: name: False is not a",
         ),
         ({"tokens": "<Answer>"}, "tokens: '<Answer>' is not a list of texts"),
         ({"special_tokens": ["<Answer>"]}, "special_tokens: .* is not a mapping such as"),

@@ -163,14 +163,6 @@ def test_it_needs_no_pandas(outputs: Path) -> None:
     assert "0.8300" in card(outputs / "stage2")
 
 
-def test_before_the_marker_is_written(outputs: Path) -> None:
-    path = outputs / "stage2/sftkey_stage.json"
-    marker = json.loads(path.read_text())
-    path.unlink()
-    update_card(outputs / "stage2", marker)
-    assert "2. `key-tag`" in card(outputs / "stage2")
-
-
 def test_the_stage_before_may_be_gone_or_another_one(outputs: Path) -> None:
     write_results(outputs / "stage1/eval/model", "sftkey_gsm8k", 3, 0.79)
     update_card(outputs / "stage2")
@@ -196,8 +188,25 @@ def test_a_card_that_cannot_be_written_is_no_error(outputs: Path, caplog: pytest
         update_card(outputs / "stage2")
         update_card(outputs / "nothing")
         # What else may be wrong with a marker.
-        update_card(outputs / "odd", {"data": 3})
+        finish(outputs / "odd", recipe("sft-tag", "outputs/odd"), "odd.yml", data=3)
+        update_card(outputs / "odd")
     assert caplog.text.count("no section was written") == 3
+
+
+@pytest.mark.parametrize("error", [TypeError("strange"), KeyError("strange"), RecursionError("strange")])
+def test_a_card_that_cannot_be_rendered_is_no_error(
+    outputs: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    from huggingface_hub import ModelCard
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(ModelCard, "from_template", fail)
+    with caplog.at_level(logging.WARNING):
+        update_card(outputs / "stage2")
+    assert "no section was written into README.md" in caplog.text
+    assert "strange" in caplog.text
 
 
 def test_a_cell_stays_in_its_row(outputs: Path) -> None:

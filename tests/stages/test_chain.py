@@ -196,6 +196,37 @@ def test_stage_before_trained_into_another_place(recipes: tuple[Path, Path], tmp
     assert refreshed(second).chain[0].finished
 
 
+def test_stage_before_half_trained_in_another_place(recipes: tuple[Path, Path], tmp_path: Path) -> None:
+    elsewhere = str(tmp_path / "elsewhere")
+    change(recipes[1], base_model=elsewhere)
+    interrupt(plan_chain(recipes[0], [Override("output_dir", elsewhere, ("--output-dir", elsewhere))])[0], 10)
+    with pytest.raises(UserError, match=r"stage1\.yml has not finished: .* to go on from checkpoint-10") as error:
+        plan_chain(recipes[1])
+    assert str(error.value).endswith(f"axolotl train {recipes[0]} --output-dir {elsewhere}")
+
+
+def test_an_adapter_of_which_only_the_marker_is_left(recipes: tuple[Path, Path]) -> None:
+    for recipe in recipes:
+        change(recipe, adapter="lora")
+    (first,) = plan_chain(recipes[0])
+    finish(first)
+    place = str(first.output_dir)
+    second = plan_chain(recipes[1])[1]
+    adapter = {"base_model": first.config["base_model"], "lora_model_dir": place, "tokenizer_config": place}
+    finish(second, settings=training_settings({**second.config, **adapter}))
+    assert all(stage.finished for stage in plan_chain(recipes[1]))
+
+
+@pytest.mark.parametrize("value", ["no", "2024-01-01", "3"])
+def test_a_data_set_that_yaml_reads_as_something_else(recipes: tuple[Path, Path], value: str) -> None:
+    recipes[0].write_text(recipes[0].read_text().replace("name: main", f"name: {value}"))
+    with pytest.raises(UserError, match=r"^datasets\[0\]: name: .* is not a text; put it in quotes$"):
+        plan_chain(recipes[0])
+    for recipe in recipes:
+        recipe.write_text(recipe.read_text().replace("name: main", f"name: {value}").replace(value, f"'{value}'"))
+    assert plan_chain(recipes[1])[0].config["datasets"][0]["name"] == value
+
+
 def test_stage_before_trained_again(recipes: tuple[Path, Path]) -> None:
     finish(plan_chain(recipes[0])[0])
     finish(plan_chain(recipes[1])[1])

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sftkey.axolotl.preparation import prepare_recipe
 from sftkey.stages.checkpoints import checkpoints
 from sftkey.stages.handover import data_identity, start_from, template_fingerprint, tokenizer_file_sha256
-from sftkey.stages.marker import MARKER_FILE, SCHEMA, Marker
+from sftkey.stages.marker import MARKER_FILE, RUN_FILE, SCHEMA, Marker
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
 from support.axolotl_recipes import stage2_of, write_recipe
@@ -77,6 +78,27 @@ def test_another_output_dir_of_the_stage_before(chain: Any, tmp_path: Path) -> N
     elsewhere = str(tmp_path / "elsewhere")
     finish({**stage1, "output_dir": elsewhere})
     start_from({**stage2, "base_model": elsewhere})
+
+
+def test_half_trained_in_another_output_dir(chain: Any, tmp_path: Path) -> None:
+    path, _, stage2 = chain
+    elsewhere = tmp_path / "else where"
+    checkpoint = elsewhere / "checkpoint-8"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    (elsewhere / "model.safetensors").write_bytes(b"half-trained")
+    write_atomically(elsewhere / RUN_FILE, {"schema": SCHEMA})
+    stage2["base_model"] = str(elsewhere)
+    message = refusal(chain)
+    assert f"stage1.yml was interrupted: the weights in {elsewhere} are half-trained" in message
+    assert "Run it to go on from checkpoint-8" in message
+    assert message.endswith(f"axolotl train {path} --output-dir '{elsewhere}'")
+
+
+def test_a_model_of_another_origin(chain: Any, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"a model")
+    chain[2]["base_model"] = str(tmp_path)
+    assert f"base_model: {tmp_path} is neither the output_dir of stage1.yml" in refusal(chain)
 
 
 def refusal(chain: Any) -> str:
@@ -191,3 +213,45 @@ def test_adapter_is_trained_on(chain: Any) -> None:
     start_from(stage2)
     assert stage2["base_model"] == stage1["base_model"]
     assert stage2["lora_model_dir"] == stage2["tokenizer_config"] == stage1["output_dir"]
+
+
+def test_a_merged_adapter_is_a_model(chain: Any) -> None:
+    path, stage1, stage2 = chain
+    write_recipe(path, {**stage1, "adapter": "lora"})
+    finish(stage1)
+    (Path(stage1["output_dir"]) / "model.safetensors").write_bytes(b"merged")
+    start_from(stage2)
+    assert stage2["base_model"] == stage1["output_dir"]
+    assert "lora_model_dir" not in stage2
+
+
+@pytest.mark.parametrize("third", [False, True], ids=["two stages", "three stages"])
+def test_a_prepared_recipe_starts_from_the_same_adapter(chain: Any, tmp_path: Path, third: bool) -> None:
+    """Ray's workers get the recipe as the plugin has completed it, and the plugin is asked again there."""
+    path, stage1, stage2 = chain
+    finish(stage1)
+    elsewhere = str(tmp_path / "elsewhere")
+    finish({**stage1, "output_dir": elsewhere})
+    if third:
+        write_recipe(path, {**stage1, "adapter": "lora", "base_model": "outputs/stage0", "sftkey_after": "stage0.yml"})
+    (Path(elsewhere) / "adapter_config.json").write_text("{}")
+    stage2 |= {"adapter": "lora", "base_model": elsewhere}
+    for _ in range(2):
+        before = start_from(stage2)
+        assert before is not None
+        assert before.output_dir == Path(elsewhere)
+        assert stage2["base_model"] == stage1["base_model"]
+        assert stage2["lora_model_dir"] == stage2["tokenizer_config"] == elsewhere
+        prepare_recipe(stage2)
+
+
+def test_the_adapter_that_a_recipe_names(chain: Any, tmp_path: Path) -> None:
+    _, stage1, stage2 = chain
+    elsewhere = str(tmp_path / "elsewhere")
+    stage2 |= {"adapter": "lora", "base_model": stage1["base_model"], "lora_model_dir": elsewhere}
+    assert f"stage2.yml: lora_model_dir: {elsewhere} is neither the output_dir of stage1.yml" in refusal(chain)
+    for folder in (stage1["output_dir"], elsewhere):
+        finish({**stage1, "output_dir": folder})
+        (Path(folder) / "adapter_config.json").write_text("{}")
+    start_from(stage2)
+    assert stage2["lora_model_dir"] == elsewhere

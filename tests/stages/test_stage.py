@@ -141,6 +141,35 @@ def test_a_wrong_shape_names_file_and_key(tmp_path: Path) -> None:
         RunFile.read(tmp_path)
 
 
+def test_null_is_what_is_not_there(tmp_path: Path) -> None:
+    marker = old_marker("stage2")
+    empty = ("settings", "versions", "training", "data", "tokenizer", "recipe")
+    inside = {
+        "recipe": {"name": None, "config": None},
+        "training": {"steps": 8, "losses": None, "eval_losses": None},
+        "data": [{"path": "x", "rows_skipped": None}],
+        "after": {**marker["after"], "stage": {**marker, "schema": None, **dict.fromkeys(empty)}},
+    }
+    without = {
+        "recipe": {},
+        "training": {"steps": 8},
+        "data": [{"path": "x"}],
+        "after": {
+            **marker["after"],
+            "stage": {key: value for key, value in marker.items() if key not in ("schema", *empty)},
+        },
+    }
+    for nulls, absent in (
+        ({**marker, **dict.fromkeys(empty)}, {key: value for key, value in marker.items() if key not in empty}),
+        ({**marker, **inside}, {**marker, **without}),
+    ):
+        write(tmp_path / "nulls", nulls)
+        write(tmp_path / "absent", absent)
+        assert Marker.read(tmp_path / "nulls") == Marker.read(tmp_path / "absent")
+    (tmp_path / RUN_FILE).write_text('{"schema": 1, "settings": null}')
+    assert Stage.read(tmp_path).config == {}
+
+
 def test_what_a_newer_version_adds_is_kept(tmp_path: Path) -> None:
     marker = old_marker("stage2")
     marker |= {"new": {"er": 1}}

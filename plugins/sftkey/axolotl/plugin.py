@@ -183,7 +183,7 @@ class SFTKeyPlugin(BasePlugin):
         complete_merged(adapter_path, output_path)
 
     def post_train_unload(self, cfg: Any) -> None:
-        """Write the trainer's log and, last, the completion marker.
+        """Write the trainer's log and, last, the completion marker; only the model card comes after it.
 
         Axolotl 0.19 calls this after a good end only, 0.20 and 0.21 also while an exception (a full disk, Ctrl-C) ends it
         with the weights unsaved: then the stage hasn't finished.
@@ -195,9 +195,8 @@ class SFTKeyPlugin(BasePlugin):
             return
         output_dir = Path(cfg.output_dir)
         self._state.save_to_json(str(output_dir / LOG_FILE))
-        marker = self._marker(cfg)
-        update_card(output_dir, marker)
-        write_atomically(output_dir / MARKER_FILE, marker.content)
+        write_atomically(output_dir / MARKER_FILE, self._marker(cfg).content)
+        update_card(output_dir)
         # Past Axolotl's adapter, which would ask a process group that has been destroyed by now.
         LOG.logger.info("%s is finished: %s", output_dir, MARKER_FILE)
         self._state = None

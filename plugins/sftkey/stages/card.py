@@ -18,9 +18,8 @@ from sftkey.datasets.registry import DATASETS, dataset
 from sftkey.evaluation.results import Evaluation, newest_evaluations
 from sftkey.format.methods import METHODS, strategy_of
 from sftkey.recipes.settings import Role, keys_with
-from sftkey.stages.marker import DataRecord, Marker
+from sftkey.stages.marker import DataRecord
 from sftkey.stages.stage import Stage, finished_stage
-from sftkey.util.errors import UserError
 from sftkey.util.files import write_text_atomically
 from sftkey.util.sources import Ledger
 
@@ -39,22 +38,22 @@ _OURS = "sftkey"
 """The tag by which metadata at the top of a card is known to be from here."""
 
 
-def update_card(output_dir: Path, marker: Marker | Mapping[str, Any] | None = None) -> None:
+def update_card(output_dir: Path) -> None:
     """Write the section of this package in the ``README.md`` of a finished stage; what else is in the file stays.
 
     A card is never worth a training: where it can't be written, that is logged and nothing is raised.
 
     Args:
         output_dir: The stage's output directory.
-        marker: Its completion marker, where that isn't written yet.
     """
     path = output_dir / CARD_FILE
     try:
-        stages = finished_stage(output_dir, marker).chain
+        stages = finished_stage(output_dir).chain
         card = model_card(stages, [newest_scores(stage, Ledger()) for stage in stages])
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         write_text_atomically(path, _with_section(text, card))
-    except (UserError, OSError, ValueError) as error:
+    # Whatever it is: results and the card's metadata are other people's files, which huggingface_hub's code reads.
+    except Exception as error:
         LOG.warning("%s: no section was written into %s (%s)", output_dir, CARD_FILE, error)
 
 

@@ -19,8 +19,8 @@ from sftkey.recipes.load import (
     recipe_before,
     template_name,
 )
-from sftkey.stages.marker import MARKER_FILE, After, DataRecord
-from sftkey.stages.stage import Stage
+from sftkey.stages.marker import MARKER_FILE, After
+from sftkey.stages.stage import Stage, State
 from sftkey.util.errors import UserError
 
 DATA_KEYS = ("path", "name", "split", "type", "revision", "data_files")
@@ -36,7 +36,7 @@ def stages_before(cfg: Recipe, prepare: Callable[[dict[str, Any]], None] = lambd
 
     Raises:
         UserError: A recipe is missing, the recipes come after each other in a circle, or ``base_model`` names something
-            else than the stage before.
+            else than the stage before, or where it was run but didn't finish.
     """
     files = [Path(str(cfg["axolotl_config_path"]))] if cfg.get("axolotl_config_path") else []
     while (path := recipe_before(cfg)) is not None:
@@ -49,13 +49,15 @@ def stages_before(cfg: Recipe, prepare: Callable[[dict[str, Any]], None] = lambd
         stage = Stage.of_recipe(path, config)
         if not _same_path(config["output_dir"], own):
             # The stage before was run with another --output-dir: what counts is the marker there.
-            if not stage.finished:
+            if stage.state is State.NOT_STARTED:
                 name = f"{Path(str(cfg['axolotl_config_path'])).name}: " if cfg.get("axolotl_config_path") else ""
+                key = "lora_model_dir" if config["output_dir"] == cfg.get("lora_model_dir") else "base_model"
                 raise UserError(
-                    f"{name}base_model: {stage.output_dir} is neither the output_dir of {path.name} ({own}) nor a finished "
-                    "stage; leave base_model out"
+                    f"{name}{key}: {stage.output_dir} is neither the output_dir of {path.name} ({own}) nor a finished stage; "
+                    f"leave {key} out"
                 )
             stage = replace(stage, as_trained=True)
+            _refuse_unfinished(stage)
         yield stage
         cfg = config
 
@@ -73,13 +75,15 @@ def _refuse_circle(cfg: Recipe, path: Path, files: list[Path]) -> None:
 
 def _start(cfg: Recipe, before: Recipe, own: str) -> str:
     """Where the weights are that a recipe starts from, as it names it."""
-    base_model = cfg.get("base_model")
+    base_model, adapter = cfg.get("base_model"), cfg.get("lora_model_dir")
+    if adapter and adapter == cfg.get("tokenizer_config") and cfg.get("chat_template") == "jinja":
+        return str(adapter)  # `start_settings` of a recipe that was already prepared, as a Ray worker gets it
     if not base_model or _same_path(base_model, own):
         return own
     if base_model != before.get("base_model"):
         return str(base_model)
-    if cfg.get("lora_model_dir"):
-        return own  # what `start_from` sets for an adapter
+    if adapter:
+        return str(adapter)
     raise UserError(
         f"base_model: {base_model} is what {Path(str(before['axolotl_config_path'])).name} itself starts from; to start from "
         f"its output set base_model: {own}, or leave base_model out"
@@ -121,7 +125,7 @@ def start_settings(cfg: Recipe, before: Stage) -> dict[str, str]:
         UserError: The stage is an adapter, and the recipe trains none.
     """
     place = str(before.config["output_dir"])
-    if before.marker is None or not (before.output_dir / "adapter_config.json").exists():
+    if before.marker is None or not _is_adapter(before):
         return {"base_model": place}
     if not cfg.get("adapter"):
         raise UserError(
@@ -133,11 +137,20 @@ def start_settings(cfg: Recipe, before: Stage) -> dict[str, str]:
     return {"base_model": before.marker.base_model, "lora_model_dir": place, "tokenizer_config": place}
 
 
+def _is_adapter(stage: Stage) -> bool:
+    if (stage.output_dir / "adapter_config.json").exists():
+        return True
+    # The marker may be all that is left of it; a merged folder, whose recipe is the adapter's, holds whole weights.
+    return bool(stage.config.get("adapter")) and not any(stage.output_dir.glob("*.safetensors"))
+
+
 def _refuse_unfinished(stage: Stage) -> None:
     if stage.finished:
         return
     place, name = stage.config["output_dir"], stage.recipe.name
     command = f"axolotl train {shlex.quote(str(stage.recipe))}"
+    if stage.as_trained:
+        command += f" --output-dir {shlex.quote(place)}"
     if not stage.output_dir.is_dir():
         raise UserError(f"{name} has not been run: there is no {place}. Run\n  {command}")
     weights = any(stage.output_dir.glob("*.safetensors"))
@@ -195,7 +208,11 @@ def check_agreement(cfg: Recipe, before: Stage) -> None:
             f"the tokenizer in {folder} is not the one that {place} was trained with; remove tokenizer_config, or run the "
             "stage before again"
         )
-    data, previous = (_identities(entries) for entries in (data_identity(cfg), before.data))
+    data = data_identity(cfg)
+    if marker is None:
+        previous = data_identity(before.config)
+    else:
+        previous = [{key: getattr(entry, key) for key in DATA_KEYS} for entry in marker.data]
     if data != previous and not cfg.get("sftkey_other_data"):
         raise UserError(
             f"{place} was trained on {_data_names(previous)}, this recipe is on {_data_names(data)}; if that is meant, "
@@ -218,11 +235,6 @@ def refuse_earlier_start(output_dir: Path, after: After | None, before: Stage | 
 
 def _described(mode: str | None) -> str:
     return {"tokens": "added tokens", "text": "plain text"}.get(str(mode), str(mode))
-
-
-def _identities(entries: list[Any]) -> list[dict[str, Any]]:
-    records = (DataRecord.model_validate(entry) for entry in entries)
-    return [{key: getattr(record, key) for key in DATA_KEYS} for record in records]
 
 
 def _data_names(entries: list[dict[str, Any]]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sftkey.util.errors import UserError
 from sftkey.util.sources import UnreadableFile, read_json
@@ -31,6 +31,19 @@ class _Part(BaseModel):
     """What another version adds is kept, so that a copy of a marker is a whole one."""
 
     model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True, serialize_by_alias=True, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, content: Any) -> Any:
+        """Someone who edits a marker puts ``null`` where nothing is to be said; the default is in its place."""
+        if not isinstance(content, Mapping):
+            return content
+        defaults = {
+            field.alias or name: field.get_default(call_default_factory=True)
+            for name, field in cls.model_fields.items()
+            if not field.is_required()
+        }
+        return {key: value for key, value in content.items() if value is not None or defaults.get(key) is None}
 
 
 class RecipeCopy(_Part):

@@ -56,19 +56,15 @@ class Stage:
     as_trained: bool = False
 
     @classmethod
-    def read(cls, output_dir: str | Path, marker: Marker | Mapping[str, Any] | None = None) -> Self:
+    def read(cls, output_dir: str | Path) -> Self:
         """Read what a stage left in its output directory.
-
-        Args:
-            output_dir: The output directory.
-            marker: Its completion marker, where that isn't written yet.
 
         Raises:
             UserError: The marker or the run file is broken.
         """
-        known = Marker.read(output_dir) if marker is None else Marker.model_validate(marker)
-        if known is not None:
-            return cls(Path(output_dir), known.recipe.config, known, recipe=Path(known.recipe.name))
+        marker = Marker.read(output_dir)
+        if marker is not None:
+            return cls(Path(output_dir), marker.recipe.config, marker, recipe=Path(marker.recipe.name))
         run = RunFile.read(output_dir)
         return cls(Path(output_dir), run.settings if run else {}, run=run)
 
@@ -102,10 +98,8 @@ class Stage:
 
     @property
     def data(self) -> list[DataRecord]:
-        """The training data, with the rows used and skipped once it is finished."""
-        if self.marker is not None:
-            return self.marker.data
-        return [DataRecord.model_validate(dict(entry)) for entry in self.config.get("datasets") or []]
+        """The training data of a finished stage, with the rows used and skipped; empty before."""
+        return self.marker.data if self.marker else []
 
     @property
     def training(self) -> TrainingRecord:
@@ -196,18 +190,14 @@ class Stage:
         return chain
 
 
-def finished_stage(output_dir: str | Path, marker: Marker | Mapping[str, Any] | None = None) -> Stage:
-    """Read a stage that has finished.
-
-    Args:
-        output_dir: Its output directory.
-        marker: Its completion marker, where that isn't written yet.
+def finished_stage(output_dir: str | Path) -> Stage:
+    """Read a stage that has finished, from its output directory.
 
     Raises:
         UserError: It hasn't finished, isn't there, or its marker is broken.
     """
     output_dir = Path(output_dir)
-    stage = Stage.read(output_dir, marker)
+    stage = Stage.read(output_dir)
     if not stage.finished:
         what = "hasn't finished: there is no" if output_dir.is_dir() else "isn't there: no"
         raise UserError(f"{output_dir} {what} {output_dir / MARKER_FILE}")
