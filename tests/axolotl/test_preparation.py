@@ -90,3 +90,23 @@ def test_another_module_of_the_users_own_is_another_folder(tmp_path: Path, monke
         importlib.import_module("lab_of_this_test")
         folders |= {prepared(datasets=[{**ROWS, "type": "lab_of_this_test"}])["dataset_prepared_path"] for _ in "ab"}
     assert len(folders) == 2
+
+
+def test_another_helper_module_of_the_users_own_is_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    package = tmp_path / "my_lab_of_this_test"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "svamp.py").write_text("from my_lab_of_this_test.common import to_example")
+    folders = set()
+    for text in ("to_example = 1", "to_example = 22"):
+        (package / "common.py").write_text(text)
+        for module in ("svamp", "common"):
+            monkeypatch.delitem(sys.modules, f"{package.name}.{module}", raising=False)
+        importlib.invalidate_caches()
+        importlib.import_module(f"{package.name}.svamp")
+        entry = {**ROWS, "type": f"{package.name}.svamp"}
+        folders |= {prepared(datasets=[entry])["dataset_prepared_path"] for _ in "ab"}
+    assert len(folders) == 2

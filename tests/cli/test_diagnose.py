@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
 from sftkey.cli.main import sftkey
+from sftkey.datasets.gsm8k import GSM8K
 from sftkey.evaluation.diagnosis import Diagnosis
 from sftkey.evaluation.generation import load_model
 from sftkey.evaluation.headroom import MEANINGS
@@ -122,6 +124,14 @@ def test_rows_that_cannot_be_diagnosed(stage1: Path, tiny_root: Path, tmp_path: 
     result = diagnose(stage1, "--data", path)
     assert result.exit_code == 1
     assert f"Error: {path}: its rows can't be read" in result.stderr
+
+
+def test_published_rows_without_a_part_for_evaluation(stage1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = SimpleNamespace(dataset=replace(GSM8K, test_split=None))
+    monkeypatch.setattr("sftkey.axolotl.rows.row_tokenizer", lambda *_: tokenizer)
+    result = diagnose(stage1)
+    assert result.exit_code == 1
+    assert "it isn't known which rows are held out: give some with --data FILE" in result.stderr
 
 
 def test_without_training_rows_or_weights(stage1: Path, tiny_root: Path) -> None:

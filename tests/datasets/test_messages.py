@@ -188,3 +188,7 @@ def test_any_row_gives_an_example_or_a_reason(turns: list[Any]) -> None:
     assert MESSAGES.question is not None
     assert MESSAGES.reference is not None
     assert (MESSAGES.question(row), MESSAGES.reference(row)) == (example.question, example.answer)
+
+
+def test_its_rows_for_evaluation_are_a_test_split() -> None:
+    assert MESSAGES.evaluation_split == "test"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from sftkey.datasets.registry import DATASETS, OWN_DATA, PAPER, dataset, find_dataset
+from sftkey.datasets.registry import DATASETS, OWN_DATA, PAPER, dataset, find_dataset, source_of
 from sftkey.util.errors import UserError
 
 
@@ -97,6 +98,32 @@ def test_a_name_without_a_module_is_an_error_of_one_line(name: str) -> None:
     with pytest.raises(UserError) as error:
         find_dataset(name)
     assert "\n" not in str(error.value)
+
+
+def test_the_source_is_that_of_the_package(tmp_path, monkeypatch) -> None:
+    name = module(
+        tmp_path, monkeypatch, "svamp", "import json\nimport sftkey\nimport beside\nfrom their_lab import common"
+    )
+    module(tmp_path, monkeypatch, "common", "to_example = 1")
+    module(tmp_path, monkeypatch, "unused", "nobody_loads_it = 1")
+    (tmp_path / "beside.py").write_text("of_another_package = 1")
+    for loaded in ("their_lab.common", name, "beside"):
+        monkeypatch.delitem(sys.modules, loaded, raising=False)
+    importlib.import_module(name)
+    # Another package's module under a name of this one.
+    monkeypatch.setitem(sys.modules, "their_lab.vendored", sys.modules["beside"])
+    assert source_of(name) == (
+        "# their_lab.svamp\nimport json\nimport sftkey\nimport beside\nfrom their_lab import common\n\n"
+        "# their_lab.common\nto_example = 1\n\n"
+    )
+    assert source_of("beside") == "# beside\nof_another_package = 1\n\n"
+    monkeypatch.setattr("sftkey.datasets.registry.MAX_MODULES", 1)
+    assert "common\nto_example" not in source_of(name)
+
+
+@pytest.mark.parametrize("name", ["sftkey.datasets.gsm8k", "sftkey.datasets.base", "not.loaded"])
+def test_for_this_package_its_version_stands(name: str) -> None:
+    assert source_of(name) == ""
 
 
 def test_nothing_heavy_is_imported() -> None:

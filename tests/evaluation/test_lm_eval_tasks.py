@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -222,6 +223,31 @@ def test_a_key_that_is_given_wins(load_task):
         utils=UTILS + "def first(docs): return docs.select([1])\n",
     )
     assert [own.doc_to_text(doc) for doc in own.test_docs()] == ["1+1?"]
+
+
+def test_metadata_of_the_caller_keeps_the_version(load_task):
+    task = load_task(THREE_LINES + "metadata: {pretrained: model}" + PLACE)
+    assert task.VERSION == 1
+    assert task.config.metadata == {"version": 1, "pretrained": "model"}
+
+
+@pytest.mark.parametrize("train", ["", "train: rows.jsonl, "])
+def test_own_rows_are_evaluated_on_the_test_file(load_task, tmp_path, train):
+    for file, answer in (("rows", 4), ("chat", 5)):
+        question = {"role": "user", "content": f"{answer}-1?"}
+        row = {"messages": [question, {"role": "assistant", "content": str(answer)}]}
+        (tmp_path / f"{file}.jsonl").write_text(json.dumps(row) + "\n")
+    place = PLACE.replace("test: rows.jsonl", f"{train}test: chat.jsonl")
+    task = load_task(THREE_LINES.replace("gsm8k", "messages") + place)
+    assert [task.doc_to_text(doc) for doc in task.test_docs()] == ["5-1?"]
+
+
+def test_training_rows_are_evaluated_only_by_name(load_task, monkeypatch):
+    monkeypatch.setattr(harness, "find_dataset", lambda name: replace(dataset(name), test_split=None))
+    with pytest.raises(UserError, match="task one: data set gsm8k has no test split and holds no rows out") as error:
+        load_task(THREE_LINES + PLACE)
+    assert "\n" not in str(error.value)
+    assert len(load_task(THREE_LINES + "test_split: test" + PLACE).test_docs()) == 2
 
 
 def test_a_file_without_a_data_set_is_all_there_is(load_task):

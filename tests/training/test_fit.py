@@ -14,6 +14,8 @@ from sftkey.format.methods import METHODS
 from sftkey.training.fit import FitResult, fit, load_pretrained, with_template
 from sftkey.training.rows import RowTokenizer
 from sftkey.training.tokenization import ExampleTokenizer, TokenizedExample, tags_are_tokens
+from sftkey.training.trainer import SegmentLossTrainer
+from transformers import TrainingArguments
 
 KEY_TAG = METHODS["key-tag"]
 ROWS = [{"question": "Has Anna a cup?", "thinking": "A cup.", "answer": f"the {item}"} for item in "abcdef"]
@@ -55,6 +57,35 @@ def test_one_stage(folder: Path) -> None:
 def test_batches_are_whole(folder: Path) -> None:
     with pytest.raises(ValueError, match="batch_size 4 is no multiple of micro_batch_size 3"):
         trained(folder, micro_batch_size=3)
+
+
+def test_a_batch_is_as_large_on_several_gpus(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up = TrainingArguments.__post_init__
+
+    def with_two_gpus(args: TrainingArguments) -> None:
+        set_up(args)
+        args._n_gpu = 2
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", with_two_gpus)
+    result, _ = trained(folder)
+    assert result.steps == 4
+
+
+def test_the_model_is_left_without_autocast_after_a_failure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    wrapped = []
+
+    def fail(_: Any, model: Any, *args: Any, **kwargs: Any) -> None:
+        wrapped.append("forward" in model.__dict__)
+        raise KeyError
+
+    monkeypatch.setattr(SegmentLossTrainer, "compute_loss", fail)
+    model, tokenizer = load_pretrained(folder)
+    tokenizer = with_template(tokenizer, KEY_TAG, SYSTEM_MESSAGE)
+    with pytest.raises(KeyError):
+        fit(model, tokenizer, examples_of(tokenizer), epochs=1, learning_rate=1e-3, batch_size=2)
+    assert wrapped == [True]
+    assert not {"forward", "_original_forward"} & model.__dict__.keys()
 
 
 def test_tags_as_tokens(folder: Path) -> None:

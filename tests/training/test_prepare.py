@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ from datasets import Dataset
 from sftkey.datasets import columns
 from sftkey.format.methods import METHODS
 from sftkey.format.templates import TAGGED, chat_template
+from sftkey.format.untagged import UntaggedForm
 from sftkey.training.prepare import FEATURES, describe_counts, fingerprint, prepare, tokenizer_threads
 from sftkey.training.rows import RowTokenizer
 from sftkey.training.tokenization import ExampleTokenizer
@@ -57,12 +62,30 @@ def test_the_fingerprint_follows_what_decides_the_tokens(tokenize: RowTokenizer)
         changed(evaluation=True),
         changed(dataset=columns.with_columns({"thinking": "cot"})),
         changed(tokenizer=ExampleTokenizer(inner, METHODS["sft-tag"], columns.ROWS.untagged)),
+        changed(tokenizer=ExampleTokenizer(inner, METHODS["key-tag"], UntaggedForm(between="\nSo "))),
     ]
     inner.chat_template = chat_template(TAGGED, "Think.")
     found.append(changed(tokenizer=ExampleTokenizer(inner, METHODS["key-tag"], columns.ROWS.untagged)))
     assert len(set(found)) == len(found)
     assert changed() == found[0]
     assert changed(dataset=columns.with_columns(None)) == found[0]
+
+
+@pytest.mark.parametrize("tag_mode", ["text"], indirect=True)
+@pytest.mark.parametrize("wrap", [lambda function: function, partial])
+def test_the_fingerprint_follows_the_code_of_the_users_own(
+    tokenize: RowTokenizer, wrap: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = set()
+    for text in ("def to_example(row): ...", "def to_example(row): raise KeyError"):
+        (tmp_path / "lab_of_this_test.py").write_text(text)
+        monkeypatch.delitem(sys.modules, "lab_of_this_test", raising=False)
+        importlib.invalidate_caches()
+        module = importlib.import_module("lab_of_this_test")
+        dataset = replace(tokenize.dataset, to_example=wrap(module.to_example))
+        found.add(fingerprint(ROWS, RowTokenizer(dataset, tokenize.tokenizer, 256)))
+    assert len(found) == 2
 
 
 def test_counts_in_words() -> None:

@@ -183,11 +183,11 @@ def _held_out(cfg: Any, tokenizer: Any, data: Path | None, rows: int) -> Sample:
         return _sample(tests[0], "test", cfg, tokenizer, rows, evaluation=True)
     entry = entries(cfg, "datasets")[0]
     dataset = row_tokenizer(entry, cfg, tokenizer).dataset
-    if dataset.path is None:
+    if dataset.path is None or dataset.evaluation_split is None:
         raise UserError(
             "the recipe has no test_datasets, so it isn't known which rows are held out: give some with --data FILE"
         )
-    published = type(cfg)({**entry, "split": dataset.test_split or dataset.train_split})
+    published = type(cfg)({**entry, "split": dataset.evaluation_split})
     return _sample(published, published.split, cfg, tokenizer, rows, evaluation=True)
 
 

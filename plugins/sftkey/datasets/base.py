@@ -75,6 +75,11 @@ class ReasoningDataset:
     question: Callable[[Row], str] | None = None
     reference: Callable[[Row], str] | None = None
 
+    @property
+    def evaluation_split(self) -> str | None:
+        """The split with the rows for evaluation; ``None`` where nothing tells them from the training rows."""
+        return self.test_split or (self.train_split if self.held_out is not None else None)
+
     def question_of(self, row: Row) -> str:
         """The question of a row; raises like `to_example`, but needs no thinking where `question` is set."""
         return self.to_example(row).question if self.question is None else self.question(row)

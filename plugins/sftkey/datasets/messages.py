@@ -170,7 +170,6 @@ def with_reader(reader: ChatReader) -> ReasoningDataset:
     return ReasoningDataset(
         name="messages",
         path=None,
-        test_split=None,
         to_example=reader.to_example,
         question=reader.question,
         reference=reader.reference,

@@ -6,6 +6,7 @@ import inspect
 import sys
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 from sftkey.datasets.base import ReasoningDataset
@@ -28,6 +29,9 @@ OWN_DATA = ("columns", "messages")
 
 TYPES = f"{__package__}."
 """What a recipe's ``type:`` begins with for the modules of this package."""
+
+MAX_MODULES = 1_000
+"""So many modules of another package at most are read for `source_of`."""
 
 
 def dataset(name: str) -> ReasoningDataset:
@@ -75,18 +79,33 @@ def find_dataset(name: str) -> ReasoningDataset:
 
 
 def source_of(name: str) -> str:
-    """The source of another package's module, on which the prepared rows depend.
+    """The source of another package's code, on which the prepared rows depend.
 
     Args:
         name: A module that `find_dataset` found.
 
     Returns:
-        The text; empty for the modules of this package, for which its version stands, and where there is no source.
+        The text of the module and of the loaded modules in the folder of its top-level package, `MAX_MODULES` at most,
+        each after its name; empty for this package, for which its version stands.
     """
-    if name.startswith(TYPES) or name not in sys.modules:
+    package = name.partition(".")[0]
+    if package == TYPES.partition(".")[0] or name not in sys.modules:
         return ""
+    folders = list(getattr(sys.modules.get(package), "__path__", ()))
+    others = sorted(module for module in list(sys.modules) if module.partition(".")[0] == package and module != name)
+    inside = [module for module in others if _is_in(sys.modules[module], folders)]
+    return "".join(f"# {module}\n{_text(sys.modules[module])}\n" for module in [name, *inside][:MAX_MODULES])
+
+
+def _is_in(module: ModuleType, folders: list[str]) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is not None and any(Path(file).is_relative_to(folder) for folder in folders)
+
+
+def _text(module: ModuleType) -> str:
+    """The source; empty where there is none."""
     with suppress(OSError, TypeError):
-        return inspect.getsource(sys.modules[name])
+        return inspect.getsource(module)
     return ""
 
 

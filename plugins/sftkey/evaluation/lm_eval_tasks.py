@@ -48,7 +48,7 @@ class SFTKeyTask(ConfigurableTask):
         """Create the task from its YAML file, whose ``class`` key brought lm-eval here.
 
         Raises:
-            UserError: There is no such data set, or its rows are not published and the file doesn't say where they are.
+            UserError: There is no such data set, or it's unknown where its rows are or which of them are for evaluation.
         """
         _adapt_lm_eval()
         # A mistake in the judge's settings has to show now, not when hours of generation are over.
@@ -86,6 +86,11 @@ def _derived(config: Mapping[str, Any]) -> dict[str, Any]:
             f"task {config.get('task')}: the rows of data set {name} are not published; say where they are, as in "
             "`dataset_path: json` and `dataset_kwargs: {data_files: {test: my_rows.jsonl}}`"
         )
+    if data.evaluation_split is None and not config.get("test_split"):
+        raise UserError(
+            f"task {config.get('task')}: data set {name} has no test split and holds no rows out, so its training rows "
+            "would be evaluated; say which split to evaluate, as in `test_split: test`"
+        )
     own = _without(config, "class", "dataset", "plain")
     filter_of = {"function": Verdicts, "dataset": name, **({"plain": True} if config.get("plain") else {})}
     published: dict[str, Any] = (
@@ -97,7 +102,7 @@ def _derived(config: Mapping[str, Any]) -> dict[str, Any]:
         **published,
         "output_type": "generate_until",
         "num_fewshot": 0,
-        "test_split": data.test_split or data.train_split,
+        "test_split": data.evaluation_split,
         "doc_to_text": data.question or data.question_of,
         "doc_to_target": data.reference or data.reference_of,
         "filter_list": [{"name": "none", "filter": [filter_of]}],
@@ -106,8 +111,8 @@ def _derived(config: Mapping[str, Any]) -> dict[str, Any]:
             {"metric": metric, "aggregation": AGGREGATIONS.get(metric, "mean"), "higher_is_better": higher}
             for metric, higher in METRICS.items()
         ],
-        "metadata": {"version": 1},
         **own,
+        "metadata": {"version": 1, **(own.get("metadata") or {})},  # lm-eval adds its own arguments to the file's
         "generation_kwargs": {
             # No stop string: lm-eval drops it from the output, and the end of the turn ends a trained model's answer.
             "until": [],

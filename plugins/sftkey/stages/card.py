@@ -177,7 +177,7 @@ def _evaluated(name: str) -> dict[str, Any]:
         "dataset_type": known.path,
         "dataset_name": known.title,
         "dataset_config": known.config,
-        "dataset_split": known.test_split or known.train_split,
+        "dataset_split": known.evaluation_split,
         "dataset_revision": known.revision,
     }
 

@@ -108,27 +108,30 @@ def fit(
     on_gpu = device().type == "cuda"
     steps_per_epoch = math.ceil(len(examples) / batch_size)
     with tempfile.TemporaryDirectory() as folder:
+        args = TrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=micro_batch_size,
+            gradient_accumulation_steps=batch_size // micro_batch_size,
+            num_train_epochs=epochs,
+            max_steps=max_steps,
+            learning_rate=learning_rate,
+            lr_scheduler_type=schedule,
+            warmup_steps=round(min(warmup_epochs, epochs / 2) * steps_per_epoch),
+            weight_decay=weight_decay,
+            optim="adamw_torch_fused" if on_gpu else "adamw_torch",
+            bf16=on_gpu,
+            use_cpu=not on_gpu,
+            logging_steps=logging_steps,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            seed=seed,
+        )
+        # One GPU, however many there are: with more, transformers makes each batch larger by their number.
+        args._n_gpu = min(args.n_gpu, 1)
         trainer = SegmentLossTrainer(
             model=model,
-            args=TrainingArguments(
-                output_dir=folder,
-                per_device_train_batch_size=micro_batch_size,
-                gradient_accumulation_steps=batch_size // micro_batch_size,
-                num_train_epochs=epochs,
-                max_steps=max_steps,
-                learning_rate=learning_rate,
-                lr_scheduler_type=schedule,
-                warmup_steps=round(min(warmup_epochs, epochs / 2) * steps_per_epoch),
-                weight_decay=weight_decay,
-                optim="adamw_torch_fused" if on_gpu else "adamw_torch",
-                bf16=on_gpu,
-                use_cpu=not on_gpu,
-                logging_steps=logging_steps,
-                save_strategy="no",
-                report_to=[],
-                disable_tqdm=True,
-                seed=seed,
-            ),
+            args=args,
             train_dataset=[{**row._asdict(), "attention_mask": [1] * len(row.input_ids)} for row in examples],
             data_collator=SegmentCollator(
                 DataCollatorForSeq2Seq(tokenizer, padding=True, pad_to_multiple_of=pad_to_multiple_of)
@@ -139,11 +142,13 @@ def fit(
         trainer.remove_callback(PrinterCallback)
         clock = _Clock()
         trainer.add_callback(clock)
-        trainer.train()
-    # Accelerate leaves its autocast around `forward`, in the model itself: the next stage must not get another around it,
-    # and a copy of the model must not call this one.
-    for name in ("forward", "_original_forward"):
-        model.__dict__.pop(name, None)
+        try:
+            trainer.train()
+        finally:
+            # Accelerate leaves its autocast around `forward`, in the model itself: the next stage must not get another
+            # around it, and a copy of the model must not call this one.
+            for name in ("forward", "_original_forward"):
+                model.__dict__.pop(name, None)
     return FitResult(
         steps=trainer.state.global_step,
         seconds=clock.times[-1] - clock.times[0],

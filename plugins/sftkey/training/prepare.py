@@ -9,6 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +89,21 @@ def fingerprint(rows: Dataset, tokenize: RowTokenizer) -> str:
     `datasets` would pickle the whole `RowTokenizer` instead, which takes as long as tokenising 4,000 rows.
     """
     tokenizer = tokenize.tokenizer
+    to_example: Any = tokenize.dataset.to_example
+    while isinstance(to_example, partial):
+        to_example = to_example.func
     return Hasher.hash(
         [
             rows._fingerprint,
             __version__,
             tokenize.dataset,
-            source_of(tokenize.dataset.to_example.__module__),
+            source_of(to_example.__module__),
             tokenize.evaluation,
             tokenize.sequence_len,
             tokenizer.method.name,
             sorted(tokenizer.method.trained),
+            # By itself: as the same object as in the data set it would be pickled as a reference to that.
+            Hasher.hash(tokenizer.untagged),
             tokenizer.prompt(""),
             tokenizer.tokenizer.backend_tokenizer.to_str(),
         ]
