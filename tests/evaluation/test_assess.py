@@ -46,7 +46,7 @@ PLAIN = {
 }
 
 
-def test_every_data_set_has_a_dataset():
+def test_every_data_set_is_found_by_its_name():
     assert all(dataset(name).name == name and dataset(name).columns for name in DATASETS)
 
 
