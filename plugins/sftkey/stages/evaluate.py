@@ -120,7 +120,11 @@ def _entries(stage: Stage) -> list[dict[str, Any]]:
         raise UserError(f"{path} can't be read ({error}); delete it to evaluate again") from error
     if not isinstance(content, dict) or content.get("schema") not in (1, SCHEMA):
         raise UserError(f"{path} has a schema this version of sftkey doesn't know; upgrade sftkey")
-    entries: list[dict[str, Any]] = content["evaluations"]
+    entries: Any = content.get("evaluations")
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("file"), str) and "key" in entry for entry in entries
+    ):
+        raise UserError(f"{path} holds no list of evaluations, each with key and file; delete it to evaluate again")
     return entries
 
 

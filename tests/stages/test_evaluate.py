@@ -1,0 +1,37 @@
+"""The note of what has been evaluated, whoever wrote it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sftkey.stages.evaluate import EVALUATION_FILE, EVALUATION_FOLDER, SCHEMA, evaluation_results
+from sftkey.stages.stage import Stage
+from sftkey.util.errors import UserError
+
+
+def stage_with(folder: Path, content: Any) -> Stage:
+    (folder / EVALUATION_FOLDER).mkdir()
+    (folder / EVALUATION_FOLDER / EVALUATION_FILE).write_text(json.dumps(content))
+    return Stage.read(folder)
+
+
+@pytest.mark.parametrize(
+    "evaluations", [None, 3, "x", {}, ["x"], [{}], [{"key": {}}], [{"file": "x"}], [{"key": {}, "file": 3}]]
+)
+def test_a_note_of_another_shape_is_one_line(tmp_path: Path, evaluations: Any) -> None:
+    stage = stage_with(tmp_path, {"schema": SCHEMA, "evaluations": evaluations})
+    with pytest.raises(UserError, match=f"{EVALUATION_FILE} holds no list of evaluations.*delete it") as caught:
+        evaluation_results(stage)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_note_without_evaluations_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no list of evaluations"):
+        evaluation_results(stage_with(tmp_path, {"schema": SCHEMA}))
+
+
+def test_an_empty_note_has_no_results(tmp_path: Path) -> None:
+    assert evaluation_results(stage_with(tmp_path, {"schema": SCHEMA, "evaluations": []})) == []
