@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sftkey.datasets.base import ReasoningDataset, Row
-from sftkey.evaluation.rules.answers import extract
-from sftkey.evaluation.rules.equivalence import compare
+from sftkey.evaluation.rules.equivalence import Comparison, compare
+from sftkey.evaluation.rules.reading import read
 from sftkey.evaluation.verdicts import Item, RuleVerdict
 from sftkey.format import tags, untagged
 
@@ -33,19 +33,28 @@ def assess(output: Any, row: Row, on: ReasoningDataset, *, plain: bool) -> Item:
         parsed = tags.parse(text)
         thinking_valid = tags.has_thinking(text)
     options = on.options(row) if on.options is not None else None
-    extraction = extract(text, on.kind, form, options)
-    verdict, detail, over_limit = RuleVerdict.DIFFERENT, "no answer in the output", False
-    if extraction.text is not None:
-        comparison = compare(extraction.text, reference, on.kind, options)
-        verdict, detail, over_limit = comparison.verdict, comparison.detail, comparison.over_limit
+    question = on.question_of(row)
+    reading = read(text, on.kind, form, options)
+    decided = agreed([compare(one, reference, on.kind, options, question) for one in reading.candidates])
     return Item(
-        question=on.question_of(row),
+        question=question,
         reference=reference,
-        extracted=extraction.text,
-        extraction=extraction.rule,
-        rule_verdict=verdict,
-        rule_detail=detail,
-        over_limit=over_limit,
+        extracted=reading.candidates[-1] if reading.candidates else None,
+        extraction=reading.rule,
+        rule_verdict=decided.verdict,
+        rule_detail=decided.detail,
+        over_limit=decided.over_limit,
         format_failure=parsed.failure,
         thinking_valid=thinking_valid,
     )
+
+
+def agreed(comparisons: list[Comparison]) -> Comparison:
+    """The verdict on which the comparisons of all candidates agree; can't tell where they don't."""
+    if not comparisons:
+        return Comparison(RuleVerdict.DIFFERENT, "no answer in the output")
+    if len({one.verdict for one in comparisons}) > 1:
+        return Comparison(
+            RuleVerdict.CANT_TELL, "the output can be read in several ways", any(one.over_limit for one in comparisons)
+        )
+    return comparisons[-1]

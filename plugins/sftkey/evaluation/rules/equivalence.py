@@ -38,14 +38,21 @@ class Comparison:
 _SPACES = re.compile(r"(\s)\s+")
 
 
-def compare(prediction: str, reference: str, kind: AnswerKind, options: Mapping[str, str] | None = None) -> Comparison:
-    """Compare an extracted answer with the reference. Bounded in time and memory, in any thread.
+def compare(
+    prediction: str,
+    reference: str,
+    kind: AnswerKind,
+    options: Mapping[str, str] | None = None,
+    question: str = "",
+) -> Comparison:
+    """Compare one candidate of a `Reading` with the reference. Bounded in time and memory, in any thread.
 
     Args:
-        prediction: The extracted answer.
+        prediction: The candidate.
         reference: The reference answer.
         kind: The kind of the answers.
         options: For multiple choice, the options of this question, letter -> text.
+        question: The question, which may set the unit, the scale or the sign.
     """
     try:
         if len(prediction) > MAX_ANSWER:
