@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sftkey.util.files import replace_files, write_text_atomically
+from sftkey.util.files import file_sha256, replace_files, sync, write_text_atomically
 
 
 def test_a_text_in_parts_is_the_text(tmp_path: Path) -> None:
@@ -44,3 +45,24 @@ def test_no_file_is_replaced_before_all_are_written(tmp_path: Path) -> None:
     assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("first", "old")]
     replace_files({first: [b"n", b"ew"], second: [first.read_bytes()]})
     assert (first.read_text(), second.read_text()) == ("new", "old")
+
+
+def test_hash_of_a_file_of_any_size(tmp_path: Path) -> None:
+    for size in (0, 1, 2**18 - 1, 2**18 + 1):
+        content = bytes(range(256)) * (size // 256 + 1)
+        (tmp_path / "file").write_bytes(content[:size])
+        assert file_sha256(tmp_path / "file") == hashlib.sha256(content[:size]).hexdigest()
+
+
+def test_a_replaced_file_is_on_the_disk_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The content is synced before the name is changed, and the directory after it."""
+    import os
+
+    did: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (did.append(os.readlink(f"/proc/self/fd/{number}")), fsync(number)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (did.append("replaced"), replace(*paths)))
+    write_text_atomically(tmp_path / "file", "new")
+    assert did == [str(tmp_path / f".file.{os.getpid()}"), "replaced", str(tmp_path)]
+    sync(tmp_path / "file")
+    assert did[-1] == str(tmp_path / "file")

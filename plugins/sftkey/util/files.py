@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -47,7 +49,28 @@ def replace_files(contents: Mapping[Path, Iterable[bytes]]) -> None:
                 os.fsync(file.fileno())
         for path, temporary in written.items():
             os.replace(temporary, path)
+        for folder in {path.parent for path in contents}:
+            sync(folder)
     except BaseException:
         for temporary in written.values():
             temporary.unlink(missing_ok=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # What some network file systems say of a directory.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, as `sha256sum` prints it, read part by part."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
