@@ -14,7 +14,7 @@ from axolotl.utils.logging import get_logger
 
 from sftkey.axolotl.merging import complete_merged, merge_own_adapter
 from sftkey.axolotl.preparation import load_without_device_map, prepare_recipe, train_together_on_cpus
-from sftkey.axolotl.prepared_data import remove_half_written
+from sftkey.axolotl.prepared_data import check_unprepared_data, remove_half_written
 from sftkey.datasets.base import use_front_end
 from sftkey.recipes.checks import check_recipe
 from sftkey.recipes.hub import check_hub_data
@@ -90,12 +90,15 @@ class SFTKeyPlugin(BasePlugin):
         named_adapter = cfg.get("lora_model_dir")
         self._before = start_from(cfg)
         # Only where there is something to train: a finished stage can be merged or served when its data is gone.
-        if _is_main_process() and Marker.read(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR) is None:
+        training = _is_main_process() and Marker.read(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR) is None
+        if training:
             check_hub_data(cfg)
         if cfg.get("merge_lora"):
             merge_own_adapter(cfg, named_adapter)
         self._settings = training_settings(cfg)
         prepare_recipe(cfg)
+        if training:
+            check_unprepared_data(cfg)
         train_together_on_cpus(cfg)
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Remove prepared data that a killed run left half-written.
+"""Look at data before Axolotl does: files that can't be read, prepared data that a killed run left half-written.
 
 Axolotl takes any file in a folder of prepared data for prepared data. After a kill -9 while it is being saved, which
 takes minutes for large data sets, every later run would end with an error of `datasets`.
@@ -14,6 +14,10 @@ from typing import Any
 from axolotl.utils.data.lock import LOCK_FILE_NAME
 from datasets.config import DATASET_INFO_FILENAME, DATASET_STATE_JSON_FILENAME
 from filelock import FileLock
+
+from sftkey.datasets.data_files import check_data_files
+from sftkey.recipes.load import data_entries
+from sftkey.util.errors import UserError
 
 
 def remove_half_written(prepared: str | Path) -> list[Path]:
@@ -34,6 +38,25 @@ def remove_half_written(prepared: str | Path) -> list[Path]:
         for path in removed:
             shutil.rmtree(path)
     return removed
+
+
+def check_unprepared_data(cfg: Any) -> None:
+    """Read the data files of a recipe whose data isn't prepared yet, so that what is wrong with one is a line.
+
+    Args:
+        cfg: The recipe after `sftkey.axolotl.preparation.prepare_recipe`.
+
+    Raises:
+        UserError: A file can't be read as rows.
+    """
+    prepared = Path(cfg["dataset_prepared_path"])
+    if prepared.is_dir() and any(path.is_dir() and is_whole(path) for path in prepared.iterdir()):
+        return
+    for place, entry in data_entries(cfg):
+        try:
+            check_data_files(entry)
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from error.__cause__
 
 
 def is_whole(folder: Path) -> bool:

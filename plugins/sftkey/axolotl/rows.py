@@ -15,6 +15,7 @@ from datasets.exceptions import DatasetsError
 
 from sftkey.axolotl.preparation import prepare_recipe
 from sftkey.axolotl.strategy import SegmentedDatasetStrategy
+from sftkey.datasets.data_files import check_data_files
 from sftkey.format.example import Example, SkippedRow
 from sftkey.training.rows import RowTokenizer
 from sftkey.util.errors import UserError
@@ -64,11 +65,25 @@ def row_tokenizer(entry: Any, cfg: Any, tokenizer: Any) -> RowTokenizer:
 
 
 def load_rows(entry: Any, split: str, cfg: Any, tokenizer: Any) -> Any:
-    """The rows of an entry as Axolotl hands them to the strategy: the same split, shard and sample."""
+    """The rows of an entry as Axolotl hands them to the strategy: the same split, shard and sample.
+
+    Raises:
+        UserError: They can't be read.
+    """
+    check_data_files(entry)
     unprepared = type(cfg)({**cfg, "skip_prepare_dataset": True})
-    dataset, _ = _load_and_process_single_dataset(
-        dataset_config=entry, cfg=unprepared, tokenizer=tokenizer, split=split, seed=cfg.seed
-    )
+    try:
+        dataset, _ = _load_and_process_single_dataset(
+            dataset_config=entry, cfg=unprepared, tokenizer=tokenizer, split=split, seed=cfg.seed
+        )
+    except UserError:
+        raise
+    except StopIteration:
+        # What datasets makes of an empty file.
+        raise UserError(f"{entry.path}: it holds no rows") from None
+    except (OSError, ValueError, DatasetsError) as error:
+        cause = error.__cause__ or error
+        raise UserError(f"{entry.path}: its rows can't be read ({type(cause).__name__}: {cause})") from error
     return dataset
 
 
@@ -88,16 +103,7 @@ def sample_rows(entry: Any, split: str, cfg: Any, tokenizer: Any, rows: int, *, 
     """
     tokenize = row_tokenizer(entry, cfg, tokenizer)
     tokenize.evaluation = evaluation
-    try:
-        dataset = load_rows(entry, split, cfg, tokenizer).shuffle(seed=0)
-    except UserError:
-        raise
-    except StopIteration:
-        # What datasets makes of an empty file.
-        raise UserError(f"{entry.path}: it holds no rows") from None
-    except (OSError, ValueError, DatasetsError) as error:
-        cause = error.__cause__ or error
-        raise UserError(f"{entry.path}: its rows can't be read ({type(cause).__name__}: {cause})") from error
+    dataset = load_rows(entry, split, cfg, tokenizer).shuffle(seed=0)
     usable: list[tuple[dict[str, Any], Example]] = []
     skipped: Counter[str] = Counter()
     for row in dataset:
