@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,9 +18,17 @@ from sftkey.datasets import columns
 from sftkey.format.methods import METHODS
 from sftkey.format.templates import TAGGED, chat_template
 from sftkey.format.untagged import UntaggedForm
-from sftkey.training.prepare import FEATURES, describe_counts, fingerprint, prepare, tokenizer_threads
-from sftkey.training.rows import RowTokenizer
-from sftkey.training.tokenization import ExampleTokenizer
+from sftkey.training.prepare import (
+    BATCH_ROWS,
+    FEATURES,
+    batch_rows,
+    describe_counts,
+    fingerprint,
+    prepare,
+    tokenizer_threads,
+)
+from sftkey.training.rows import MAX_CHARACTERS, TOO_MANY_CHARACTERS, RowTokenizer
+from sftkey.training.tokenization import ExampleTokenizer, TokenizedExample
 
 GOOD = {"question": "2+3?", "thinking": "2 and 3.", "answer": "5"}
 ROWS = Dataset.from_list([GOOD, {**GOOD, "answer": ""}, {**GOOD, "thinking": "long " * 300}, {**GOOD, "answer": "6"}])
@@ -42,6 +51,55 @@ def test_rows_become_what_a_trainer_reads(tokenize: RowTokenizer, keep_in_memory
     assert [row["attention_mask"] for row in prepared] == [[1] * len(row.input_ids) for row in kept]
     with pytest.raises(KeyError, match="no column 'thinking' in the data; it has: answer, question"):
         prepare(ROWS.remove_columns("thinking"), tokenize)
+
+
+@pytest.mark.parametrize("tag_mode", ["text"], indirect=True)
+def test_a_row_that_would_fill_the_memory_is_counted_and_never_tokenised(
+    tokenize: RowTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(3)
+    rows = [
+        {
+            "question": "2+3?",
+            "thinking": "2 and 3. " * int(10 ** chance.uniform(0, 2)),
+            "answer": chance.choice(["5", " "]),
+        }
+        for _ in range(200)
+    ]
+    expected = tokenize(rows)
+    assert {type(result) for result in expected} == {str, TokenizedExample}
+    # In as many pieces as there are rows, and in some: the same rows, the same tokens, the same reasons.
+    longest = max(len(row["thinking"]) for row in rows)
+    for limit in (longest + 10, 3 * longest, 20 * longest):
+        monkeypatch.setattr("sftkey.training.rows.MAX_CHARACTERS", limit)
+        assert tokenize(rows) == expected
+    monkeypatch.setattr("sftkey.training.rows.MAX_CHARACTERS", 20)
+    assert {result for result in tokenize(rows) if isinstance(result, str)} == {"no answer", TOO_MANY_CHARACTERS}
+
+    seen: list[int] = []
+    batch = ExampleTokenizer.batch
+
+    def watched(self: ExampleTokenizer, examples: Any) -> Any:
+        seen.append(sum(len(example.thinking) for example in examples))
+        return batch(self, examples)
+
+    monkeypatch.undo()
+    monkeypatch.setattr(ExampleTokenizer, "batch", watched)
+    large = [{**GOOD, "thinking": "x" * 10_000_000}, GOOD, {**GOOD, "thinking": "x" * 30_000}] * 100
+    assert [result if isinstance(result, str) else "used" for result in tokenize(large)] == [
+        "longer than sequence_len",
+        "used",
+        "longer than sequence_len",
+    ] * 100
+    assert max(seen) <= MAX_CHARACTERS
+    tokenize.sequence_len = sys.maxsize
+    assert tokenize(large[:2])[0] == TOO_MANY_CHARACTERS
+
+
+def test_fewer_rows_are_read_at_a_time_where_they_are_large() -> None:
+    assert batch_rows(ROWS) == BATCH_ROWS
+    large = Dataset.from_list([{**GOOD, "thinking": "x" * 8_000_000}] * 5)
+    assert 20 < batch_rows(large) < 40
 
 
 @pytest.mark.parametrize("tag_mode", ["text"], indirect=True)

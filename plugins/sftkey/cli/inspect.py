@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from sftkey.training.inspection import DatasetStatistics
     from sftkey.training.tokenization import TokenizedExample
 
-_BATCH = 1_000
-
 
 @click.command()
 @click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -162,6 +160,7 @@ def _read_rows(
     """
     from sftkey.axolotl.rows import load_rows, row_tokenizer
     from sftkey.training.inspection import DatasetStatistics
+    from sftkey.training.prepare import batch_rows
 
     tokenize = row_tokenizer(entry, cfg, tokenizer)
     dataset = load_rows(entry, split, cfg, tokenizer)
@@ -170,7 +169,7 @@ def _read_rows(
     tokenize.sequence_len = sys.maxsize
     examples: list[tuple[int, TokenizedExample]] = []
     with click.progressbar(length=len(dataset), label=label, file=sys.stderr, hidden=is_quiet()) as progress:
-        for batch in dataset.iter(batch_size=_BATCH):
+        for batch in dataset.iter(batch_size=batch_rows(dataset)):
             rows: list[Mapping[str, Any]] = [
                 dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)
             ]

@@ -103,15 +103,15 @@ def _several(line: bytes, where: str) -> Iterator[Any]:
     except _ExtraData as error:
         text, end = error.text, 0
         decoder = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float)
-        while (end := _NOT_BLANK(text, end).end()) < len(text):
+        while begin := _NOT_BLANK(text, end):
             try:
-                row, end = decoder.raw_decode(text, end)
+                row, end = decoder.raw_decode(text, begin.start())
             except ValueError as inner:
                 raise _invalid(inner, where) from None
             yield row
 
 
-_NOT_BLANK = re.compile(r"\s*").match
+_NOT_BLANK = re.compile(r"\S").search
 
 
 class _ExtraData(ValueError):
@@ -172,7 +172,8 @@ def _float(text: str) -> float:
 def _check_row(row: Any, where: str) -> None:
     if not isinstance(row, dict):
         raise UnreadableRows(f"{where} holds {_name(row)} where a row, a JSON object, is expected; mend or remove it")
-    level, depth = [row], 0
+    level: list[Any] = [row]
+    depth = 0
     while level:
         depth += 1
         if depth > MAX_DEPTH:

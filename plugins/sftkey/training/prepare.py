@@ -24,6 +24,7 @@ from sftkey.training.tokenization import TokenizedBatch
 from sftkey.util.version import __version__
 
 BATCH_ROWS = 1_000
+BATCH_BYTES = 256 * 2**20
 
 ROWS_PER_WORKER = 25_000
 """From this many rows on for each of them, worker processes pay for their start (a copy of the tokenizer each).
@@ -70,7 +71,7 @@ def prepare(
             _tokenize_batch,
             fn_kwargs={"tokenize": tokenize, "counts": counts},
             batched=True,
-            batch_size=BATCH_ROWS,
+            batch_size=batch_rows(rows),
             num_proc=processes if processes > 1 else None,
             remove_columns=list(rows.column_names),
             features=FEATURES,
@@ -81,6 +82,11 @@ def prepare(
             desc="Tokenizing segments",
         )
         return prepared, _sum_counts(Path(counts))
+
+
+def batch_rows(rows: Dataset) -> int:
+    """How many rows to read at a time: `BATCH_ROWS`, or fewer of rows so large that they would fill the memory."""
+    return max(1, min(BATCH_ROWS, BATCH_BYTES * len(rows) // max(1, rows.data.nbytes)))
 
 
 def fingerprint(rows: Dataset, tokenize: RowTokenizer) -> str:

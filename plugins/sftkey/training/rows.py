@@ -9,13 +9,26 @@ from typing import Any
 from sftkey.datasets.base import ReasoningDataset
 from sftkey.format import tags
 from sftkey.format.example import Example, SkippedRow
-from sftkey.training.tokenization import ExampleTokenizer, TokenizedBatch, TokenizedExample, control_token_pattern
+from sftkey.training.tokenization import (
+    ExampleTokenizer,
+    TokenizedBatch,
+    TokenizedExample,
+    control_token_pattern,
+    longest_token,
+)
 
 HELD_OUT = "held out for evaluation"
 NOT_HELD_OUT = "not held out for evaluation"
 TAG_IN_TEXT = "tag in the text"
 CONTROL_TOKEN_IN_TEXT = "special token in the text"
 TOO_LONG = "longer than sequence_len"
+
+MAX_CHARACTERS = 2_000_000
+"""A longer row isn't tokenised at all: a tokenizer takes some 300 bytes of memory for each character."""
+
+_PENDING = ""
+
+TOO_MANY_CHARACTERS = f"longer than {MAX_CHARACTERS:,} characters"
 
 
 class RowTokenizer:
@@ -36,6 +49,7 @@ class RowTokenizer:
         self.sequence_len = sequence_len
         self.evaluation = evaluation
         self._control_token = control_token_pattern(tokenizer.tokenizer)
+        self._longest_token = longest_token(tokenizer.tokenizer)
 
     def example(self, row: Mapping[str, Any]) -> Example:
         """Turn a row into an example that is safe to tokenise.
@@ -71,17 +85,40 @@ class RowTokenizer:
     def _tokenize(self, rows: Sequence[Mapping[str, Any]]) -> tuple[TokenizedBatch, list[str | None]]:
         """The rows that are kept, in order, and for each row the reason for skipping it, None where it is kept."""
         reasons: list[str | None] = []
+        parts: list[TokenizedBatch] = []
         examples: list[Example] = []
+        characters = 0
         for row in rows:
             try:
-                examples.append(self.example(row))
-                reasons.append(None)
+                example = self.example(row)
+                size = self._characters(example)
             except SkippedRow as skipped:
                 reasons.append(skipped.reason)
+                continue
+            if characters + size > MAX_CHARACTERS:
+                parts.append(self._fitting(examples, reasons))
+                examples, characters = [], 0
+            examples.append(example)
+            characters += size
+            reasons.append(_PENDING)
+        parts.append(self._fitting(examples, reasons))
+        return TokenizedBatch.join(parts), reasons
+
+    def _characters(self, example: Example) -> int:
+        """The characters of an example; raises `SkippedRow` where they can't fit, however long its tokens are."""
+        size = len(example.question) + len(example.thinking) + len(example.answer)
+        if size > self.sequence_len * self._longest_token:
+            raise SkippedRow(TOO_LONG)
+        if size > MAX_CHARACTERS:
+            raise SkippedRow(TOO_MANY_CHARACTERS)
+        return size
+
+    def _fitting(self, examples: Sequence[Example], reasons: list[str | None]) -> TokenizedBatch:
+        """Tokenise, keep what fits, and settle the last ``len(examples)`` pending reasons."""
         tokenized = self.tokenizer.batch(examples)
         fits = tokenized.lengths <= self.sequence_len
-        if not fits.all():
-            tokenized = tokenized.select(fits)
-            kept = iter(fits)
-            reasons = [reason if reason is not None or next(kept) else TOO_LONG for reason in reasons]
-        return tokenized, reasons
+        kept = iter(fits)
+        for index, reason in enumerate(reasons):
+            if reason == _PENDING:
+                reasons[index] = None if next(kept) else TOO_LONG
+        return tokenized if fits.all() else tokenized.select(fits)

@@ -59,6 +59,13 @@ class TokenizedBatch(NamedTuple):
     labels: NDArray[np.int64]
     segments: NDArray[np.int8]
 
+    @classmethod
+    def join(cls, parts: Sequence[TokenizedBatch]) -> TokenizedBatch:
+        """The sequences of one or more batches, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
     def select(self, kept: NDArray[np.bool_]) -> TokenizedBatch:
         """The sequences for which ``kept``, of shape (n,), is true."""
         tokens = np.repeat(kept, self.lengths)
@@ -197,6 +204,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[in
     backend.no_padding()
     backend.encode_special_tokens = tokenizer.split_special_tokens
     return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def longest_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The characters of the longest token: a text has at least one token for so many."""
+    return max(map(len, tokenizer.get_vocab()))
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
