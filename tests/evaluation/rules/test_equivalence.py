@@ -29,7 +29,7 @@ LUNCH = {"A": "make more phone calls", "B": "quit eating lunch out", "C": "buy l
         ("17", "18", DIFFERENT), ("$17", "18", DIFFERENT), ("-18", "18", DIFFERENT), ("1.8", "18", DIFFERENT),
         ("50", "0.5", DIFFERENT),
         ("17 eggs", "18", DIFFERENT), ("5%", "50", DIFFERENT), ("3", "3.33", DIFFERENT),
-        ("1080 minutes", "18", CANT_TELL), ("1800 cents", "18", CANT_TELL), ("eighteen", "18", CANT_TELL),
+        ("1080 minutes", "18", CANT_TELL), ("1800 cents", "18", CANT_TELL), ("eighteen", "18", SAME),
         ("", "18", CANT_TELL),
         ("17 or 18", "18", CANT_TELL), ("not 18", "18", CANT_TELL), ("3.33", "10/3", CANT_TELL),
         ("9**9**9", "18", CANT_TELL),
@@ -37,7 +37,7 @@ LUNCH = {"A": "make more phone calls", "B": "quit eating lunch out", "C": "buy l
         ("$1,000.50", "1000.5", SAME), ("3/4", "0.75", SAME), ("-5", "-5.0", SAME), ("1e3", "1000", SAME),
         ("12 apples", "12", SAME), ("12", "12 apples", SAME), ("2½", "2.5", SAME), ("５０％", "0.5", SAME),
         ("12 apples", "12 oranges", CANT_TELL), ("33%", "1/3", CANT_TELL), ("$0.50", "50", CANT_TELL),
-        ("$2M", "2000000", CANT_TELL), ("12²", "12", CANT_TELL), ("half of 36", "36", CANT_TELL),
+        ("$2M", "2000000", SAME), ("12²", "12", CANT_TELL), ("half of 36", "36", CANT_TELL),
         ("18 dollars and fifty cents", "18", CANT_TELL), ("-5", "5", DIFFERENT), ("2½", "2", DIFFERENT),
     ],
 )  # fmt: skip

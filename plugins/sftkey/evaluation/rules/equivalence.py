@@ -11,12 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sftkey.datasets.base import AnswerKind
+from sftkey.evaluation.rules import numbers, quantities
 from sftkey.evaluation.rules import options as multiple_choice
-from sftkey.evaluation.rules import quantities
 from sftkey.evaluation.rules.answers import last_boxed
+from sftkey.evaluation.rules.claims import time_of_day
 from sftkey.evaluation.rules.formula_process import FORMULAS
 from sftkey.evaluation.rules.limits import MAX_ANSWER, OverLimit
-from sftkey.evaluation.rules.text import exclude_each_other, normalise
+from sftkey.evaluation.rules.number_words import ordinal, to_numerals
+from sftkey.evaluation.rules.question import Asked, asked
+from sftkey.evaluation.rules.text import (
+    choice_of,
+    exclude_each_other,
+    loosely,
+    may_be_an_acronym,
+    normalise,
+    without_tags,
+)
 from sftkey.evaluation.verdicts import RuleVerdict
 
 
@@ -63,30 +73,16 @@ def compare(
         if prediction.strip() == reference.strip():
             return Comparison(RuleVerdict.SAME, "same text")
         if kind is AnswerKind.NUMBER:
-            return _number(prediction, reference)
+            return _number(prediction, reference, asked(question))
         if kind is AnswerKind.MATHS:
-            return _maths(prediction, reference)
-        return _text(prediction, reference)
+            return _maths(prediction, reference, asked(question))
+        return _text(prediction, reference, asked(question))
     except OverLimit as limit:
         return Comparison(RuleVerdict.CANT_TELL, str(limit), over_limit=True)
 
 
-def _number(prediction: str, reference: str, *, strict: bool = False) -> Comparison:
-    found, wanted = quantities.parse(prediction, strict=strict), quantities.parse(reference, strict=strict)
-    if found is None or wanted is None:
-        side = "reference" if wanted is None else "answer"
-        return Comparison(RuleVerdict.CANT_TELL, f"the {side} doesn't state one number")
-    if quantities.equal(found, wanted):
-        if quantities.same_unit(found, wanted):
-            return Comparison(RuleVerdict.SAME, "equal numbers")
-        return Comparison(RuleVerdict.CANT_TELL, "equal numbers with different units")
-    if found.unit != wanted.unit and (quantities.may_convert(found) or quantities.may_convert(wanted)):
-        return Comparison(RuleVerdict.CANT_TELL, "different numbers whose units may convert")
-    if quantities.may_be_cents(found, wanted):
-        return Comparison(RuleVerdict.CANT_TELL, "different numbers, which may be dollars and cents")
-    if quantities.rounded(found, wanted):
-        return Comparison(RuleVerdict.CANT_TELL, "equal after rounding")
-    return Comparison(RuleVerdict.DIFFERENT, "different numbers")
+def _number(prediction: str, reference: str, asked: Asked, *, bare: bool = False) -> Comparison:
+    return Comparison(*numbers.compare(prediction, reference, asked, bare=bare))
 
 
 def _option(prediction: str, reference: str, options: Mapping[str, str]) -> Comparison:
@@ -113,7 +109,7 @@ _WORD = re.compile(r"[^\W\d_]{2,}|(?<=\d)(?:\s|~)+[mglshk]$")
 _WORDS_IN_FORMULAS = frozenset("sin cos tan cot sec csc log ln exp gcd lcm max min mod or and if pi sqrt".split())
 
 
-def _maths(prediction: str, reference: str) -> Comparison:
+def _maths(prediction: str, reference: str, question: Asked) -> Comparison:
     as_text = _normalised(prediction, reference)
     prediction, reference = _unwrapped(prediction), _unwrapped(reference)
     if prediction == reference:
@@ -125,7 +121,7 @@ def _maths(prediction: str, reference: str) -> Comparison:
             return Comparison(RuleVerdict.CANT_TELL, "the reference is a lone letter, the answer isn't")
         same = chosen.group(1) == letter.group(1)
         return Comparison(RuleVerdict.SAME if same else RuleVerdict.DIFFERENT, "lone letters")
-    plain = _number(prediction, reference, strict=True)
+    plain = _strict(prediction, reference)
     if plain.verdict is not RuleVerdict.CANT_TELL:
         return plain
     words = _words(prediction), _words(reference)
@@ -134,7 +130,7 @@ def _maths(prediction: str, reference: str) -> Comparison:
         # A formula parser reads words as products of letters and drops units, so words are compared as such.
         if as_text is not None:
             return as_text
-        number = _number(prediction, reference)
+        number = _number(prediction, reference, question)
         if number.verdict is not RuleVerdict.CANT_TELL or all(words):
             return number
         if any(not quantities.is_unit(word) for side in words for word in side):
@@ -145,6 +141,13 @@ def _maths(prediction: str, reference: str) -> Comparison:
         # The parser drops a degree sign, as the units are dropped above.
         return Comparison(RuleVerdict.CANT_TELL, "different values whose units may convert")
     return Comparison(verdict, detail)
+
+
+def _strict(prediction: str, reference: str) -> Comparison:
+    found, wanted = quantities.parse(prediction, strict=True), quantities.parse(reference, strict=True)
+    if found is None or wanted is None:
+        return Comparison(RuleVerdict.CANT_TELL, "no plain numbers")
+    return _number(prediction, reference, Asked())
 
 
 def _unwrapped(formula: str) -> str:
@@ -183,19 +186,32 @@ def _without_words(formula: str) -> str:
 def _normalised(prediction: str, reference: str) -> Comparison | None:
     found, wanted = normalise(prediction), normalise(reference)
     if found and found == wanted:
+        if may_be_an_acronym(prediction, reference):
+            return Comparison(RuleVerdict.CANT_TELL, "a word or an acronym")
         return Comparison(RuleVerdict.SAME, "same text, normalised")
+    found, wanted = choice_of(prediction) or found, choice_of(reference) or wanted
     if exclude_each_other(found, wanted):
         return Comparison(RuleVerdict.DIFFERENT, "answers that exclude each other")
     return None
 
 
-def _text(prediction: str, reference: str) -> Comparison:
+def _text(prediction: str, reference: str, question: Asked) -> Comparison:
     as_text = _normalised(prediction, reference)
     if as_text is not None:
         return as_text
-    if quantities.parse(reference, strict=True) is not None:
-        return _number(prediction, reference)
+    if _LETTER.match(prediction) is None and choice_of(prediction) == choice_of(reference) is not None:
+        return Comparison(RuleVerdict.SAME, "same choice")
+    prediction = without_tags(prediction)
+    if not reference.casefold().startswith("no "):
+        reference = ordinal(to_numerals(reference))
+    if quantities.parse(reference, strict=True) is not None or time_of_day(reference) is not None:
+        return _number(prediction, reference, question, bare=True)
+    if ordinal(prediction) == reference or (loosely(prediction) and loosely(prediction) == loosely(reference)):
+        return Comparison(RuleVerdict.SAME, "same words")
     letters = _LETTER.match(prediction), _LETTER.match(reference)
     if letters[0] and letters[1] and letters[0].group(1) != letters[1].group(1):
         return Comparison(RuleVerdict.DIFFERENT, "lone letters")
+    counts = numbers.count_of(prediction), numbers.count_of(reference)
+    if counts[0] is not None and counts[1] is not None and counts[0].unit == counts[1].unit:
+        return _number(prediction, reference, question)
     return Comparison(RuleVerdict.CANT_TELL, "texts that don't match")

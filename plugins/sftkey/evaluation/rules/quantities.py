@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from sftkey.evaluation.rules.limits import OverLimit
+from sftkey.evaluation.rules.question import SCALES
 
 MAX_DIGITS = 1_000
 """Numbers with more digits are not read."""
@@ -39,37 +40,42 @@ class Quantity:
         percent: Whether it is a percentage.
         unit: The words after it (or the currency before it), normalised; may be empty.
         decimals: Digits after the decimal point; ``None`` for a fraction, which is exact.
+        scale: 1,000 for "5 thousand", whose value is 5,000; 1 where no such word follows.
     """
 
     value: Fraction
     percent: bool
     unit: str
     decimals: int | None
+    scale: int = 1
 
 
 _REPLACEMENTS = (
-    (re.compile(r"^\s*(\$+)([^$]*)\1[\s.]*$"), r"\2"),
+    (re.compile(r"^\s?(\$\$?)([^$]*)\1[\s.]?$"), r"\2"),
     (re.compile(r"[\u2212\u2012\u2013\ufe63\uff0d]"), "-"),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\uff05"), "%"),
     (re.compile(r"\u2044"), "/"),
-    (re.compile(r"(?<=[\d)}])(?=[⁰¹²³⁴-⁹⁺⁻])"), "^"),
     (re.compile(r"\\[,;:! ]|[\u00a0\u2009\u202f]"), "\u2009"),
     (re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox|rm|bf)\s*\{([^{}]*)\}"), r" \1 "),
     (re.compile(r"\\[dt]?frac\s*\{\s*([^{}]*?)\s*\}\s*\{\s*([^{}]*?)\s*\}"), r" \1/\2 "),
     (re.compile(r"\\[dt]?frac\s*(\d)\s*(\d)(?!\d)"), r" \1/\2 "),
     (re.compile(r"\^\{\s*(-?\d+)\s*\}"), r"^\1"),
     (re.compile(r"\^?\\circ\b"), "°"),
-    (re.compile(r"\s*(?:\\times|\\cdot|[×*x·])\s*10\s*\^\s*"), "e"),
+    (re.compile(r"\s?(?:\\times|\\cdot|[×*x·])\s?10\s?\^\s?"), "e"),
     (re.compile(r"\\left|\\right|\\[()\[\]]|\*\*|`"), " "),
     (re.compile(r"\\([%$#&])"), r"\1"),
 )
+SPACES = re.compile(r"(\s)\s+")
+"""Texts are squeezed first, so that no pattern has to look through more than one blank."""
+
+_SUPERSCRIPTS = re.compile(r"(?<=[\d)}])[⁺⁻]?[⁰¹²³⁴-⁹]+")
 VULGAR_FRACTION = re.compile(r"[¼-¾⅐-⅞]")
 _CURRENCY = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}|\d{1,3}(?:\u2009\d{3})+|\d+)(?![\d])"
 _PLAIN = rf"(?:{_DIGITS}(?:\.\d*)?|\.\d+)"
-_NUMBER = re.compile(
+NUMBER = re.compile(
     rf"""(?<![\w^.,/])                                     # not inside a word, an exponent or a longer number
     (?:(?P<sign>[-+])\s?)? (?P<currency>[$€£¥₹])? \s? (?P<late_sign>[-+])?
     (?: (?P<whole>\d+)\s+(?P<over>\d+)\s*/\s*(?P<under>\d+)
@@ -83,9 +89,8 @@ _NUMBER = re.compile(
 )
 _ANY_DIGIT = re.compile(r"(?<![A-Za-z^])\d|(?<=[^A-Za-z]e)\d")
 _LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS}}}")
-_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 # A number after one of these is a bound, an alternative or a denial, not an answer.
-_HEDGES = re.compile(
+HEDGES = re.compile(
     r"\b(?:not|no|never|least|most|over|under|above|below|less|fewer|more|than|between|or|nor|and|from"
     r"|(?<!add )(?<!adds )(?<!sum )(?<!sums )up to|(?:close|near|next) to)\b|n't"
     r"|[<>≤≥±~]|\\(?:le|ge|leq|geq|lt|gt|pm|neq?)\b",
@@ -130,6 +135,8 @@ def parse(text: str, *, strict: bool = False) -> Quantity | None:
     Raises:
         OverLimit: A number is too long or its exponent too large.
     """
+    text = SPACES.sub(r"\1", text)
+    text = _SUPERSCRIPTS.sub(lambda match: f"^{unicodedata.normalize('NFKC', match.group())}", text)
     text = VULGAR_FRACTION.sub(lambda match: f" {unicodedata.normalize('NFKC', match.group())} ", text)
     for pattern, replacement in _REPLACEMENTS:
         text = pattern.sub(replacement, text)
@@ -137,17 +144,19 @@ def parse(text: str, *, strict: bool = False) -> Quantity | None:
         raise OverLimit(f"a number of more than {MAX_DIGITS} digits")
     name, equals, value = text.rpartition("=")
     if equals:
+        if name.rstrip().endswith(("<", ">", "!", "~", "\u2260", "\u2264", "\u2265")):
+            return None
         if strict and not re.fullmatch(r"\s*\$?\s*\\?[A-Za-z]{0,5}(?:_\{?\w\}?)?\s*", name):
             return None
         text = value
-    matches = list(_NUMBER.finditer(text))
+    matches = list(NUMBER.finditer(text))
     if len(matches) != 1:
         return None
     match = matches[0]
     before, after = text[: match.start()], text[match.end() :]
     if (
         _ANY_DIGIT.search(before)
-        or _HEDGES.search(before)
+        or HEDGES.search(before)
         or _IN_A_CALCULATION.search(before)
         or _ANY_DIGIT.search(after)
         or _ANOTHER.match(after)
@@ -178,12 +187,14 @@ def _quantity(match: re.Match[str], unit: str) -> Quantity | None:
                 raise OverLimit(f"a power of ten beyond 10^{MAX_EXPONENT}")
             value *= Fraction(10) ** int(exponent)
             decimals = max(0, decimals - int(exponent))
-    if scale := match["scale"]:
-        value *= _SCALES[scale.lower().rstrip("s")]
+    scale = 1
+    if match["scale"]:
+        scale = SCALES[match["scale"].lower().rstrip("s")]
+        value *= scale
         decimals = None
     if "-" in (match["sign"], match["late_sign"]):
         value = -value
-    return Quantity(value, bool(match["percent"]), unit, decimals)
+    return Quantity(value, bool(match["percent"]), unit, decimals, scale)
 
 
 def _plain(digits: str) -> Fraction:

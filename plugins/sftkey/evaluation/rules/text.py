@@ -26,6 +26,17 @@ _CLOSED_SETS = (
     {"entailment": 1, "contradiction": -1, "neutral": 0},
 )
 
+_TAGS = re.compile(r"</?(?:b|i|u|s|em|strong|p|br|span|code|mark)\s?/?>|<\|?(?:im_end|eot_id|endoftext|end)\|?>", re.I)
+_LEAD_IN = re.compile(
+    r"(?:so\W|therefore\W|thus\W|hence\W)?\s?(?:(?:the|my)\s)?(?:(?:final|correct|right)\s)?(?:answer\sis|answer:|it\sis|it's"
+    r"|this\sis|that\sis)[\s:]+",
+    re.I,
+)
+_FIRST_WORD = re.compile(r"(\w+)\b(?:$|[,.;:!\n]|\s(?:because|since|as)\b)")
+_ACRONYM = re.compile(r"\b(?:[A-Za-z]\.){2,}(?!\w)")
+_COMMA_SPACE = re.compile(r"\s?,\s?")
+_SOFT = re.compile(r"(?<=[^\W\d])[,;:]?\s(?=[^\W\d])|(?<=[^\W\d])-(?=[^\W\d])")
+
 
 def normalise(text: str) -> str:
     """A text without case, mark-up, control characters, extra white space, leading article, punctuation at its ends.
@@ -66,3 +77,40 @@ def _without_brackets(text: str) -> str:
 def exclude_each_other(first: str, second: str) -> bool:
     """Whether two normalised texts are different words of one closed set of answers, such as yes and no."""
     return any(first in words and second in words and first != second for words in _CLOSED_SETS)
+
+
+def choice_of(text: str) -> str | None:
+    """The word of a closed set that a text begins with, or says that "the answer is"; ``None`` where it names none or two."""
+    text = _LEAD_IN.sub("", without_tags(text).strip(" \t\n*_\"'`"), count=1)
+    first = _FIRST_WORD.match(text.strip(" \t\n*_\"'`").casefold())
+    if first is None:
+        return None
+    for words in _CLOSED_SETS:
+        if first.group(1) in words:
+            named = {word for word in re.findall(r"\w+", text.casefold()) if word in words}
+            return first.group(1) if named == {first.group(1)} else None
+    return None
+
+
+def without_tags(text: str) -> str:
+    """A text without the mark-up of web pages and the end markers of chat templates."""
+    return _TAGS.sub(" ", text)
+
+
+def loosely(text: str) -> str:
+    """A text, normalised, without what two spellings of the same words differ in: ``e-mail list``, ``U.S.``, ``[1, 2]``."""
+    text = _ACRONYM.sub(lambda match: match.group().replace(".", ""), without_tags(text))
+    text = _SOFT.sub(" ", _COMMA_SPACE.sub(",", normalise(text)).replace(",", ", "))
+    text = _COMMA_SPACE.sub(",", text)
+    letters = unicodedata.normalize("NFD", text)
+    plain = "".join(character for character in letters if not unicodedata.combining(character))
+    return plain if len(plain) > 3 and plain.isascii() else text
+
+
+def may_be_an_acronym(first: str, second: str) -> bool:
+    """Whether two texts differ in case only, and one is in capitals: US isn't us."""
+    first, second = (text.strip(" \t\n.*_\"'`") for text in (first, second))
+    if not 2 <= len(first) <= 4 or not (first.isalpha() and second.isalpha()):
+        return False
+    known = any(first.casefold() in words for words in _CLOSED_SETS)
+    return not known and first != second and any(text.isupper() for text in (first, second)) and not first.istitle()
