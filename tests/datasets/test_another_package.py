@@ -82,7 +82,7 @@ def test_inspect_counts_its_rows(workplace: Path) -> None:
     from sftkey.cli.main import sftkey
 
     Path("recipe.yml").write_text(yaml.safe_dump(RECIPE))
-    result = CliRunner().invoke(sftkey, ["inspect", "recipe.yml", "--rows", "1"])
+    result = CliRunner().invoke(sftkey, ["inspect", "recipe.yml", "--rows", "1", "--trust-remote-code"])
     assert result.exit_code == 0, result.output
     assert "1,221" in result.output
     assert "<Thinking>" in result.output

@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 @click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--rows", default=3, show_default=True, type=click.IntRange(min=0), help="How many rows to show in full.")
 @click.option("--color/--no-color", default=None, help="Mark trained tokens by colour; default: in a terminal only.")
+@click.option(
+    "--trust-remote-code",
+    is_flag=True,
+    help="Run the code that RECIPE names: its model's (trust_remote_code), and data sets' that aren't of this package.",
+)
 @json_option
-def inspect_command(recipe: Path, rows: int, color: bool | None, as_json: bool) -> None:
+def inspect_command(recipe: Path, rows: int, color: bool | None, trust_remote_code: bool, as_json: bool) -> None:
     """Show what RECIPE will train on, before any GPU is rented.
 
     For a few rows of each data set the text with the trained tokens marked; over all rows how many are used or skipped
@@ -41,7 +46,7 @@ def inspect_command(recipe: Path, rows: int, color: bool | None, as_json: bool) 
         from sftkey.format.methods import METHODS
         from sftkey.training.inspection import render_colour, render_plain, table
 
-        cfg, notes = recipe_to_inspect(recipe)
+        cfg, notes = recipe_to_inspect(recipe, trust_remote_code)
         tokenizer = _load_tokenizer(cfg)
     method = METHODS[cfg.sftkey_method]
     if not as_json:
@@ -79,11 +84,12 @@ def _stdout(color: bool) -> Any:
     return initialise.orig_stdout if color and sys.stdout is initialise.wrapped_stdout else sys.stdout
 
 
-def recipe_to_inspect(path: Path) -> tuple[Any, list[str]]:
+def recipe_to_inspect(path: Path, trust_remote_code: bool = False) -> tuple[Any, list[str]]:
     """Read a recipe as far as its data needs it: method, template, tokens, tokenizer, data sets.
 
     Args:
         path: The recipe file.
+        trust_remote_code: Whether the code that it names may run.
 
     Returns:
         The recipe, prepared as for training but not validated, and remarks for the user.
@@ -95,11 +101,14 @@ def recipe_to_inspect(path: Path) -> tuple[Any, list[str]]:
 
     from sftkey.axolotl.rows import prepared_for_rows
     from sftkey.recipes.checks import check_recipe
+    from sftkey.recipes.foreign_code import refuse_foreign_code
     from sftkey.recipes.hub import check_hub_data
     from sftkey.recipes.load import load_recipe
 
     cfg = DictDefault(load_recipe(path))
     cfg.axolotl_config_path = str(path)
+    if not trust_remote_code:
+        refuse_foreign_code(cfg, str(path))
     check_recipe(cfg)
     check_hub_data(cfg)
     notes = _start(cfg)

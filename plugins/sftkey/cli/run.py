@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,9 @@ _NOT_PASSED_ON = {
     "sweep": "a sweep has no next stage; run `axolotl train RECIPE --sweep FILE` for one stage",
     "cloud": "the stages of a chain need each other's outputs on this machine; use `axolotl train --cloud` stage by stage",
 }
+
+
+_SYSTEM_FOLDERS = frozenset("bin boot dev etc lib lib32 lib64 proc root run sbin sys usr var".split())
 
 
 def parse_overrides(
@@ -85,7 +89,7 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 )
 @click.option("--last-only", is_flag=True, help="Let the overrides hold for RECIPE alone, not for the stages before.")
 @evaluation_options
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop; runs no code that a recipe names.")
 @json_option
 @click.pass_context
 def run_command(
@@ -119,7 +123,7 @@ def run_command(
 
     settings = evaluation_settings(options)
     overrides = parse_overrides(ctx.args, _train_options(), own=ctx.command.params) if ctx.args else []
-    stages = plan_chain(recipe, overrides, last_only=last_only)
+    stages = plan_chain(recipe, overrides, last_only=last_only, run_code=not dry_run)
     launch = Launch(launcher, launcher_arguments(ctx))
     if settings is not None:
         _check_tasks(stages, settings)
@@ -205,9 +209,30 @@ def describe(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettin
             "output": str(stage.output_dir),
             "train": None if stage.finished else shlex.join(launch.train_command(stage.recipe, stage.arguments)),
             "eval": evaluation(stage),
+            "notes": _remarks(stage),
         }
         for stage in stages
     ]
+
+
+def _remarks(stage: Stage) -> list[str]:
+    """What a user wants to know of a recipe that may be somebody else's, before it is run."""
+    from sftkey.recipes.foreign_code import code_for_rows, code_for_training
+
+    remarks = [f"runs code that the recipe names: {text}" for text in code_for_rows(stage.config)]
+    remarks += [f"runs code that the recipe names: {text}" for text in code_for_training(stage.config)]
+    return remarks + _remarks_on_place(stage.output_dir)
+
+
+def _remarks_on_place(output_dir: Path) -> list[str]:
+    place, home, here = output_dir.expanduser().resolve(), Path.home().resolve(), Path.cwd()
+    if place in (home, Path(place.anchor)):
+        return [f"output_dir: {output_dir} is {'the home directory' if place == home else 'the root'} itself"]
+    if place.parts[1] in _SYSTEM_FOLDERS and not place.is_relative_to(home):
+        return [f"output_dir: {output_dir} is in /{place.parts[1]}, a folder of the system"]
+    if place == here:
+        return [f"output_dir: {output_dir} is the working directory itself"]
+    return [] if place.is_relative_to(here) else [f"output_dir: {output_dir} is outside the working directory"]
 
 
 def _plan_text(plan: Sequence[dict[str, Any]]) -> str:
@@ -215,4 +240,5 @@ def _plan_text(plan: Sequence[dict[str, Any]]) -> str:
     for number, stage in enumerate(plan, 1):
         lines.append(f"Stage {number} of {len(plan)}: {stage['recipe']} ({stage['method']})")
         lines += [f"  {key:6}  {stage[key]}" for key in ("state", "output", "train", "eval") if stage[key]]
+        lines += [f"  note    {text}" for text in stage["notes"]]
     return "\n".join(lines)

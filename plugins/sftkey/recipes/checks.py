@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from sftkey.util.errors import UserError, nearest
 from sftkey.util.version import __version__
 
 
-def check_recipe(cfg: Recipe) -> None:
+def check_recipe(cfg: Recipe, *, run_code: bool = True) -> None:
     """Check a raw recipe, before Axolotl validates it.
 
     Args:
         cfg: The recipe as parsed from YAML, command-line overrides included.
+        run_code: Import the module that a ``type:`` names; without it the module of another package is only looked for.
 
     Raises:
         UserError: The first thing that is wrong.
@@ -37,7 +39,7 @@ def check_recipe(cfg: Recipe) -> None:
     _shapes(cfg)
     _method(cfg)
     _template(cfg)
-    _datasets(cfg)
+    _datasets(cfg, run_code)
     _excluded(cfg)
     _warmup(cfg)
     _tags(cfg)
@@ -106,17 +108,17 @@ def _template(cfg: Recipe) -> None:
             raise UserError(f"default_system_message: holds {marker}, which would end its turn early; remove it there")
 
 
-def _datasets(cfg: Recipe) -> None:
+def _datasets(cfg: Recipe, run_code: bool) -> None:
     if not cfg.get("datasets"):
         raise UserError("datasets: is empty; add an entry such as {path: openai/gsm8k, type: sftkey.datasets.gsm8k}")
     for place, entry in data_entries(cfg):
-        _dataset_type(place, str(entry.get("type")))
+        _dataset_type(place, str(entry.get("type")), run_code)
         for file in _local_files(entry):
             if not Path(file).exists():
                 raise UserError(f"{place}: there is no {file}; a path is relative to the working directory")
 
 
-def _dataset_type(place: str, kind: str) -> None:
+def _dataset_type(place: str, kind: str, run_code: bool) -> None:
     known = (*DATASETS, *OWN_DATA)
     if "." not in kind:
         raise UserError(
@@ -129,6 +131,14 @@ def _dataset_type(place: str, kind: str) -> None:
             f"{place}: type {kind!r}: there is no such module; did you mean {TYPES}{meant}? "
             f"This version ({__version__}) knows {', '.join(known)}"
         )
+    if not run_code and not kind.startswith(TYPES):
+        package = kind.partition(".")[0]
+        # Of a package without a dot: finding what is inside one would import it.
+        if not package.isidentifier() or find_spec(package) is None:
+            raise UserError(
+                f"{place}: type {kind!r}: there is no package {package!r} here; install it, or correct the type"
+            )
+        return
     try:
         find_dataset(kind)
     except UserError as error:

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sftkey.format import tags
 from sftkey.format.methods import METHODS
 from sftkey.format.templates import PLAIN, TAGGED, chat_template
+from sftkey.recipes.yaml_file import read_yaml
 from sftkey.util.errors import UserError
 
 Recipe = Mapping[str, Any]
@@ -24,15 +23,12 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
     """Read a recipe file.
 
     Raises:
-        UserError: There is no such file, or it isn't a YAML mapping.
+        UserError: There is no such file, or it isn't a YAML mapping within the bounds of `read_yaml`.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no recipe {path}")
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
+    recipe = read_yaml(path)
     if not isinstance(recipe, dict):
         raise UserError(f"{path} is not a recipe: it holds {type(recipe).__name__}, not a mapping of keys")
     return recipe
@@ -100,7 +96,7 @@ def deepspeed_settings(value: Any, folder: Path) -> dict[str, Any] | None:
         raise UserError(f"deepspeed: {value}: there is no such file, neither here nor in {folder}")
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"deepspeed: {path} is not valid JSON ({error})") from error
     if not isinstance(settings, dict):
         raise UserError(f"deepspeed: {path} holds no JSON object")

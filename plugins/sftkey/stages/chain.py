@@ -25,13 +25,16 @@ class Override:
     arguments: tuple[str, ...]
 
 
-def plan_chain(recipe: str | Path, overrides: Sequence[Override] = (), *, last_only: bool = False) -> tuple[Stage, ...]:
+def plan_chain(
+    recipe: str | Path, overrides: Sequence[Override] = (), *, last_only: bool = False, run_code: bool = True
+) -> tuple[Stage, ...]:
     """Follow ``sftkey_after`` back and look how far each stage is.
 
     Args:
         recipe: The recipe of the last stage.
         overrides: Options from the command line. They hold for every stage, except those of `Role.LAST_STAGE`.
         last_only: Let all overrides hold for the last stage alone.
+        run_code: See `check_recipe`.
 
     Returns:
         The stages, first one first.
@@ -44,12 +47,12 @@ def plan_chain(recipe: str | Path, overrides: Sequence[Override] = (), *, last_o
     earlier = [] if last_only else [o for o in overrides if not has_role(o.key, Role.LAST_STAGE)]
     path = Path(recipe)
     config = {**load_recipe(path), "axolotl_config_path": str(path)}
-    _override(config, overrides)
+    _override(config, overrides, run_code)
     before = recipe_before(config)
     if before is not None:
         _refuse_ambiguous(earlier, f"{before.name} and {path.name}")
     stages = [Stage.of_recipe(path, config, _arguments(overrides))]
-    for stage in stages_before(config, lambda its: _override(its, earlier)):
+    for stage in stages_before(config, lambda its: _override(its, earlier, run_code)):
         stages.insert(0, replace(stage, arguments=_arguments(earlier)))
     _refuse_shared_places(stages)
     linked: Stage | None = None
@@ -69,10 +72,10 @@ def refreshed(stage: Stage) -> Stage:
     return now
 
 
-def _override(config: dict[str, Any], overrides: Sequence[Override]) -> None:
+def _override(config: dict[str, Any], overrides: Sequence[Override], run_code: bool) -> None:
     for override in overrides:
         _apply(override, config)
-    check_recipe(config)
+    check_recipe(config, run_code=run_code)
 
 
 def _arguments(overrides: Sequence[Override]) -> tuple[str, ...]:
