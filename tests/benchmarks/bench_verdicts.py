@@ -3,11 +3,11 @@
     python tests/benchmarks/bench_verdicts.py [--lighteval PYTHON --inspect-ai PYTHON] [--wrong] [--families] [--bulk]
 
 A silent wrong verdict is a definite one that the label reverses; "can't tell" is what a judge is asked. PYTHON is the
-interpreter of an environment that has the grader: `pip install lighteval`, and in another one, for they want different versions
-of one library, `pip install inspect-ai latex2sympy2-extended==1.11.0`. math-verify is the one of this environment.
+interpreter of an environment that has the grader: `pip install lighteval`, and in another one, for they want different
+versions of one library, `pip install inspect-ai latex2sympy2-extended==1.11.0`. math-verify is the one of this environment.
 
-They don't know the tags, so they get the text of a closed Answer block; in maths between dollars where it has no delimiters, and
-for inspect_ai's `choice()` after the `ANSWER:` that it wants.
+They don't know the tags, so they get the text of a closed Answer block; in maths between dollars where it has no
+delimiters, and for inspect_ai's `choice()` after the `ANSWER:` that it wants.
 
 `--bulk` asks the same of every real GSM8K and OpenBookQA row, with a right and a wrong answer in each of the phrasings below.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sftkey.datasets.base import ReasoningDataset, Row
@@ -35,7 +36,12 @@ def assess(output: Any, row: Row, on: ReasoningDataset, *, plain: bool) -> Item:
     options = on.options(row) if on.options is not None else None
     question = on.question_of(row)
     reading = read(text, on.kind, form, options)
-    decided = agreed([compare(one, reference, on.kind, options, question) for one in reading.candidates])
+    if reading.candidates:
+        decided = agreed([compare(one, reference, on.kind, options, question) for one in reading.candidates])
+    elif reading.shown:
+        decided = Comparison(RuleVerdict.CANT_TELL, "no answer found")
+    else:
+        decided = Comparison(RuleVerdict.DIFFERENT, "no answer in the output")
     return Item(
         question=question,
         reference=reference,
@@ -49,12 +55,10 @@ def assess(output: Any, row: Row, on: ReasoningDataset, *, plain: bool) -> Item:
     )
 
 
-def agreed(comparisons: list[Comparison]) -> Comparison:
-    """The verdict on which the comparisons of all candidates agree; can't tell where they don't."""
-    if not comparisons:
-        return Comparison(RuleVerdict.DIFFERENT, "no answer in the output")
-    if len({one.verdict for one in comparisons}) > 1:
-        return Comparison(
-            RuleVerdict.CANT_TELL, "the output can be read in several ways", any(one.over_limit for one in comparisons)
-        )
-    return comparisons[-1]
+def agreed(comparisons: Sequence[Comparison]) -> Comparison:
+    """The verdict on the likeliest candidate, the last one, where that on no other one contradicts it."""
+    last = comparisons[-1]
+    if len({one.verdict for one in comparisons} - {RuleVerdict.CANT_TELL}) < 2:
+        return last
+    over_limit = any(one.over_limit for one in comparisons)
+    return Comparison(RuleVerdict.CANT_TELL, "the output can be read in several ways", over_limit)

@@ -19,7 +19,7 @@ TAGS = (THINKING_OPEN, THINKING_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 _ANY_TAG = re.compile("|".join(re.escape(tag) for tag in TAGS))
 # The token limit may cut the tag itself; from two characters on, for "<" alone may be part of an answer.
 _CUT_OFF_CLOSE = re.compile(
-    "(?:" + "|".join(re.escape(ANSWER_CLOSE[:length]) for length in range(2, len(ANSWER_CLOSE))) + r")\Z"
+    "(?:" + "|".join(re.escape(ANSWER_CLOSE[:length]) for length in range(2, len(ANSWER_CLOSE))) + r")\Z", re.IGNORECASE
 )
 
 
@@ -133,11 +133,16 @@ def find_answer_block(text: str) -> AnswerBlock | None:
         if match.group() == ANSWER_OPEN:
             content = text[match.end() : end]
             if not closed:
-                content = _CUT_OFF_CLOSE.sub("", content)
+                content = cut_off_close(content)
             if content.strip():
                 return AnswerBlock(content, closed)
         end, closed = match.start(), match.group() == ANSWER_CLOSE
     return None
+
+
+def cut_off_close(text: str) -> str:
+    """The text of an unclosed Answer block without the first characters of its closing tag."""
+    return _CUT_OFF_CLOSE.sub("", text)
 
 
 def has_thinking(text: str) -> bool:

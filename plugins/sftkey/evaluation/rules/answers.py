@@ -1,53 +1,59 @@
-r"""Find the answer of an output, with or without tags.
+r"""The data sets' conventions for an answer in prose: ``#### x``, ``\boxed{x}``, "the answer is x"; else what stands last.
 
-In this order: the Answer block; an Answer block that was never closed; the data set's own conventions (its untagged
-form, ``#### x``, ``\boxed{x}``, "the answer is x", an option's letter or text); the last number (in maths the last formula,
-where that comes last), or for free text the last line. Every search is linear in the length of the output.
+Every search is linear in the length of the text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
 from dataclasses import dataclass
-from functools import partial
+from itertools import pairwise
 
 from sftkey.datasets.base import AnswerKind
-from sftkey.evaluation.rules import options as multiple_choice
 from sftkey.evaluation.rules.limits import MAX_ANSWER
-from sftkey.evaluation.rules.text import normalise
-from sftkey.format import tags
-from sftkey.format.untagged import UntaggedForm
+from sftkey.evaluation.rules.statements import asserted, corrections, sentences
 
 
 @dataclass(frozen=True, slots=True)
-class Extraction:
-    """The answer of an output.
+class Found:
+    """A text that is said to be the answer, where it stands, and the name of the convention."""
 
-    Attributes:
-        text: The answer without white space around it, ``None`` where there is none; cut to `MAX_ANSWER` + 1
-            characters, which is too long to be compared.
-        rule: The rule that found it, as logged; two, joined by a comma, where one found it inside the other's.
-    """
-
-    text: str | None
+    text: str
+    start: int
+    end: int
     rule: str
 
 
-_Convention = tuple[str, Callable[[str], str | None]]
-
-_HASHES = "####"
+HASHES, BOXED, ANSWER_IS = "####", "\\boxed", "the answer is"
 # "#### Step 3: add them up" and "#### 3. Compute the total" are headings of an untagged output, not its answer.
 _HEADING = re.compile(r"(?:\d+[.)]\s+)?[*_]*[^\W\d_]{2,}")
 _ANSWER_IS = re.compile(
-    r"\banswer(?:[ \t]+is\b|[ \t]*[:=]\**)(?![ \t]+not\b)[ \t]*(?:[:=]\**)?\s*(\S[^\n]*)", re.IGNORECASE
+    r"""(?:
+        \banswers?(?:\s(?:to|for|of)\s[^.:=\n]{1,60}?)?
+        (?: [ \t*_]{0,4}[:=：]
+          | [ \t](?:is|are|was|(?:would|should|must|will|could|has\sto|have\sto|seems\sto|appears\sto)[ \t]be
+              |comes[ \t]out[ \t](?:as|to))\b )
+      | 答案(?:是|为|為)?
+      | \b(?:Antwort|Respuesta|R[ée]ponse|Risposta|Resposta|Ответ)(?:[ \t](?:ist|es|est|è|é))?[ \t]?(?=[:：\s])
+    )(?!(?:[ \t]not\b|n['’]t\b))[ \t]*(?:[:=：][ \t]*)?""",
+    re.IGNORECASE | re.VERBOSE,
 )
-_OPTION_IS = re.compile(
-    r"\b(?:answer|choice|option)(?:[ \t]+is\b|[ \t]*[:=])(?![ \t]+not\b)[ \t]*[:=]?\s*(\S[^\n]*)", re.IGNORECASE
+_ADVERBS = re.compile(
+    r"(?:(?:probably|likely|most|clearly|therefore|thus|hence|simply|indeed|then|obviously|definitely|still|just|actually|again)"
+    r"[ \t,]+)+",
+    re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"\.(?=\s|$)")
+_SENTENCE_END = re.compile(r"[.](?=\s|$|\*)|[。]|(?<=[\w)}\]$])[!?](?=\s|$)")
+_EDGE = re.compile(r"^[\s}*_:：]+|(?<=\S)\*+$")
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-_NUMBER = re.compile(
+_DIGIT = re.compile(r"\d")
+_SCALE = re.compile(
+    r"\$?\s{0,2}(?:\\?%|¢|°|(?:percent|dozens?|hundreds?|thousands?|millions?|billions?|trillions?|cents?|pairs?|scores?)\b)"
+    r"|\s?\^\s?\{?\\?circ\}?",
+    re.IGNORECASE,
+)
+NUMBER = re.compile(
     r"""(?<![\w.])[-\u2212]?[$€£]?
     (?: \\[dt]?frac\{\d+\}\{\d+\}
       | (?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?
@@ -57,87 +63,72 @@ _NUMBER = re.compile(
     (?: \s?\\?% | [ ](?:percent|hundred|thousand|million|billion|trillion|dozen)\b )?""",
     re.VERBOSE | re.IGNORECASE,
 )
-_LETTER = re.compile(r"\(([A-Za-z])\)")
-_LAST_WORD = re.compile(r"(?<![\w'’])([A-Z])[\s.)*_]*$")
-_IS_RIGHT = re.compile(r"^\W*([A-Z])\s+is\s+(?:the\s+)?(?:correct|right|best)\b")
-_DIGIT = re.compile(r"\d")
+_CONCLUSION = re.compile(
+    r"(?:\b(?:so|therefore|thus|hence|altogether|(?:in|for\sa)\stotal(?:\sof)?|which\s(?:is|means|makes|gives|leaves)|leaving|making"
+    r"|giving|meaning|totals?|comes\sto|adds?\sup\sto|it['’]s|it\sis|is)\b|[=≈])",
+    re.IGNORECASE,
+)
+_CONNECTIVE = re.compile(
+    r"(?:\b(?:so|therefore|thus|hence|which\s(?:is|means|makes|gives|leaves)|leaving|making|giving)\b|[=≈])", re.I
+)
 _FORMULA = re.compile(r"\$\$[^$]+\$\$|\$[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
 _MAX_PARAGRAPH = 2_000
-_PUNCTUATION = re.compile(r"[.,;:!?]+(?!\d)")
+_MAX_CLAIMS = 20  # the last ones; a text with more says nothing clear
 
 
-def extract(
-    output: str, kind: AnswerKind, untagged: UntaggedForm, options: Mapping[str, str] | None = None
-) -> Extraction:
-    """Find the answer of an output.
-
-    Args:
-        output: The model's output, of any length and content.
-        kind: The kind of the data set's answers.
-        untagged: The data set's own form without tags.
-        options: For multiple choice, the options of this question, letter -> text.
-    """
-    block = tags.find_answer_block(output)
-    if block is not None:
-        name = "answer block" if block.closed else "unclosed answer block"
-        inner = _first(_inside_a_block(kind), block.text)
-        return _extraction(block.text, name) if inner is None else _extraction(inner[1], f"{name}, {inner[0]}")
-    conventions = _conventions(kind, untagged, options or {})
-    # An answer belongs after the thinking; the thinking is searched only where nothing is found there.
-    for region in (tags.after_thinking(output), tags.without_tags(output)):
-        found = _first(conventions, region)
-        if found is not None:
-            rule, text = found
-            if rule == "\\boxed" and text.strip() not in output:
-                # A tag stood inside the braces: keep what comes before it.
-                text = text.strip().partition("\n")[0]
-            return _extraction(text, rule)
-    return Extraction(None, "nothing found")
+def claims(text: str, kind: AnswerKind) -> list[Found]:
+    """What a text says to be its answer, in order: what a later claim, or a correction, takes back is left out."""
+    boxes = boxed(text)
+    said = answer_is(text, kind)
+    # "The answer is \\boxed{7}" is one claim.
+    said = [one for one in said if not any(one.start <= box.start and box.end <= one.end for box in boxes)]
+    hashes = _after_hashes(text)
+    strong = [*([hashes] if hashes else []), *boxes]
+    if hashes:
+        strong = [one for one in strong if one is hashes or not hashes.start <= one.start < hashes.end]
+    found = sorted((*strong, *said[-1:]), key=lambda one: one.end)
+    if not found:
+        return []
+    taken_back = max((place for place in corrections(text) if place <= found[-1].start), default=0)
+    found = [one for one in found if one.start >= taken_back]
+    last = found[-1]
+    if last.rule == BOXED:
+        return _together([one for one in found if one.rule == BOXED], text)
+    stronger = [one for one in found if one.rule != ANSWER_IS and one is not last]
+    kept = _together([one for one in stronger if one.rule == BOXED], text) if last.rule != HASHES else []
+    return [*kept, *(one for one in stronger if one.rule == HASHES), last]
 
 
-def _extraction(text: str, rule: str) -> Extraction:
-    return Extraction(text.strip()[: MAX_ANSWER + 1], rule)
-
-
-def _first(conventions: Sequence[_Convention], text: str) -> tuple[str, str] | None:
-    if not text.strip():
-        return None
-    for name, find in conventions:
-        found = find(text)
-        if found is not None and found.strip():
-            return name, found
-    return None
-
-
-def _inside_a_block(kind: AnswerKind) -> Sequence[_Convention]:
-    # A free text may itself say what "the answer is"; how options are named is for their comparison.
-    if kind is AnswerKind.NUMBER:
-        return (("####", _after_hashes), ("\\boxed", last_boxed), ("the answer is", _number_after_answer_is))
-    if kind is AnswerKind.MATHS:
-        return (("\\boxed", last_boxed), ("####", _after_hashes), ("the answer is", _after_answer_is))
-    return ()
-
-
-def _conventions(kind: AnswerKind, untagged: UntaggedForm, options: Mapping[str, str]) -> Sequence[_Convention]:
-    if kind is AnswerKind.NUMBER:
-        return (*_inside_a_block(kind), ("last number", _last_number))
-    if kind is AnswerKind.MATHS:
-        return (*_inside_a_block(kind), ("last formula", _closing_formula), ("last number", _last_number))
-    if kind is AnswerKind.OPTION:
-        return (
-            ("the answer is", partial(_option_after_answer_is, options=options)),
-            ("\\boxed", last_boxed),
-            ("option line", partial(_option_in_last_line, options=options)),
-            ("option letter", partial(_last_letter, options=options)),
-            ("option text", partial(_only_option_in_last_line, options=options)),
-        )
-    return (
-        ("untagged form", partial(_after_marker, marker=untagged.between.strip())),
-        ("####", _after_hashes),
-        ("\\boxed", last_boxed),
-        ("the answer is", _after_answer_is),
-        ("last line", _last_line),
+def _together(boxes: list[Found], text: str) -> list[Found]:
+    """Several boxes are one answer in parts; where they stand in different paragraphs the last one may be all of it."""
+    distinct = list({"".join(box.text.split()): box for box in boxes}.values())
+    if len(distinct) < 2:
+        return distinct
+    parts = Found(", ".join(box.text.strip() for box in distinct), distinct[0].start, distinct[-1].end, BOXED)
+    apart = any(
+        "\n\n" in text[one.end : other.start] or other.start - one.end > 80 for one, other in pairwise(distinct)
     )
+    return [parts, distinct[-1]] if apart else [parts]
+
+
+def boxed(text: str) -> list[Found]:
+    r"""The complete ``\boxed{...}`` and ``\fbox{...}`` that are in no other one, with a scale after them, in one pass."""
+    opened: list[tuple[int, int, bool]] = []
+    found: list[Found] = []
+    for match in _BRACES.finditer(text):
+        token = match.group()
+        if token == "}":
+            if opened:
+                outer, start, box = opened.pop()
+                if box:
+                    while found and found[-1].start > outer:
+                        found.pop()
+                    scale = _SCALE.match(text, match.end())
+                    scaled = text[start : match.start()] + (scale.group().lstrip("$") if scale else "")
+                    found.append(Found(scaled, outer, match.end(), BOXED))
+        elif token.endswith("{") and token != "\\{":
+            opened.append((match.start(), match.end(), token != "{"))
+    return [one for one in found if one.text.strip()]
 
 
 def last_boxed(text: str) -> str | None:
@@ -148,104 +139,91 @@ def last_boxed(text: str) -> str | None:
         token = match.group()
         if token == "}":
             if opened:
-                start, boxed = opened.pop()
-                if boxed:
+                start, box = opened.pop()
+                if box:
                     found = start, match.start()
         elif token.endswith("{") and token != "\\{":
             opened.append((match.end(), token != "{"))
     return None if found is None else text[found[0] : found[1]]
 
 
-def _last(pattern: re.Pattern[str], text: str, group: int = 0) -> str | None:
-    found: str | None = None
-    for match in pattern.finditer(text):
-        found = match.group(group)
-    return found
+def after_marker(text: str, marker: str) -> list[Found]:
+    """The text after a data set's own mark, to the end."""
+    start = text.rfind(marker) if marker else -1
+    return [Found(text[start + len(marker) :], start, len(text), "untagged form")] if start >= 0 else []
 
 
-def _after_marker(text: str, marker: str) -> str | None:
-    return text.rpartition(marker)[2] if marker and marker in text else None
-
-
-def _after_hashes(text: str) -> str | None:
+def _after_hashes(text: str) -> Found | None:
     """The text after the last ``####``; a heading counts only in the last line, as in GSM8K's own form."""
+    if HASHES not in text:
+        return None
     lines = text.rstrip().split("\n")
+    end = len(text.rstrip())
     for number in range(len(lines) - 1, -1, -1):
-        if _HASHES not in lines[number]:
-            continue
-        parts = (part.lstrip("# \t").strip() for part in reversed(lines[number].split(_HASHES)[1:]))
-        found = next(filter(None, parts), None)
-        if found is not None and (number == len(lines) - 1 or not _HEADING.match(found)):
-            return found
+        start = end - len(lines[number])
+        if HASHES in lines[number]:
+            parts = (part.lstrip("# \t").strip() for part in reversed(lines[number].split(HASHES)[1:]))
+            found = next(filter(None, parts), None)
+            if found is not None and (number == len(lines) - 1 or not _HEADING.match(found)):
+                return Found(found, start + lines[number].index(HASHES), end, HASHES)
+        end = start - 1
     return None
 
 
-def _after_answer_is(text: str) -> str | None:
-    line = _last(_ANSWER_IS, text, 1)
-    return None if line is None else _SENTENCE_END.split(line, maxsplit=1)[0]
+def answer_is(text: str, kind: AnswerKind) -> list[Found]:
+    """What comes after "the answer is", sentence by sentence; one that is a question is left out where others aren't."""
+    found: list[tuple[bool, Found]] = []
+    for match in deque(_ANSWER_IS.finditer(text), maxlen=_MAX_CLAIMS):
+        start = match.end()
+        while start < len(text) and text[start].isspace():
+            start += 1
+        line = text[start : start + MAX_ANSWER + 1].partition("\n")[0]
+        stop = _SENTENCE_END.search(line)
+        asked = stop is not None and stop.group() == "?"
+        sentence = line[: stop.start()] if stop else line
+        if kind is AnswerKind.NUMBER and not _DIGIT.search(sentence):
+            continue
+        sentence = _ADVERBS.sub("", _EDGE.sub("", asserted(sentence)), count=1)
+        if sentence.strip() and not _ANSWER_IS.match(sentence):
+            found.append((asked, Found(sentence, match.start(), start + len(line), ANSWER_IS)))
+    stated = [one for asked, one in found if not asked]
+    return stated or [one for _, one in found]
 
 
-def _number_after_answer_is(text: str) -> str | None:
-    found = _after_answer_is(text)
-    return found if found is not None and _DIGIT.search(found) else None
+def closing_number(text: str) -> list[Found]:
+    """The number that the last sentence with any comes to; where it has several, the sentence, to be read as a whole."""
+    told = [(place, sentence) for place, sentence in sentences(text) if NUMBER.search(sentence)]
+    if not told:
+        return []
+    closing = _concluded(*told[-1])
+    if len(told) > 1 and not _CONCLUSION.search(told[-1][1]):
+        # "The total is 12. She shared it with 3 friends."
+        earlier = next((one for one in reversed(told[:-1]) if _CONCLUSION.search(one[1])), None)
+        return [*([_concluded(*earlier)] if earlier else []), closing]
+    return [closing]
 
 
-def _last_number(text: str) -> str | None:
-    return _last(_NUMBER, text)
+def _concluded(place: int, sentence: str) -> Found:
+    text = asserted(sentence)
+    parts = _CONNECTIVE.split(text)
+    clause = next(part for part in (*reversed(parts), text, sentence) if NUMBER.search(part))
+    numbers = [match.group() for match in NUMBER.finditer(clause)]
+    one = numbers[0] if len(set(numbers)) == 1 else clause.strip()
+    return Found(one, place, place + len(sentence), "last number" if len(numbers) == 1 else "last numbers")
 
 
-def _closing_formula(text: str) -> str | None:
+def closing_formula(text: str) -> list[Found]:
     r"""The last formula of the last paragraph, where no number follows it: of ``$x = \sqrt{2}$`` 2 is no answer."""
     paragraph = text.rstrip().rpartition("\n\n")[2]
     if len(paragraph) > _MAX_PARAGRAPH:
-        return None
+        return []
     formulas = list(_FORMULA.finditer(paragraph))
     if not formulas or _DIGIT.search(paragraph, formulas[-1].end()):
-        return None
-    return formulas[-1].group()
+        return []
+    return [Found(formulas[-1].group(), len(text) - len(paragraph), len(text), "last formula")]
 
 
-def _last_line(text: str) -> str:
-    return text.strip().rpartition("\n")[2]
-
-
-def _option_after_answer_is(text: str, options: Mapping[str, str]) -> str | None:
-    line = _last(_OPTION_IS, text, 1)
-    if line is None:
-        return None
-    sentence = _SENTENCE_END.split(line, maxsplit=1)[0]
-    return next((part for part in (line, sentence) if _names_an_option(part, options)), None)
-
-
-def _option_in_last_line(text: str, options: Mapping[str, str]) -> str | None:
-    line = _last_line(text)
-    return line if line and _names_an_option(line, options) else None
-
-
-def _names_an_option(text: str, options: Mapping[str, str]) -> bool:
-    return len(text) <= MAX_ANSWER and multiple_choice.named(text, options) is not None
-
-
-def _last_letter(text: str, options: Mapping[str, str]) -> str | None:
-    letters = [match.group(1) for match in _LETTER.finditer(text) if match.group(1).upper() in options]
-    if letters:
-        return letters[-1]
-    line = _last_line(text)[-MAX_ANSWER:]
-    lone = _IS_RIGHT.search(line) or _LAST_WORD.search(line)
-    return lone.group(1) if lone is not None and lone.group(1) in options else None
-
-
-def _only_option_in_last_line(text: str, options: Mapping[str, str]) -> str | None:
-    line = _spaced(_last_line(text)[-MAX_ANSWER:])
-    named = []
-    # "the sun and the moon" names that option alone, although "the sun" is another one.
-    for option in sorted(options.values(), key=len, reverse=True):
-        wanted = _spaced(option)
-        if wanted.strip() and wanted in line:
-            named.append(option)
-            line = line.replace(wanted, " \0 ")
-    return named[0] if len(named) == 1 else None
-
-
-def _spaced(text: str) -> str:
-    return f" {' '.join(_PUNCTUATION.sub(' ', normalise(text)).split())} "
+def last_line(text: str) -> list[Found]:
+    """The last line."""
+    line = text.strip().rpartition("\n")[2]
+    return [Found(line, len(text) - len(line), len(text), "last line")] if line else []

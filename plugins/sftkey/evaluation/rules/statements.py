@@ -1,0 +1,94 @@
+"""What a text asserts: without what it denies, concedes, explains, or takes back. Every search is linear."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_CLAUSE = r"[^,;:.!?\n。，；！？]{0,200}"
+_DENIED = re.compile(
+    rf"""(?<!\w)(?:(?:[,;(]|[—–-]{{1,2}}\s|\b(?:and|but|so)\b)\s{{0,3}}(?:(?:and|but|certainly|definitely)\s)?)?
+    (?:
+        (?:and\s)?\b(?:not|never)\b(?!\s(?:only|just|until)\b){_CLAUSE}
+      | \b(?:rather\sthan|instead\sof|as\sopposed\sto|in\scontrast\sto|unlike)\b{_CLAUSE}
+      | \b(?:ruled?|ruling)\sout\b{_CLAUSE}
+      | \b(?:eliminat|exclud|discard|reject|dismiss|disregard)(?:e|es|ed|ing|s)?\b{_CLAUSE}
+      | \b(?:al)?though\b{_CLAUSE} | \b(?:even\sif|even\sthough|despite|whereas)\b{_CLAUSE}
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_REASON = re.compile(
+    r"[\s,;:(—–-]{0,4}\b(?:because|since|as(?=\s(?:it|they|the|this|that|he|she|we|only|plants?)\b)|due\sto|given\sthat"
+    r"|for\sthe\sreason|which|explanation|reason(?:ing)?|justification)\b.*",
+    re.IGNORECASE | re.DOTALL,
+)
+_WRONG = re.compile(
+    r"\b(?:wrong|incorrect|false|impossible|untrue|tempting|a\sdistractor|no)\b|\bnot\b|n['’]t\b|\bcannot\b|\bcan't\b"
+    r"|[✗✘❌]",
+    re.IGNORECASE,
+)
+_CORRECTION = re.compile(
+    r"""(?:^|(?<=[\s.?!,;:…(—–*]))(?:
+        wait\b(?=[\s,.!?:;…—–-]{0,3}(?:$|[,.!?:;…—–-]|\n|(?:no|actually|that|this|it|i|let|a|the|so|sorry|hold)\b))
+      | (?:no|nope)(?=\s?[,:.!;—–-]\s?)
+      | (?:correction|corrected|scratch\sthat|strike\sthat|oops|whoops|sorry|hold\son|on\ssecond\sthoughts?|my\smistake
+          |i\s(?:made|see)\sa[n]?\s(?:mistake|error)|i\smeant?|i\smisread|let\sme\s(?:correct|re\w{2,12}|double.?check)
+          |that['’]?s\s(?:wrong|not\sright|incorrect)|that\s(?:is|was)\s(?:wrong|not\sright|incorrect|a\smistake)
+          |that\smisses)\b
+      | (?:but\s)?actually\b(?=\s?[,:]|\s(?:it|the|that|this|no|i|\W?\w\b))
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_FAREWELL = re.compile(
+    r"(?:^|(?<=[.!?\n]))[ \t*_]{0,5}(?:let\sme\sknow|i\shope|hope\s(?:this|that|it)|feel\sfree|please\slet|would\syou\slike"
+    r"|do\syou\s(?:want|need|have)|if\syou\s(?:have|need|want|'?d)|happy\sto|is\sthere\sanything|thank(?:s|\syou)|have\sa\s"
+    r"|good\sluck|note\sthat)\b[^\n]*",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"[.!?。！？…](?:[*_)\"'”’]{0,3})(?=\s|$)|[。！？]|\n")
+_ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Rs|vs|etc|approx|e\.g|i\.e)$")
+_CONNECTOR = re.compile(
+    r"^[\s,;:)\]—–-]*(?:(?:but|rather|instead|so|then|and|it['’]?s|it\sis)\b[\s,:]*)*", re.IGNORECASE
+)
+
+
+def asserted(text: str) -> str:
+    """A statement without the clauses that deny or concede something: of "B, not A" and "not A, but B" it's B."""
+    kept = _DENIED.sub(" ", text)
+    return text if kept == text else _CONNECTOR.sub("", kept).strip(" ,;:()—–-")
+
+
+def without_reason(text: str) -> str:
+    """A statement without the reason given for it, if anything is left then."""
+    kept = _REASON.sub("", text, count=1)
+    return kept if kept.strip() else text
+
+
+def denies(clause: str) -> bool:
+    """Whether a clause says of what it names that it is wrong."""
+    return _WRONG.search(clause) is not None
+
+
+def corrections(text: str) -> list[int]:
+    """Where the text takes back what it said before; the places after the words that say so."""
+    return [mark.end() for mark in _CORRECTION.finditer(text) if mark.start() > 0]
+
+
+def without_farewell(text: str) -> str:
+    """A text without the sentences that offer more help."""
+    return _FAREWELL.sub("", text).rstrip()
+
+
+def sentences(text: str) -> Iterator[tuple[int, str]]:
+    """The sentences of a text, each with its place; a full stop after a title or the number of a list ends none."""
+    start = 0
+    for end in _SENTENCE.finditer(text):
+        if end.group()[0] == ".":
+            before = text[max(start, end.start() - 8) : end.start()]
+            if _ABBREVIATION.search(before) or (start == end.start() - len(before) and before.strip().isdecimal()):
+                continue
+        if text[start : end.end()].strip():
+            yield start, text[start : end.end()].strip()
+        start = end.end()
+    if text[start:].strip():
+        yield start, text[start:].strip()
