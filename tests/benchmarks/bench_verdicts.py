@@ -91,6 +91,7 @@ def figures(cases: Sequence[Case], verdicts: Sequence[Verdict]) -> tuple[int, in
 
 def show(by: str, group: str, cases: Sequence[Case], verdicts: Sequence[Verdict]) -> None:
     count, wrong, unknown = figures(cases, verdicts)
+    group = repr(group)[1:-1].replace("|", "\\|")
     print(f"| {group} | {by} | {count:,} | {wrong:,} ({wrong / count:.1%}) | {unknown:,} ({unknown / count:.1%}) |")
 
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from sftkey.datasets.base import AnswerKind
 from sftkey.evaluation.rules.limits import MAX_ANSWER
+from sftkey.evaluation.rules.number_words import to_numerals
 from sftkey.evaluation.rules.statements import asserted, corrections, sentences
 
 
@@ -33,10 +34,10 @@ _ANSWER_IS = re.compile(
         \banswers?(?:\s(?:to|for|of)\s[^.:=\n]{1,60}?)?
         (?: [ \t*_]{0,4}[:=：]
           | [ \t](?:is|are|was|(?:would|should|must|will|could|has\sto|have\sto|seems\sto|appears\sto)[ \t]be
-              |comes[ \t]out[ \t](?:as|to))\b )
+              |comes[ \t]out[ \t](?:as|to))\b(?![ \t]not\b|n['’]t\b) )
       | 答案(?:是|为|為)?
       | \b(?:Antwort|Respuesta|R[ée]ponse|Risposta|Resposta|Ответ)(?:[ \t](?:ist|es|est|è|é))?[ \t]?(?=[:：\s])
-    )(?!(?:[ \t]not\b|n['’]t\b))[ \t]*(?:[:=：][ \t]*)?""",
+    )[ \t]*(?:[:=：][ \t]*)?""",
     re.IGNORECASE | re.VERBOSE,
 )
 _ADVERBS = re.compile(
@@ -73,6 +74,7 @@ _CONNECTIVE = re.compile(
 )
 _FORMULA = re.compile(r"\$\$[^$]+\$\$|\$[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
 _MAX_PARAGRAPH = 2_000
+_SHORT = 100
 _MAX_CLAIMS = 20  # the last ones; a text with more says nothing clear
 
 
@@ -181,7 +183,7 @@ def answer_is(text: str, kind: AnswerKind) -> list[Found]:
         stop = _SENTENCE_END.search(line)
         asked = stop is not None and stop.group() == "?"
         sentence = line[: stop.start()] if stop else line
-        if kind is AnswerKind.NUMBER and not _DIGIT.search(sentence):
+        if kind is AnswerKind.NUMBER and not _says_a_number(sentence):
             continue
         sentence = _ADVERBS.sub("", _EDGE.sub("", asserted(sentence)), count=1)
         if sentence.strip() and not _ANSWER_IS.match(sentence):
@@ -194,13 +196,18 @@ def closing_number(text: str) -> list[Found]:
     """The number that the last sentence with any comes to; where it has several, the sentence, to be read as a whole."""
     told = [(place, sentence) for place, sentence in sentences(text) if NUMBER.search(sentence)]
     if not told:
-        return []
+        short = len(text) <= _SHORT and not _DIGIT.search(text) and _says_a_number(text)
+        return [Found(text.strip(), 0, len(text), "number in words")] if short else []
     closing = _concluded(*told[-1])
     if len(told) > 1 and not _CONCLUSION.search(told[-1][1]):
         # "The total is 12. She shared it with 3 friends."
         earlier = next((one for one in reversed(told[:-1]) if _CONCLUSION.search(one[1])), None)
         return [*([_concluded(*earlier)] if earlier else []), closing]
     return [closing]
+
+
+def _says_a_number(text: str) -> bool:
+    return _DIGIT.search(text) is not None or _DIGIT.search(to_numerals(text)) is not None
 
 
 def _concluded(place: int, sentence: str) -> Found:
@@ -217,6 +224,8 @@ def closing_formula(text: str) -> list[Found]:
     paragraph = text.rstrip().rpartition("\n\n")[2]
     if len(paragraph) > _MAX_PARAGRAPH:
         return []
+    affirmed = asserted(paragraph)
+    paragraph = affirmed if _FORMULA.search(affirmed) else paragraph
     formulas = list(_FORMULA.finditer(paragraph))
     if not formulas or _DIGIT.search(paragraph, formulas[-1].end()):
         return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from sftkey.evaluation.rules.answers import ANSWER_IS, BOXED, boxed
 from sftkey.evaluation.rules.limits import MAX_ANSWER
@@ -13,26 +13,31 @@ from sftkey.evaluation.rules.statements import asserted, corrections, denies, se
 from sftkey.evaluation.rules.text import normalise
 
 _BE = r"(?:is|are|was|(?:would|should|must|will|could|may|might|has\sto|have\sto|seems\sto|appears\sto)\sbe)"
-_CLAIM = re.compile(
+_NOT = r"(?!\snot\b|n['’]t\b)"
+_ANSWER = re.compile(
     rf"""(?:
         \b(?:answer|choice|option|solution)s?(?:\s(?:to|for|of|here|among)\b[^.:=\n]{{0,60}}?)?
-          (?:[ \t*_]{{0,4}}[:=：]|[ \t]{_BE}\b)
+          (?:[ \t*_]{{0,4}}[:=：]|[ \t]{_BE}\b{_NOT})
       | 答案(?:是|为|為)?\s?[:：]?
       | \b(?:Antwort|Respuesta|R[ée]ponse|Risposta|Resposta|Ответ)(?:\s(?:ist|es|est|è|é))?\s?[:：]?
-      | \b(?:i|we)(?:\swould|\swill|['’]d|['’]ll)?\s(?:choose|pick|select|go\swith|say|take|vote\sfor|opt\sfor)\b
-      | \bgo(?:ing)?\swith\b
-      | \b(?:it|that|this|which)(?:['’]s|\s{_BE})(?=\s\(?[A-Z]\b)
-      | \b(?:leaves|leaving)(?:\s(?:us|me)\swith)?(?:\sonly)?\b
-    )(?!(?:\snot\b|n['’]t\b))[ \t]*(?:[:=：][ \t]*)?""",
+    )[ \t]*(?:[:=：][ \t]*)?""",
     re.IGNORECASE | re.VERBOSE,
 )
-_ANSWER = re.compile(r"answer|choice|option|solution|答案|[AR]\w{2,8}a\b|Antwort|R[ée]ponse|Ответ", re.I)
+_CHOOSES = re.compile(
+    rf"""\b(?:i|we)(?:\swould|\swill|['’]d|['’]ll)?\s(?:choose|pick|select|go\swith|say|take|vote\sfor|opt\sfor)\b
+      | \bgo(?:ing)?\swith\b | \b(?:it|that|this|which)(?:['’]s|\s{_BE})(?=\s\(?[A-Z]\b){_NOT}
+      | \b(?:leaves|leaving)(?:\s(?:us|me)\swith)?(?:\sonly)?\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
 _ADVERBS = re.compile(
     r"^(?:(?:probably|likely|most|clearly|therefore|thus|hence|simply|indeed|then|obviously|definitely|still|just|actually|certainly"
     r"|perhaps|maybe)[ \t,]+)+",
     re.IGNORECASE,
 )
-_CLAUSE = re.compile(r"[;,:]\s|\s[—–-]\s|\b(?:but|so|while)\b", re.I)
+_LEFT_OF_A_DENIAL = re.compile(
+    r"\b(?:is|was|are|were|does|do|can|could|has|have|would|will|should|may|might)\W*$", re.I
+)
+_CLAUSE = re.compile(r"[;,]\s|\s[—–-]\s|\b(?:but|so|while)\b", re.I)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$|[*_)\"'])|[。！？]")
 _PUNCTUATION = re.compile(r"[.,;:!?]+(?!\d)")
 _MAX_CLAIMS = 20
@@ -61,26 +66,40 @@ def _chosen(text: str, options: Mapping[str, str]) -> Choice:
     return _NONE
 
 
-def _claimed(text: str, options: Mapping[str, str]) -> Choice | None:
-    """What the last of the claims that names an option names; none at all where that claim names several."""
-    for claim in reversed(deque(_CLAIM.finditer(text), maxlen=_MAX_CLAIMS)):
-        line = text[claim.end() : claim.end() + MAX_ANSWER].lstrip().partition("\n")[0]
-        end = _SENTENCE_END.search(line)
-        sentence = line[: end.start()] if end else line
-        if end and end.group() in "?？" and len(line) > end.end():
-            continue
-        says_answer = _ANSWER.match(claim.group()) is not None
-        for part in (line, sentence) if says_answer else ():
+def _answers(text: str, options: Mapping[str, str]) -> Choice | None:
+    """What the last "the answer is" that names an option names; nothing clear where it names several."""
+    for sentence, line in _told(_ANSWER, text):
+        for part in (line, sentence):
             told = _ADVERBS.sub("", part)
             if named(told, options) is not None:
                 return told, ANSWER_IS
-        told = _ADVERBS.sub("", without_reason(asserted(sentence)))
-        letters = letters_in(plain(told), options)
-        if len(letters) == 1 and not _texts_in(told, options):
-            return letters.pop(), ANSWER_IS if says_answer else "option letter"
-        if len(letters) > 1:
-            return _NONE
+        choice = _only_letter(sentence, options, ANSWER_IS)
+        if choice is not None:
+            return choice
     return None
+
+
+def _chooses(text: str, options: Mapping[str, str]) -> Choice | None:
+    """The letter after "I choose", "it must be" and the like."""
+    found = (_only_letter(sentence, options, "option letter") for sentence, _ in _told(_CHOOSES, text))
+    return next(filter(None, found), None)
+
+
+def _told(claim: re.Pattern[str], text: str) -> Iterator[tuple[str, str]]:
+    """The rest of the sentence, and of the line, after each of the last claims, the last one first; no questions."""
+    for match in reversed(deque(claim.finditer(text), maxlen=_MAX_CLAIMS)):
+        line = text[match.end() : match.end() + MAX_ANSWER].lstrip().partition("\n")[0]
+        end = _SENTENCE_END.search(line)
+        if end is None or end.group() not in "?？" or len(line) == end.end():
+            yield line[: end.start()] if end else line, line
+
+
+def _only_letter(sentence: str, options: Mapping[str, str], rule: str) -> Choice | None:
+    told = _ADVERBS.sub("", without_reason(asserted(sentence)))
+    letters = letters_in(plain(told), options)
+    if len(letters) == 1 and not _texts_in(told, options):
+        return letters.pop(), rule
+    return _NONE if len(letters) > 1 else None
 
 
 def _boxed(text: str, options: Mapping[str, str]) -> Choice | None:
@@ -112,13 +131,22 @@ def _first_line(text: str, options: Mapping[str, str]) -> Choice | None:
 def _letter(text: str, options: Mapping[str, str]) -> Choice | None:
     """The only letter in the clauses of the last sentence with letters that deny nothing."""
     for _, sentence in reversed(list(sentences(plain(text)))[-3:]):
-        clauses = [clause for clause in _CLAUSE.split(asserted(sentence)) if not denies(clause)]
-        letters = set().union(*(letters_in(without_reason(clause), options) for clause in clauses))
-        if len(letters) == 1:
+        said = [told for clause in _CLAUSE.split(sentence) if (told := _affirmed(clause))]
+        letters = set().union(*(letters_in(without_reason(told), options) for told in said))
+        texts = _texts_in(" ".join(said), options)
+        if len(letters) == 1 and set(texts) <= {options[letter] for letter in letters}:
             return letters.pop(), "option letter"
         if letters or letters_in(sentence, options):
             return _NONE
     return None
+
+
+def _affirmed(clause: str) -> str:
+    """What a clause asserts; nothing where it denies what it names."""
+    told = asserted(clause)
+    if told == clause:
+        return "" if denies(clause) else clause
+    return "" if _LEFT_OF_A_DENIAL.search(told) else told
 
 
 def _text(text: str, options: Mapping[str, str]) -> Choice | None:
@@ -144,9 +172,10 @@ def _spaced(text: str) -> str:
 
 
 _RULES: tuple[Callable[[str, Mapping[str, str]], Choice | None], ...] = (
-    _claimed,
+    _answers,
     _boxed,
     _right,
+    _chooses,
     _last_line,
     _first_line,
     _letter,

@@ -28,13 +28,17 @@ _LONE = re.compile(r"^\s*(?:(?:option|choice|letter)\s+)?[(\[]?\s*([A-Za-z])\s*[
 _AT_THE_END = re.compile(r"^(.*\S)\s*[(\[]\s*([A-Za-z])\s*[)\]][\s.]*$", re.S)
 _IS_RIGHT = re.compile(
     r"(?<![\w'’])(?:([A-Z])\b\W{0,2}\s?(?:is\s(?:(?:the|clearly|definitely|obviously|most\slikely)\s)?(?:correct|right|best|answer|true)\b|it\sis\b)"
-    r"|option\s\(?([A-Za-z])\)?\s?(?:is\s(?:correct|right|true)\b|[:–—-]\s?(?:yes|correct|right|true)\b|[✓✔✅]))",
+    r"|(?:[Oo]ption\s)?\(?([A-Z])\)?[.:]?\s?(?:[:)–—-]\s?(?:[Yy]es|[Cc]orrect|[Rr]ight|[Tt]rue)\b))",
 )
 _DENIED = re.compile(
     r"^\W*(?:(?:is|was|are|can|could|would|will|does|do|has|have|seems|looks)(?:n['’]?t)?\b|cannot\b)"
     r"[^.;,\n]{0,60}?(?:(?<=n't)|(?<=n’t)|\b(?:wrong|incorrect|false|not|no|out|untrue|cannot)\b)",
     re.I,
 )
+_NAMED = re.compile(
+    r"\b(?:vitamin|hepatitis|type|group|class|grade|plan|point|figure|team|step|part|phase|drug)s?\s$", re.I
+)
+_NOUN = re.compile(r" (?!(?:and|or|nor|is|it|was|but|because|since|as|rather|not|if|would|can|seems|looks|for)\b)[a-z]")
 _LETTERS = re.compile(r"(?<![\w'’])[A-Z](?![\w'’])")
 
 
@@ -80,6 +84,12 @@ def said_to_be_right(text: str, options: Mapping[str, str]) -> set[str]:
     return {letter for one in _IS_RIGHT.findall(text) if (letter := (one[0] or one[1]).upper()) in options}
 
 
+def labelled(text: str, options: Mapping[str, str]) -> bool:
+    """Whether a text begins with an option's label, as in ``B. wind``."""
+    label = _LABELLED.match(plain(text))
+    return label is not None and any(group in options for group in label.groups()[:2])
+
+
 def listed(text: str, options: Mapping[str, str]) -> bool:
     """Whether a line of a text begins with an option's label."""
     return any(
@@ -92,8 +102,9 @@ def letters_in(text: str, options: Mapping[str, str]) -> set[str]:
     """The options' letters that stand alone in a text; an article is none."""
     found = set()
     for match in _LETTERS.finditer(text):
-        article = match.group() in "AI" and text[match.end() : match.end() + 2].strip()[:1].islower()
-        if match.group() in options and not article:
+        article = match.group() in "AI" and _NOUN.match(text, match.end())
+        compound = _NAMED.search(text, max(0, match.start() - 12), match.start())
+        if match.group() in options and not article and not compound:
             found.add(match.group())
     return found
 

@@ -15,7 +15,7 @@ from sftkey.evaluation.rules import answers
 from sftkey.evaluation.rules.answers import Found
 from sftkey.evaluation.rules.chosen_option import chosen
 from sftkey.evaluation.rules.limits import MAX_ANSWER
-from sftkey.evaluation.rules.options import named
+from sftkey.evaluation.rules.options import labelled, named
 from sftkey.evaluation.rules.regions import Region, Where, before_a_new_question, find_regions
 from sftkey.evaluation.rules.statements import asserted, corrections, without_farewell
 from sftkey.format.untagged import UntaggedForm
@@ -25,6 +25,8 @@ MAX_SHOWN = 3_900
 
 MAX_READ = 50_000
 """Most characters of a part of an output that are read: the end of a longer one."""
+
+_SHORT = 20  # a text that is the answer and nothing else
 
 NOTHING_FOUND = "nothing found"
 
@@ -63,12 +65,12 @@ def read(output: str, kind: AnswerKind, untagged: UntaggedForm, options: Mapping
     found: list[Found] = []
     shown: list[str] = []
     for place, region in enumerate(regions.found):
-        said = _said(region, kind, untagged.between.strip(), options or {}, after_a_block=place > 0)
+        after_a_block = place > 0 and region.where is Where.TEXT and regions.found[0].where is not Where.TEXT
+        # Text after an Answer block matters where it takes back what the block says.
+        silent = after_a_block and not corrections("\n" + region.text[-MAX_READ:])
+        said = [] if silent else _said(region, kind, untagged.between.strip(), options or {})
         if region.where is Where.BEFORE_THINKING and not said:
             continue
-        if place and region.where is Where.TEXT and regions.found[0].where is not Where.TEXT:
-            # Text after an Answer block matters where it takes back what the block says.
-            said = said if corrections("\n" + region.text) else []
         shown.append(region.text)
         found += said
     if not shown:
@@ -96,11 +98,9 @@ def _shown(text: str, candidates: Sequence[str]) -> str:
     return "\n[...]\n".join((*missing, tail))
 
 
-def _said(
-    region: Region, kind: AnswerKind, marker: str, options: Mapping[str, str], *, after_a_block: bool
-) -> list[Found]:
+def _said(region: Region, kind: AnswerKind, marker: str, options: Mapping[str, str]) -> list[Found]:
     if region.where is Where.TEXT:
-        return _in_prose(region.text[-MAX_READ:], kind, marker, options, explicit=after_a_block)
+        return _in_prose(region.text[-MAX_READ:], kind, marker, options)
     if region.where is Where.BEFORE_THINKING:
         return _explicit(region.text[-MAX_READ:], kind, marker) if kind is not AnswerKind.OPTION else []
     name = "answer block" if region.where is Where.BLOCK else "unclosed answer block"
@@ -112,7 +112,7 @@ def _in_a_block(text: str, kind: AnswerKind, options: Mapping[str, str]) -> list
     if kind is AnswerKind.TEXT:
         return whole  # it may itself say what "the answer is"
     if kind is AnswerKind.OPTION:
-        if len(text) > MAX_ANSWER or named(text, options) is not None:
+        if len(text) > MAX_ANSWER or named(text, options) is not None or labelled(text, options):
             return whole
         statement, _ = chosen(text, options)
         return [Found(statement, 0, len(text), "")] if statement else whole
@@ -128,21 +128,17 @@ def _in_a_block(text: str, kind: AnswerKind, options: Mapping[str, str]) -> list
     return [Found(asserted(text) or text, 0, len(text), "")]
 
 
-def _in_prose(
-    text: str, kind: AnswerKind, marker: str, options: Mapping[str, str], *, explicit: bool = False
-) -> list[Found]:
+def _in_prose(text: str, kind: AnswerKind, marker: str, options: Mapping[str, str]) -> list[Found]:
     """What a text says; where the model asks itself another question, before that, if that part says an answer."""
     cut = before_a_new_question(text)
     if cut is None:
-        return _of_one_answer(text, kind, marker, options, explicit=explicit)
-    before, after = (_of_one_answer(part, kind, marker, options, explicit=explicit) for part in cut)
-    sure = bool(before) and (kind is AnswerKind.OPTION or bool(_explicit(cut[0], kind, marker)))
-    return before if sure else [*before, *after]
+        return _of_one_answer(text, kind, marker, options)
+    before, after = (_of_one_answer(part, kind, marker, options) for part in cut)
+    sure = kind is AnswerKind.OPTION or len(cut[0].strip()) <= _SHORT or bool(_explicit(cut[0], kind, marker))
+    return before if before and sure else [*before, *after]
 
 
-def _of_one_answer(
-    text: str, kind: AnswerKind, marker: str, options: Mapping[str, str], *, explicit: bool
-) -> list[Found]:
+def _of_one_answer(text: str, kind: AnswerKind, marker: str, options: Mapping[str, str]) -> list[Found]:
     if kind is AnswerKind.OPTION:
         statement, rule = chosen(unicodedata.normalize("NFKC", without_farewell(text)), options)
         return [Found(statement, 0, len(text), rule)] if statement else []
@@ -151,7 +147,7 @@ def _of_one_answer(
     if said:
         later = [place for place in corrections(text) if place > said[-1].end]
         return [*said, *(_last(text[later[-1] :], kind) if later else [])]
-    return [] if explicit else _last(text, kind)
+    return _last(text, kind)
 
 
 def _explicit(text: str, kind: AnswerKind, marker: str) -> list[Found]:

@@ -68,9 +68,10 @@ _CHANNEL = re.compile(r"<\|channel\|>\s{0,9}(\w{1,40})[^<]{0,200}(?:<\|constrain
 _MESSAGE_END = re.compile(r"<\|(?:end|return|start|call|channel)\|>")
 _BARE_FINAL = re.compile(r"assistant\s?final(?=\W|[A-Z\d])")
 _BARE_ANALYSIS = re.compile(r"\s*analysis(?=[A-Z\"'])")
+_USER_TURN = re.compile(r"(?<=[^\s])\s{0,9}\n[ \t>#*_]{0,9}(?:user|human)[ \t*_]{0,4}[:：]", re.IGNORECASE)
 _NEW_QUESTION = re.compile(
     r"^[ \t>#*_]{0,20}(?:(?:next|new|another|follow-?up)\s)?"
-    r"(?:question|q|problem|task|exercise|puzzle|user|human|instruction|prompt|frage|aufgabe|pregunta|问题|問題|题目)"
+    r"(?:question|q|problem|task|exercise|puzzle|instruction|prompt|frage|aufgabe|pregunta|问题|問題|题目)"
     r"[ \t]{0,3}\#?\d{0,4}[ \t*_]{0,4}[:：]",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -78,6 +79,9 @@ _NEW_QUESTION = re.compile(
 
 def find_regions(output: str) -> Regions:
     """Find where the answer of an output can stand."""
+    another = _USER_TURN.search(output)
+    if another:
+        output = output[: another.start()]
     if "<|channel|>" in output:
         return _harmony(output)
     if _BARE_ANALYSIS.match(output):

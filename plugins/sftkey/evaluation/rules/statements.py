@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_CLAUSE = r"[^,;:.!?\n。，；！？]{0,200}"
+_CLAUSE = r"(?:(?!\bbut\b)[^,;:.!?\n。，；！？]){0,200}"
 _DENIED = re.compile(
     rf"""(?<!\w)(?:(?:[,;(]|[—–-]{{1,2}}\s|\b(?:and|but|so)\b)\s{{0,3}}(?:(?:and|but|certainly|definitely)\s)?)?
     (?:
@@ -35,7 +35,7 @@ _CORRECTION = re.compile(
           |i\s(?:made|see)\sa[n]?\s(?:mistake|error)|i\smeant?|i\smisread|let\sme\s(?:correct|re\w{2,12}|double.?check)
           |that['’]?s\s(?:wrong|not\sright|incorrect)|that\s(?:is|was)\s(?:wrong|not\sright|incorrect|a\smistake)
           |that\smisses)\b
-      | (?:but\s)?actually\b(?=\s?[,:]|\s(?:it|the|that|this|no|i|\W?\w\b))
+      | (?:but\s)?actually\b(?=\s?[,:]|\s(?:it|the|that|this|no|i|\W?\w\b|[\\$]))
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -47,6 +47,7 @@ _FAREWELL = re.compile(
 )
 _SENTENCE = re.compile(r"[.!?。！？…](?:[*_)\"'”’]{0,3})(?=\s|$)|[。！？]|\n")
 _ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Rs|vs|etc|approx|e\.g|i\.e)$")
+_LABEL = re.compile(r"(?<![\w'’])[A-Z]$")
 _CONNECTOR = re.compile(
     r"^[\s,;:)\]—–-]*(?:(?:but|rather|instead|so|then|and|it['’]?s|it\sis)\b[\s,:]*)*", re.IGNORECASE
 )
@@ -87,6 +88,8 @@ def sentences(text: str) -> Iterator[tuple[int, str]]:
             before = text[max(start, end.start() - 8) : end.start()]
             if _ABBREVIATION.search(before) or (start == end.start() - len(before) and before.strip().isdecimal()):
                 continue
+            if _LABEL.search(before) and text[end.end() : end.end() + 2].strip()[:1].islower():
+                continue  # "A. a marsh"
         if text[start : end.end()].strip():
             yield start, text[start : end.end()].strip()
         start = end.end()
