@@ -44,6 +44,8 @@ def test_a_good_recipe_passes() -> None:
         ({"sftkey_method": None}, "sftkey_method is missing; set it to one of sft, sft-tag, key-tag, key"),
         ({"sftkey_method": "key_tag"}, "'key_tag' is not one of .*; did you mean 'key-tag'"),
         ({"train_on_inputs": True}, "train_on_inputs: true and sftkey_method: key-tag exclude each other.*remove"),
+        ({"use_eaft": True}, "use_eaft: does not go with sftkey_method .it is another loss.*remove it"),
+        ({"trainer_cls": "my.Trainer"}, "trainer_cls: does not go with sftkey_method .*remove it"),
         ({"chat_template": "chatml"}, "'chatml' has no exact segments; set chat_template: thinking_answer"),
         (
             {"chat_template": "thinking_answer_plain"},

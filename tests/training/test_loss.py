@@ -251,6 +251,27 @@ def test_router_loss_is_added_as_the_model_itself_adds_it():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("regulariser", ["router", "z"])
+def test_what_a_model_adds_does_not_grow_with_micro_batches(regulariser):
+    """Two micro-batches of one step add the mean of their router or z-losses, by labelled tokens, and not their sum."""
+    torch.manual_seed(0)
+    if regulariser == "router":
+        experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "output_router_logits": True}
+        model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**SHAPE, **experts, router_aux_loss_coef=0.5))
+    else:
+        model = Qwen3ForCausalLM(Qwen3Config(**SHAPE))
+        model.config.z_loss_coefficient = 0.5
+    parts = [batch(seed) for seed in (8, 9)]
+    counts = [(labels[:, 1:] != -100).sum() for _, labels, _ in parts]
+    assert counts[0] != counts[1]
+    with_it, alone = 0.0, []
+    for input_ids, labels, segments in parts:
+        with_it += causal_loss(model, {"input_ids": input_ids}, labels, segments, num_items=sum(counts)).loss
+        alone.append(causal_loss(model, {"input_ids": input_ids}, labels, segments).loss)
+    expected = sum(count * loss for count, loss in zip(counts, alone, strict=True)) / sum(counts)
+    torch.testing.assert_close(with_it, expected)
+
+
 def gradients_by_name(model, loss):
     model.zero_grad()
     loss.backward()

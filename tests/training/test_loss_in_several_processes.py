@@ -1,11 +1,12 @@
 """The loss in two processes: DDP, FSDP, and DeepSpeed ZeRO-3 where it is installed. Gloo, on the CPU."""
 
 import importlib.util
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
-from sftkey.format.segments import Segment
+from sftkey.format.segments import RESPONSE, Segment
 from sftkey.training.loss import causal_loss
 from sftkey.training.sparse_logits import _known
 from support.processes import PROCESSES, in_processes
@@ -100,6 +101,56 @@ def run_fsdp(rank, case):
     assert _known[model].loss_in_head == (case != "softcap")
 
 
+def run_axolotls_fsdp2(rank, case, autocast, checkpointing):
+    """FSDP2 with accelerate's plugin for bf16, by Axolotl's own function: parameters, gradients and output in bfloat16."""
+    from accelerate.utils import FullyShardedDataParallelPlugin
+    from axolotl.monkeypatch.accelerate.fsdp2 import fsdp2_prepare_model
+
+    def sharded():
+        plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2,
+            auto_wrap_policy="transformer_based_wrap",
+            transformer_cls_names_to_wrap=["Qwen3DecoderLayer", "Gemma2DecoderLayer"][case == "softcap" :][:1],
+            activation_checkpointing=checkpointing,
+            cpu_ram_efficient_loading=False,
+            mixed_precision_policy="bf16",
+        )
+        assert plugin.mixed_precision_policy.output_dtype == torch.bfloat16
+        state = SimpleNamespace(fsdp_plugin=plugin, device_mesh=None)
+        accelerator = SimpleNamespace(state=state, mixed_precision="bf16", is_main_process=rank == 0, device="cpu")
+        return fsdp2_prepare_model(accelerator, build(case))
+
+    sparse, dense = sharded(), sharded()
+    assert isinstance(sparse.get_output_embeddings().weight, DTensor)
+    for input_ids, labels, segments in zip(*batches(), strict=True):
+        num_items = int((labels[..., 1:] != -100).sum())
+        losses = []
+        for model in (sparse, dense):
+            model.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                inputs = {"input_ids": input_ids[rank]}
+                found = causal_loss(
+                    model, inputs, labels[rank], segments[rank], num_items=num_items, sparse=model is sparse
+                )
+            assert found.loss.dtype == torch.float32
+            # No power of two: a gradient of this scale is rounded in bfloat16.
+            (found.loss * PROCESSES / 3).backward()
+            losses.append(found.loss.item())
+        if losses[0]:
+            assert losses[0] != torch.tensor(losses[0]).bfloat16().item(), "the loss went through bfloat16"
+        torch.testing.assert_close(losses[0], losses[1], rtol=2e-3, atol=1e-5)
+        others = dict(dense.named_parameters())
+        for name, parameter in sparse.named_parameters():
+            gradient, other = parameter.grad.full_tensor(), others[name].grad.full_tensor()
+            assert (gradient - other).norm() <= 0.02 * other.norm() + 1e-5, name
+        with torch.no_grad():
+            sparse.eval()
+            evaluated = causal_loss(sparse, inputs, labels[rank], segments[rank], measure=RESPONSE)
+            sparse.train()
+        assert evaluated.loss.dtype == torch.float32
+    assert _known[sparse].loss_in_head == (case != "softcap")
+
+
 def run_zero3(rank, case):
     import deepspeed
     from deepspeed.utils import safe_get_full_grad
@@ -142,6 +193,20 @@ def test_ddp_gives_the_gradients_of_all_batches_together():
 @pytest.mark.timeout(180)
 def test_fsdp_gathers_the_output_layer():
     in_processes(in_each_case, run_fsdp)
+
+
+def as_axolotl_shards(rank):
+    run_axolotls_fsdp2(rank, "untied", autocast=False, checkpointing=False)
+    run_axolotls_fsdp2(rank, "untied", autocast=True, checkpointing=True)
+    run_axolotls_fsdp2(rank, "tied", autocast=True, checkpointing=False)
+    run_axolotls_fsdp2(rank, "tied", autocast=False, checkpointing=True)
+    run_axolotls_fsdp2(rank, "softcap", autocast=True, checkpointing=True)
+
+
+@pytest.mark.timeout(300)
+def test_fsdp2_in_bfloat16_as_axolotl_shards():
+    pytest.importorskip("axolotl")
+    in_processes(as_axolotl_shards)
 
 
 @pytest.mark.deepspeed

@@ -1,6 +1,7 @@
 """Sparse logits against the standard path: architectures, wrappers, and models that can't be served."""
 
 import logging
+import re
 
 import peft
 import pytest
@@ -405,6 +406,38 @@ def test_an_error_of_the_model_itself_is_raised():
     labels[0, 5] = VOCABULARY
     with pytest.raises((IndexError, RuntimeError)):
         causal_loss(model, inputs, labels, segments)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: out of memory"),
+        torch.distributed.DistBackendError("NCCL communicator was aborted"),
+        RuntimeError("Triton Error [CUDA]: out of resource"),
+        RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer"),
+    ],
+)
+def test_an_error_of_the_machine_is_no_need_for_logits(error, monkeypatch, caplog):
+    """After the output layer, on the first batch: where the shape of logits would show, and isn't what is wrong."""
+    model = build("qwen3")
+    plain = type(model).forward
+    calls = []
+
+    def forward(self, *args, **kwargs):
+        calls.append(plain(self, *args, **kwargs))
+        raise error
+
+    monkeypatch.setattr(type(model), "forward", forward)
+    inputs, labels, segments = batch(12)
+    with pytest.raises(type(error), match=re.escape(str(error))):
+        causal_loss(model, inputs, labels, segments)
+    assert len(calls) == 1
+    assert not caplog.records
+    monkeypatch.undo()
+    causal_loss(model, inputs, labels, segments)
+    assert _known[model].loss_in_head
 
 
 def patched(module):

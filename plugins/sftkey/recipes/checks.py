@@ -174,6 +174,10 @@ def _excluded(cfg: Recipe) -> None:
         ("rl", "this is supervised fine-tuning"),
         ("reward_model", "this is supervised fine-tuning"),
         ("skip_prepare_dataset", "the labels are made in preparation"),
+        ("use_dft", "it is another loss, which would be ignored"),
+        ("use_eaft", "it is another loss, which would be ignored"),
+        ("label_smoothing_factor", "it is another loss, which would be ignored"),
+        ("trainer_cls", "the plugin's own trainer would take its place"),
     ):
         if cfg.get(key):
             raise UserError(f"{key}: does not go with sftkey_method ({why}); remove it")

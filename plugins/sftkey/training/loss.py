@@ -72,7 +72,9 @@ def causal_loss(
 
     The target of position ``t`` is token ``t + 1``. Packed batches need nothing special: the first token of a sequence
     belongs to its prompt and has no label. What the model's own loss includes beside the cross-entropy is added: the
-    load-balancing loss of a mixture-of-experts model, and a z-loss, which needs the logits of every position.
+    load-balancing loss of a mixture-of-experts model, and a z-loss, which needs the logits of every position. Both count
+    with the batch's share of ``num_items``, so that they don't grow with the micro-batches and processes of a step, as
+    they do in transformers.
 
     Args:
         model: A causal language model of transformers, wrapped (PEFT, DDP, FSDP, DeepSpeed) or not.
@@ -135,7 +137,9 @@ def causal_loss(
         statistics.loss.index_add_(0, segments, losses.losses)
         statistics.tokens.index_add_(0, segments, torch.ones_like(segments))
         statistics.correct.index_add_(0, segments, losses.correct.long())
-    return LossOutput(losses.total + z_loss + _router_loss(unwrap(model), outputs), statistics, outputs)
+    share = targets.weights.sum() / denominator
+    regularisers = z_loss + _router_loss(unwrap(model), outputs)
+    return LossOutput(losses.total + share.to(losses.total.device) * regularisers, statistics, outputs)
 
 
 def normaliser(weights: torch.Tensor, num_items: torch.Tensor | float | None) -> torch.Tensor:
@@ -195,4 +199,7 @@ def _own_loss(
     labels = torch.full(targets.shape, IGNORE_INDEX, dtype=torch.long, device=targets.ids.device)
     labels.view(-1)[targets.rows + 1] = targets.ids
     outputs = model(**inputs, labels=labels, num_items_in_batch=denominator)
-    return LossOutput(outputs["loss"], _no_statistics(labels.device), outputs)
+    # The model adds its router loss in full for every micro-batch.
+    beyond_share = 1 - targets.weights.sum() / denominator
+    loss = outputs["loss"] - beyond_share * _router_loss(unwrap(model), outputs)
+    return LossOutput(loss, _no_statistics(labels.device), outputs)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,8 +38,11 @@ from sftkey.training.targets import Targets
 
 LOG = logging.getLogger(__name__)
 
-MARKER = 997.0
-"""What the output carries beside the loss; a softcap, a scale, a bias or a mask on logits would change it."""
+MARKER = 992.0
+"""What the output carries beside the loss; a softcap, a scale, a bias or a mask on logits would change it.
+
+It is the same number in bfloat16 and float16: mixed precision may cast the output.
+"""
 
 FUSED_LOSS_PACKAGES = {"liger": "Liger's fused linear cross-entropy", "cut_cross_entropy": "Cut Cross Entropy"}
 """Part of a module name -> the loss that a ``forward`` defined in such a module brings along."""
@@ -123,11 +127,9 @@ def sparse_token_losses(
         try:
             with call.replaced_forward():
                 outputs = model(**inputs)
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             # Code after the output layer may insist on the logits of every position; it shows in the first batch.
-            if not call.took_rows or serves.loss_in_head or serves.selection:
+            if not call.took_rows or serves.loss_in_head or serves.selection or _is_the_machines(error):
                 raise
             found, problem = False, f"{type(error).__name__}: {error}"
         else:
@@ -233,17 +235,52 @@ class _Call:
     def losses(self, outputs: Any) -> TokenLosses:
         logits = _logits(outputs)
         if self.computed is not None:
-            # The total that went through the model: its hooks must see the gradient.
-            return self.computed._replace(total=logits[0, 0, 0])
+            return self.computed._replace(total=_Tie.apply(self.computed.total, logits[0, 0, 0]))
         targets = self.targets
         logits = logits[0, : len(targets.rows)]
         ids, weights, denominator = (t.to(logits.device) for t in (targets.ids, targets.weights, self.denominator))
         return cross_entropy(logits, ids, weights, denominator)
 
 
+class _Tie(torch.autograd.Function):
+    """The loss as it was computed, whose backward pass also runs through what came out of the model.
+
+    The hooks on the model's output must see a gradient (FSDP and ZeRO-3 gather weights in them), but the output itself
+    may have been cast to bfloat16, which holds neither the loss nor every scale of its gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, total: torch.Tensor, returned: torch.Tensor) -> torch.Tensor:
+        ctx.returned = returned.dtype, returned.device
+        return total.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        dtype, device = ctx.returned
+        return grads[0], torch.zeros((), dtype=dtype, device=device)
+
+
 def _same(found: torch.Tensor, sent: torch.Tensor) -> bool:
-    # A loss that isn't a number is no change: it may be one process's alone, and all have to find the same.
-    return torch.allclose(found, sent, rtol=0.0, atol=0.0, equal_nan=True)
+    """Whether the output came back as it was sent, apart from a cast.
+
+    A loss that isn't a number is no change: it may be one process's alone, and all have to find the same.
+    """
+    return torch.allclose(found, sent.to(found.dtype), rtol=0.0, atol=0.0, equal_nan=True)
+
+
+_MACHINES = (torch.OutOfMemoryError, torch.AcceleratorError, torch.distributed.DistError)
+_MACHINES_WORDS = re.compile(
+    r"CUDA|cuBLAS|CUBLAS|cuDNN|CUDNN|NCCL|HIP|Triton|triton|out of memory|gloo|Connection|Timed out"
+)
+
+
+def _is_the_machines(error: Exception) -> bool:
+    """Whether an error has nothing to do with how many logits there are: memory, a kernel, a lost process."""
+    return (
+        isinstance(error, _MACHINES)
+        or type(error).__module__.partition(".")[0] == "triton"
+        or _MACHINES_WORDS.search(str(error)) is not None
+    )
 
 
 def _is_sharded(head: nn.Module) -> bool:

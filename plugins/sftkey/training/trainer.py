@@ -23,10 +23,19 @@ class SegmentLossTrainer(Trainer):
     and processes, so a micro-batch with few labelled tokens weighs no more than its tokens.
 
     Call `configure_segment_loss` before training; without it the labels alone decide.
+
+    Raises:
+        UserError: ``compute_loss_func`` or ``label_smoothing_factor`` asks for another loss, which would be ignored.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        for key, value in (
+            ("compute_loss_func", self.compute_loss_func),
+            ("label_smoothing_factor", self.args.label_smoothing_factor),
+        ):
+            if value:
+                raise UserError(f"{key}: asks for another loss than that of the segments; remove it")
         # The loss below consumes num_items_in_batch itself.
         self.model_accepts_loss_kwargs = True
         self.sparse_logits = True
