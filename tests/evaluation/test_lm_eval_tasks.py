@@ -18,10 +18,12 @@ from sftkey.datasets.holdout import is_held_out, problem_key
 from sftkey.datasets.openr1_math import HELD_OUT_SHARE
 from sftkey.datasets.registry import DATASETS, PAPER, dataset
 from sftkey.evaluation import lm_eval_tasks as harness
+from sftkey.evaluation import training_prompt
 from sftkey.evaluation.judge import decide as judging
 from sftkey.evaluation.judge.client import JudgeVerdict
 from sftkey.evaluation.judge.settings import JudgeMode, JudgeSettings
 from sftkey.evaluation.verdicts import scores
+from sftkey.format.templates import system_prompt
 from sftkey.util.errors import UserError
 
 
@@ -87,7 +89,7 @@ def test_nothing_to_evaluate_is_an_error_that_says_why():
 DOCS = [{"question": f"{number}+1?", "answer": f"#### {number + 1}"} for number in range(4)]
 RESPONSES = [
     ["<Thinking>a</Thinking><Answer>1</Answer>"],
-    ["<Thinking>a</Thinking><Answer>two</Answer>"],
+    ["<Thinking>a</Thinking><Answer>a couple</Answer>"],
     ["<Thinking>a"],
     ["5"],
 ]
@@ -101,7 +103,7 @@ def test_without_a_judge_the_rules_decide(monkeypatch, caplog):
     monkeypatch.delenv("SFTKEY_JUDGE_BASE_URL", raising=False)
     with caplog.at_level(logging.INFO, logger="lm_eval"):
         answers = harness.Verdicts(dataset="gsm8k").apply(RESPONSES, DOCS)
-    assert answers == ["1", "two", "", "5"]
+    assert answers == ["1", "a couple", "", "5"]
     logged = [harness.metrics({}, [answer]) for answer in answers]
     assert [metrics["acc"] for metrics in logged] == [1, 0, 0, 0]
     assert [metrics["undecided"] for metrics in logged] == [0, 1, 0, 0]
@@ -111,13 +113,17 @@ def test_without_a_judge_the_rules_decide(monkeypatch, caplog):
     assert "1 of 4 outputs have no thinking" in caplog.text
 
 
-@pytest.mark.parametrize(("mode", "asked"), [(JudgeMode.FALLBACK, ["two"]), (JudgeMode.ALWAYS, ["1", "two", "5"])])
+@pytest.mark.parametrize(
+    ("mode", "asked"), [(JudgeMode.FALLBACK, ["a couple"]), (JudgeMode.ALWAYS, ["1", "a couple", "5"])]
+)
 def test_all_that_a_judge_decides_is_asked_at_once(monkeypatch, tmp_path, mode, asked):
     calls = []
 
     def judge(items, settings, **kwargs):
         calls.append([item.prediction for item in items])
-        return [JudgeVerdict(item.prediction == "two" and item.reference == "2", "judge", "said so") for item in items]
+        return [
+            JudgeVerdict(item.prediction == "a couple" and item.reference == "2", "judge", "said so") for item in items
+        ]
 
     monkeypatch.setattr(judging, "judge", judge)
     monkeypatch.setattr(harness.JudgeSettings, "from_environment", lambda: settings(mode, tmp_path))
@@ -194,7 +200,7 @@ def test_everything_follows_from_the_data_set(load_task):
         "judge_kappa": "cohens_kappa",
     }
     higher = task.higher_is_better()
-    assert [name for name in higher if higher[name]] == [*METRIC_NAMES[:4], "judge_agreement", "judge_kappa"]
+    assert [name for name in higher if higher[name]] == [*METRIC_NAMES[:5], "judge_agreement", "judge_kappa"]
     assert [name for name in higher if higher[name] is None] == ["judged", "judge_cached"]
     filters = task.dump_config()["filter_list"]
     assert filters == [{"name": "none", "filter": [{"function": harness.Verdicts, "dataset": "gsm8k"}]}]
@@ -203,8 +209,9 @@ def test_everything_follows_from_the_data_set(load_task):
 
 
 METRIC_NAMES = (
-    "acc fmt score thinking_valid fmt_repeated fmt_no_thinking fmt_thinking_cut_off fmt_wrong_order fmt_empty_thinking "
-    "fmt_no_answer fmt_answer_cut_off fmt_empty_answer fmt_text_outside undecided over_limit judged judge_cached "
+    "acc fmt score thinking_valid acc_unfinished fmt_repeated fmt_no_thinking fmt_thinking_cut_off fmt_wrong_order "
+    "fmt_empty_thinking "
+    "fmt_no_answer fmt_answer_cut_off fmt_empty_answer fmt_text_outside no_answer undecided over_limit judged judge_cached "
     "judge_unresolved judge_agreement judge_kappa"
 ).split()
 
@@ -311,3 +318,73 @@ def test_score_stays_with_the_members_of_a_group_whatever_they_are_called(monkey
         "theirs": {"acc,none": 1.0},
     }
     assert logging.getLogger("sftkey.evaluation").parent is harness.logger
+
+
+def rendered(template: str):
+    """A chat template as lm-eval hands it to a task."""
+
+    def render(messages, add_generation_prompt=True):
+        return template + "".join(message["content"] for message in messages)
+
+    return render
+
+
+@pytest.fixture
+def requests_of(load_task, monkeypatch):
+    """The prompts of a task, and its warnings on the way."""
+
+    def build(yaml: str, **arguments):
+        monkeypatch.setattr(training_prompt, "_warned", set())
+        task = load_task(yaml + PLACE)
+        task.build_all_requests(rank=0, world_size=1, **arguments)
+        return [instance.args[0] for instance in task.instances]
+
+    return build
+
+
+SENT = "training_prompt: true\n"
+BY_METADATA = "metadata: {training_prompt: true}\n"
+
+
+@pytest.mark.parametrize("setting", [SENT, BY_METADATA])
+def test_the_training_prompt_is_sent_where_it_is_asked_for(requests_of, caplog, setting):
+    first, second = requests_of(THREE_LINES + setting, apply_chat_template=True, chat_template=rendered("<s>"))
+    assert first == f"<s>{system_prompt()}0+1?"
+    assert second == f"<s>{system_prompt()}1+1?"
+    # A base model has no chat template: the prompt stands before the question.
+    first, _ = requests_of(THREE_LINES + setting)
+    assert first.startswith(system_prompt())
+    assert first.endswith("0+1?")
+    assert "training prompt" not in caplog.text
+    assert "--apply_chat_template" not in caplog.text
+
+
+def test_a_system_instruction_of_the_user_wins(requests_of):
+    first, _ = requests_of(
+        THREE_LINES + SENT, apply_chat_template=True, chat_template=rendered(""), system_instruction="Be brief. "
+    )
+    assert first == "Be brief. 0+1?"
+
+
+@pytest.mark.parametrize("plain", ["plain: true\n", ""])
+def test_a_task_says_when_the_model_may_not_know_of_the_tags(requests_of, caplog, plain):
+    def said(**arguments):
+        caplog.clear()
+        requests_of(THREE_LINES + plain, **arguments)
+        return caplog.text
+
+    assert "is run without --apply_chat_template" in said()
+    a_server = said(apply_chat_template=True, chat_template=lambda messages, **_: ("messages",))
+    another_model = said(apply_chat_template=True, chat_template=rendered("<s>"))
+    ours = said(apply_chat_template=True, chat_template=rendered(system_prompt()))
+    assert ("can't be known here whether the model hears of the tags" in a_server) == (not plain)
+    assert ("has no training prompt, so it never hears of the tags" in another_model) == (not plain)
+    assert (training_prompt.HOW_TO_SEND in a_server) == (training_prompt.HOW_TO_SEND in another_model) == (not plain)
+    assert "training prompt" not in ours
+
+
+def test_the_untagged_form_has_no_prompt(requests_of):
+    first, _ = requests_of(
+        THREE_LINES + SENT + "plain: true\n", apply_chat_template=True, chat_template=rendered("<s>")
+    )
+    assert first == "<s>0+1?"

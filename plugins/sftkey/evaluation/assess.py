@@ -7,7 +7,7 @@ from typing import Any
 
 from sftkey.datasets.base import ReasoningDataset, Row
 from sftkey.evaluation.rules.equivalence import Comparison, compare
-from sftkey.evaluation.rules.reading import read
+from sftkey.evaluation.rules.reading import read, read_thinking
 from sftkey.evaluation.verdicts import Item, RuleVerdict
 from sftkey.format import tags, untagged
 
@@ -36,12 +36,13 @@ def assess(output: Any, row: Row, on: ReasoningDataset, *, plain: bool) -> Item:
     options = on.options(row) if on.options is not None else None
     question = on.question_of(row)
     reading = read(text, on.kind, form, options)
-    if reading.candidates:
+    unfinished = None
+    if reading.shown:
         decided = agreed([compare(one, reference, on.kind, options, question) for one in reading.candidates])
-    elif reading.shown:
-        decided = Comparison(RuleVerdict.CANT_TELL, "no answer found")
     else:
         decided = Comparison(RuleVerdict.DIFFERENT, "no answer in the output")
+        thought = read_thinking(reading.unfinished, on.kind, form, options)
+        unfinished = agreed([compare(one, reference, on.kind, options, question) for one in thought]).verdict
     return Item(
         question=question,
         reference=reference,
@@ -52,11 +53,15 @@ def assess(output: Any, row: Row, on: ReasoningDataset, *, plain: bool) -> Item:
         over_limit=decided.over_limit,
         format_failure=parsed.failure,
         thinking_valid=thinking_valid,
+        shown_to_judge="" if reading.shown in reading.candidates[-1:] else reading.shown,
+        unfinished_verdict=unfinished,
     )
 
 
 def agreed(comparisons: Sequence[Comparison]) -> Comparison:
-    """The verdict on the likeliest candidate, the last one, where that on no other one contradicts it."""
+    """The verdict on the likeliest candidate, the last one, where that on no other one contradicts it; else can't tell."""
+    if not comparisons:
+        return Comparison(RuleVerdict.CANT_TELL, "no answer found")
     last = comparisons[-1]
     if len({one.verdict for one in comparisons} - {RuleVerdict.CANT_TELL}) < 2:
         return last

@@ -10,7 +10,7 @@ A task is three lines of YAML; `SFTKeyTask` derives the rest, and a key that is 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,14 @@ from sftkey.evaluation.assess import assess
 from sftkey.evaluation.documents import documents
 from sftkey.evaluation.judge.decide import judged
 from sftkey.evaluation.judge.settings import JudgeSettings
+from sftkey.evaluation.sample_log import JudgedAnswer, metrics
 from sftkey.evaluation.task_log import log_summary
-from sftkey.evaluation.verdicts import AGGREGATIONS, METRICS, Record, scores
+from sftkey.evaluation.training_prompt import system_message
+from sftkey.evaluation.verdicts import AGGREGATIONS, METRICS
 from sftkey.util.errors import UserError
 
 # Below lm-eval's own logger, whose messages it shows.
 logger = logging.getLogger("lm_eval.tasks.sftkey")
-
-_warned_without_chat_template = False
 
 
 class SFTKeyTask(ConfigurableTask):
@@ -40,8 +40,9 @@ class SFTKeyTask(ConfigurableTask):
 
     Its YAML file has ``class``, ``task`` and ``dataset``: the name of a shipped data set, ``columns`` or ``messages`` for
     own rows, or a dotted module with a `ReasoningDataset`. With ``plain: true`` the expected format is the data set's
-    own form in place of the tags. Rows that are not published need ``dataset_path`` and ``dataset_kwargs``, too. Any
-    other key of lm-eval's takes the place of what would be derived. A file without ``dataset`` derives nothing.
+    own form in place of the tags; with ``training_prompt: true`` the prompt of the training is sent as system message.
+    Rows that are not published need ``dataset_path`` and ``dataset_kwargs``, too. Any other key of lm-eval's takes the
+    place of what would be derived. A file without ``dataset`` derives nothing.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -54,6 +55,7 @@ class SFTKeyTask(ConfigurableTask):
         # A mistake in the judge's settings has to show now, not when hours of generation are over.
         JudgeSettings.from_environment()
         self._dataset: str | None = config.get("dataset")
+        self._plain, self._training_prompt = (bool(config.get(key)) for key in ("plain", "training_prompt"))
         super().__init__(config=_derived(config) if self._dataset else _without(config, "class"))
 
     def test_docs(self) -> Any:
@@ -64,17 +66,27 @@ class SFTKeyTask(ConfigurableTask):
             self._chosen_docs = docs if chosen else documents(docs, str(self._dataset))
         return self._chosen_docs
 
-    def build_all_requests(self, *, apply_chat_template: bool = False, **kwargs: Any) -> None:
-        """Build the requests; see lm-eval."""
-        global _warned_without_chat_template
-        if not apply_chat_template and not _warned_without_chat_template:
-            _warned_without_chat_template = True
-            logger.warning(
-                "%s is run without --apply_chat_template: the model gets the bare question, without the prompt that it "
-                "was trained with. Add --apply_chat_template, or the scores say nothing about the training.",
-                self.config.task,
-            )
-        super().build_all_requests(apply_chat_template=apply_chat_template, **kwargs)
+    def build_all_requests(
+        self,
+        *,
+        apply_chat_template: bool = False,
+        system_instruction: str | None = None,
+        chat_template: Callable[..., Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Build the requests, with the training prompt where it was asked for; see lm-eval."""
+        super().build_all_requests(
+            apply_chat_template=apply_chat_template,
+            system_instruction=system_message(
+                str(self.config.task),
+                plain=self._plain,
+                wanted=self._training_prompt or bool((self.config.metadata or {}).get("training_prompt")),
+                given=system_instruction,
+                render=chat_template if apply_chat_template else None,
+            ),
+            chat_template=chat_template,
+            **kwargs,
+        )
 
 
 def _derived(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +103,7 @@ def _derived(config: Mapping[str, Any]) -> dict[str, Any]:
             f"task {config.get('task')}: data set {name} has no test split and holds no rows out, so its training rows "
             "would be evaluated; say which split to evaluate, as in `test_split: test`"
         )
-    own = _without(config, "class", "dataset", "plain")
+    own = _without(config, "class", "dataset", "plain", "training_prompt")
     filter_of = {"function": Verdicts, "dataset": name, **({"plain": True} if config.get("plain") else {})}
     published: dict[str, Any] = (
         {} if "dataset_path" in own else {"dataset_path": data.path, "dataset_name": data.config}
@@ -154,23 +166,6 @@ def _adapt_lm_eval() -> None:
     lm_eval.evaluator.consolidate_group_results = consolidate
 
 
-class JudgedAnswer(str):
-    """The extracted answer of an output, as lm-eval logs a filtered response, with the record of its verdict.
-
-    Attributes:
-        record: What `sftkey.evaluation.verdicts.decide` returned.
-    """
-
-    record: Record
-
-    @classmethod
-    def of(cls, record: Record) -> JudgedAnswer:
-        """Wrap a record."""
-        answer = cls(record["extracted"] or "")
-        answer.record = record
-        return answer
-
-
 class Verdicts(Filter):
     """Turns every output of a task into an answer with its verdict. The judge is asked about all of them at once."""
 
@@ -204,37 +199,6 @@ class Verdicts(Filter):
         records = judged(items, JudgeSettings.from_environment())
         log_summary(f"sftkey_{on.name}{'_plain' if self.plain else ''}", records)
         return [JudgedAnswer.of(record) for record in records]
-
-
-class ItemMetrics(dict[str, Any]):
-    """The metrics of one item, with the fields of its record beside them for the log.
-
-    lm-eval writes to its sample log all that `process_results` returned, and aggregates the same, which texts can't be.
-    Here the log gets everything, and who goes through the entries gets the metrics only.
-    """
-
-    def __init__(self, record: Record) -> None:
-        """Compute the metrics of a record."""
-        self._metrics = scores(record)
-        super().__init__(record | self._metrics)
-
-    def keys(self) -> Any:
-        """The names of the metrics."""
-        return self._metrics.keys()
-
-    def items(self) -> Any:
-        """The metrics."""
-        return self._metrics.items()
-
-
-def metrics(doc: Row, results: Sequence[JudgedAnswer]) -> ItemMetrics:
-    """The metrics of one item, for ``process_results``.
-
-    Args:
-        doc: The document; not needed, the record has everything.
-        results: The one answer that `Verdicts` made of the output.
-    """
-    return ItemMetrics(results[0].record)
 
 
 def update_groups(path: Path, old: Mapping[str, Any], new: dict[str, Any], items: Mapping[str, int]) -> None:

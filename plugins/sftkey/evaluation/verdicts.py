@@ -49,6 +49,8 @@ class Item:
         over_limit: Whether the comparison was given up because it exceeded its bounds in size, time or memory.
         format_failure: Why the output is not in the expected format; ``None`` where it is.
         thinking_valid: Whether the output has a closed, non-empty reasoning.
+        shown_to_judge: What the judge is shown, where that isn't `extracted`.
+        unfinished_verdict: What the rules say of the answer in the thinking of an output that holds none after it.
     """
 
     question: str
@@ -60,6 +62,13 @@ class Item:
     over_limit: bool
     format_failure: FormatFailure | None
     thinking_valid: bool
+    shown_to_judge: str = ""
+    unfinished_verdict: RuleVerdict | None = None
+
+    @property
+    def for_judge(self) -> str:
+        """The text that the judge compares with the reference; empty where there is nothing to show."""
+        return self.shown_to_judge or self.extracted or ""
 
 
 class Record(TypedDict):
@@ -77,6 +86,8 @@ class Record(TypedDict):
     over_limit: bool
     format_failure: str | None
     thinking_valid: bool
+    shown_to_judge: str
+    unfinished_verdict: str | None
     verdict: str
     decided_by: str
     judge_mode: str
@@ -92,8 +103,10 @@ def item_of(record: Mapping[str, Any]) -> Item:
         KeyError: The record lacks a field, so it isn't one of ours.
         ValueError: A field has a value that it can't have.
     """
-    values = {field: record[field] for field in Item.__slots__}
-    failure = values["format_failure"]
+    # An earlier version didn't log the fields that have a default.
+    values: dict[str, Any] = {"shown_to_judge": "", "unfinished_verdict": None}
+    values |= {field: record[field] for field in Item.__slots__ if field in record or field not in values}
+    failure, unfinished = values["format_failure"], values["unfinished_verdict"]
     return Item(
         **{
             **values,
@@ -102,6 +115,7 @@ def item_of(record: Mapping[str, Any]) -> Item:
             "over_limit": bool(values["over_limit"]),
             "thinking_valid": bool(values["thinking_valid"]),
             "format_failure": None if failure is None else FormatFailure(failure),
+            "unfinished_verdict": None if unfinished is None else RuleVerdict(unfinished),
         }
     )
 
@@ -109,13 +123,13 @@ def item_of(record: Mapping[str, Any]) -> Item:
 def needs_judge(item: Item, mode: str) -> bool:
     """Whether the judge is to be asked about an item.
 
-    An output without any answer is never sent: there is nothing to compare, the rules' "different" stands.
+    An output that holds no answer is never sent: there is nothing to compare, the rules' "different" stands.
 
     Args:
         item: The item as the rules saw it.
         mode: ``fallback`` (only what the rules can't settle), ``always`` or ``off``.
     """
-    if item.extracted is None or mode == "off":
+    if not item.for_judge or mode == "off":
         return False
     return mode == "always" or item.rule_verdict is RuleVerdict.CANT_TELL
 
@@ -177,22 +191,25 @@ def scores(record: Mapping[str, Any]) -> dict[str, float | tuple[int, int] | Non
         record: What `decide` returned, or the same read back from a log.
 
     Returns:
-        ``acc``, ``fmt`` and ``score``; ``thinking_valid``; one per format failure (with ``fmt`` they sum to 1);
-        ``undecided`` (neither rules nor judge could tell, counted as not correct), ``over_limit``, ``judged`` (the
+        ``acc``, ``fmt`` and ``score``; ``thinking_valid``; ``acc_unfinished`` (Acc, if the thinking of an output that holds
+        no answer counted as its answer); one per format failure (with ``fmt`` they sum to 1); ``no_answer`` (the rules found
+        none), ``undecided`` (neither rules nor judge could tell, counted as not correct), ``over_limit``, ``judged`` (the
         judge decided, now or earlier). With a judge also ``judge_cached`` and ``judge_unresolved``. In mode ``always``
-        also ``judge_agreement`` and ``judge_kappa``: the pair (rules, judge) of 0 or 1 where both decided, else
-        ``None``.
+        also ``judge_agreement`` and ``judge_kappa``: the pair (rules, judge) of 0 or 1 where both decided, else ``None``.
     """
     acc = float(record["verdict"] == RuleVerdict.SAME.value)
+    unfinished = record.get("unfinished_verdict")
     fmt = float(record["format_failure"] is None)
     metrics: dict[str, float | tuple[int, int] | None] = {
         "acc": acc,
         "fmt": fmt,
         "score": composite(acc, fmt),
         "thinking_valid": float(record["thinking_valid"]),
+        "acc_unfinished": acc if unfinished is None else float(unfinished == RuleVerdict.SAME.value),
     }
     for failure in FormatFailure:
         metrics[failure_metric(failure)] = float(record["format_failure"] == failure.value)
+    metrics["no_answer"] = float(record["extracted"] is None)
     metrics["undecided"] = float(record["verdict"] == RuleVerdict.CANT_TELL.value)
     metrics["over_limit"] = float(record["over_limit"])
     metrics["judged"] = float(record["decided_by"] != DecidedBy.RULE.value)
@@ -238,7 +255,9 @@ METRICS: Mapping[str, bool | None] = {
     "fmt": True,
     "score": True,
     "thinking_valid": True,
+    "acc_unfinished": True,
     **{failure_metric(failure): False for failure in FormatFailure},
+    "no_answer": False,
     "undecided": False,
     "over_limit": False,
     "judged": None,

@@ -458,7 +458,9 @@ def pick(prompt: str, *choices: str) -> str:
 
 
 def model(prompt: str) -> str:
-    answer = pick(prompt, "18", "B", "some number or other", "as I said before")
+    answer = pick(prompt, "18", "B", "some number or other", "as I said before", "unfinished")
+    if answer == "unfinished":
+        return "<Thinking>t"
     return f"<Thinking>t</Thinking><Answer>{answer}</Answer>" if answer != "B" else "The answer is B"
 
 

@@ -38,6 +38,5 @@ def judged(items: Sequence[Item], settings: JudgeSettings | None) -> list[Record
 
 
 def judge_item(item: Item) -> JudgeItem:
-    """Make the judge's question of an item that has an answer."""
-    assert item.extracted is not None
-    return JudgeItem(question=item.question, reference=item.reference, prediction=item.extracted)
+    """Make the judge's question of an item; it sees all that the rules saw."""
+    return JudgeItem(question=item.question, reference=item.reference, prediction=item.for_judge)
