@@ -72,8 +72,8 @@ CASES = (
     Case(lambda n: f"{WELL}<Answer>{n + 2}</Answer><Answer>{n}</Answer>", 1, "fmt_repeated"),
     Case(lambda n: f"<Answer>{n}</Answer>{WELL}", 1, "fmt_wrong_order"),
     Case(lambda n: "", 0, "fmt_no_thinking", thinks=False, extraction="nothing found"),
-    Case(lambda n: f"{WELL}<Answer>as many as {n}, or so they say, of {n}</Answer>", 0, None, judge=True),
-    Case(lambda n: f"{WELL}<Answer>as many as {n + 1}, or so they say, of {n}</Answer>", 0, None, judge=False),
+    Case(lambda n: f"{WELL}<Answer>as many as {n}, or so they say, or {n + 5}</Answer>", 0, None, judge=True),
+    Case(lambda n: f"{WELL}<Answer>as many as {n + 1}, or so they say, or {n + 5}</Answer>", 0, None, judge=False),
     Case(lambda n: f"{WELL}<Answer>9**9**9\x00{'{' * 2_000}</Answer>", 0, None, judge=False),
 )
 
