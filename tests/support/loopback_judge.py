@@ -101,6 +101,13 @@ def random_faults(seed: int, rate: float, kinds: tuple[Fault, ...]) -> Callable[
     return fault
 
 
+def chat_message(finish_reason: str = "stop", **message: Any) -> tuple[int, bytes, dict[str, str]]:
+    """A chat completion with any message, for `LoopbackServer`'s ``respond``."""
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish_reason}
+    body = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+    return 200, json.dumps(body).encode(), {}
+
+
 class LoopbackServer:
     """A chat server in a thread of this process; use it as a context manager.
 
@@ -111,6 +118,7 @@ class LoopbackServer:
         retry_after: Seconds in the ``Retry-After`` header of a 429.
         hang: Seconds after which a hanging connection is given up by the server.
         model: Model name to serve; any other is a 404. ``None`` serves all.
+        respond: A request -> status, body and headers to send in place of all that, or ``None``.
     """
 
     def __init__(
@@ -122,9 +130,11 @@ class LoopbackServer:
         retry_after: float = 0.05,
         hang: float = 30.0,
         model: str | None = None,
+        respond: Callable[[Request], tuple[int, bytes, dict[str, str]] | None] = lambda request: None,
     ) -> None:
         self._reply, self._faults = reply, faults
         self._delay, self._retry_after, self._hang, self._model = delay, retry_after, hang, model
+        self._respond = respond
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._attempts: dict[str, int] = {}
@@ -194,7 +204,10 @@ class LoopbackServer:
             def _answer(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 request = outer._receive(body, {name.lower(): value for name, value in self.headers.items()})
-                if outer._model is not None and body.get("model") != outer._model:
+                instead = outer._respond(request)
+                if instead is not None:
+                    self._send_bytes(*instead)
+                elif outer._model is not None and body.get("model") != outer._model:
                     self._send(404, {"error": {"message": f"The model {body.get('model')!r} does not exist."}})
                 elif request.fault is not None:
                     self._fail(request.fault, request.authorization)

@@ -16,25 +16,19 @@ from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Literal, TypeVar
 from urllib.parse import quote
 
 from sftkey.evaluation.judge.cache import CachedVerdict, JudgeCache, cache_key
-from sftkey.evaluation.judge.prompt import JudgeItem, TooLong, judge_prompt, read_verdict
+from sftkey.evaluation.judge.prompt import JudgeItem, TooLong, judge_prompt
+from sftkey.evaluation.judge.reply import read_verdict
+from sftkey.evaluation.judge.server import Server, ServerFailure
 from sftkey.evaluation.judge.settings import JudgeSettings
 from sftkey.util.text import encodable, shorten
 
-if TYPE_CHECKING:
-    import openai
-
 logger = logging.getLogger(__name__)
 
-PARAMETERS: dict[str, Any] = {"temperature": 0, "max_tokens": 64}
-"""Sampling parameters of every request. 64 tokens hold yes or no and a sentence; what rambles on is cut."""
-
 _MAX_DETAIL_CHARS = 300
-_MAX_RETRY_AFTER = 120.0  # seconds; the client does not wait for longer than that between two attempts
-_PLACEHOLDER_KEY = "EMPTY"  # what servers without authentication are sent: the client insists on a key
 _HTTP_LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
 
 _T = TypeVar("_T")
@@ -78,7 +72,7 @@ def judge(items: Sequence[JudgeItem], settings: JudgeSettings, *, progress: bool
     verdicts: dict[str, JudgeVerdict] = {}
     for item in items:
         try:
-            prompts.append(judge_prompt(item))
+            prompts.append(judge_prompt(item, settings.prompt))
         except TooLong as error:
             # The message names sizes only, so that it can stand for all items with these sizes.
             prompts.append(str(error))
@@ -101,16 +95,12 @@ def in_cache(items: Sequence[JudgeItem], settings: JudgeSettings) -> list[bool]:
     with JudgeCache(settings.cache_dir) as verdict_cache:
         for item in items:
             try:
-                key = cache_key(judge_prompt(item), settings.model, PARAMETERS)
+                key = cache_key(judge_prompt(item, settings.prompt), settings.model, settings.parameters)
             except TooLong:
                 found.append(False)
             else:
                 found.append(verdict_cache.get(key) is not None)
     return found
-
-
-class _ServerFailure(Exception):
-    """A request failed after the client's own retries. The message can be shown."""
 
 
 class _Asker:
@@ -120,41 +110,28 @@ class _Asker:
         self._settings, self._cache, self._progress = settings, verdict_cache, progress
         self._failures_in_a_row = 0
         self._failures_to_give_up = max(2 * settings.concurrency, 64)
-        retries = settings.max_retries
-        # The client's timeout starts anew with every byte that arrives, so the whole is bounded too.
-        self._deadline = (retries + 1) * settings.timeout + retries * _MAX_RETRY_AFTER
 
     async def ask_all(self, prompts: Sequence[str]) -> dict[str, JudgeVerdict]:
         """Ask each of the distinct prompts; the result has all of them as keys."""
-        from openai import AsyncOpenAI
         from tqdm import tqdm
 
         settings = self._settings
         verdicts: dict[str, JudgeVerdict] = {}
         waiting = iter(prompts)
-        # A key is always given: without one the client would take OPENAI_API_KEY, which is for another server.
-        client = AsyncOpenAI(
-            base_url=settings.base_url,
-            api_key=settings.api_key or _PLACEHOLDER_KEY,
-            timeout=settings.timeout,
-            max_retries=settings.max_retries,
-        )
-        client.organization = client.project = None  # likewise from OPENAI_ORG_ID and OPENAI_PROJECT_ID
-
         with tqdm(total=len(prompts), desc="judge", unit="item", disable=not self._progress) as bar:
 
             async def work() -> None:
                 for prompt in waiting:
-                    verdicts[prompt] = await self._ask(client, prompt)
+                    verdicts[prompt] = await self._ask(server, prompt)
                     bar.update()
 
-            async with client, asyncio.TaskGroup() as group:
+            async with Server(settings) as server, asyncio.TaskGroup() as group:
                 for _ in range(min(settings.concurrency, len(prompts))):
                     group.create_task(work())
         return verdicts
 
-    async def _ask(self, client: openai.AsyncOpenAI, prompt: str) -> JudgeVerdict:
-        key = cache_key(prompt, self._settings.model, PARAMETERS)
+    async def _ask(self, server: Server, prompt: str) -> JudgeVerdict:
+        key = cache_key(prompt, self._settings.model, self._settings.parameters)
         known = self._cache.get(key)
         if known is not None:
             return JudgeVerdict(known.same, "cache", known.reply)
@@ -163,8 +140,8 @@ class _Asker:
         reply = ""
         for _ in range(2):  # any reply but yes or no is asked once more
             try:
-                reply = await self._reply(client, prompt)
-            except _ServerFailure as error:
+                reply = await server.reply(prompt)
+            except ServerFailure as error:
                 self._failures_in_a_row += 1
                 return self._unresolved(*error.args)
             self._failures_in_a_row = 0
@@ -174,29 +151,6 @@ class _Asker:
                 self._cache.put(key, CachedVerdict(same, shown))
                 return JudgeVerdict(same, "judge", shown)
         return self._unresolved("neither yes nor no", f"asked twice, last reply {reply!r}")
-
-    async def _reply(self, client: openai.AsyncOpenAI, prompt: str) -> str:
-        """The text of the judge's message; what is no chat completion reads as an unusable reply."""
-        import openai
-
-        try:
-            async with asyncio.timeout(self._deadline):
-                completion = await client.chat.completions.create(
-                    model=self._settings.model, messages=[{"role": "user", "content": prompt}], **PARAMETERS
-                )
-        except (openai.APITimeoutError, TimeoutError):
-            raise _ServerFailure("timeout", f"no reply within {self._settings.timeout:g} s per attempt") from None
-        except openai.APIStatusError as error:
-            raise _ServerFailure(f"status {error.status_code}", error.message) from None
-        except openai.APIConnectionError as error:
-            raise _ServerFailure("no connection", f"{error.message} {error.__cause__ or ''}") from None
-        except Exception as error:  # a body that the client can't parse raises whatever its parser raises
-            return f"({type(error).__name__}: {error})"
-        try:
-            content = completion.choices[0].message.content
-        except (AttributeError, IndexError, KeyError, TypeError):
-            return "(the response is no chat completion)"
-        return content if isinstance(content, str) else "(the message has no text)"
 
     def _unresolved(self, reason: str, more: str) -> JudgeVerdict:
         return JudgeVerdict(None, "unresolved", self._clean(f"{reason}: {more.strip()}"))

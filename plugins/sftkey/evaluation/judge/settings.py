@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -10,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from sftkey.evaluation.judge.prompt import PAPER_PROMPT, PromptTemplate
 
 PAPER_JUDGE = "meta-llama/Meta-Llama-3-70B-Instruct"
 """The judge of section 3, used where ``SFTKEY_JUDGE_MODEL`` is not set."""
@@ -26,6 +30,17 @@ class JudgeMode(StrEnum):
     """None."""
 
 
+class Fitness(StrEnum):
+    """What is done about a judge's fitness (`sftkey.evaluation.judge.fitness`)."""
+
+    REQUIRED = "required"
+    """It is measured, and a judge below the bound is not asked."""
+    REPORTED = "reported"
+    """It is measured, and the judge is asked whatever it is."""
+    OFF = "off"
+    """It is not measured."""
+
+
 @dataclass(frozen=True)
 class JudgeSettings:
     """Where the judge is and how it is asked.
@@ -40,6 +55,11 @@ class JudgeSettings:
         cache_dir: Folder of the verdict cache.
         timeout: Seconds that one attempt may take.
         max_retries: Further attempts after a timeout, a lost connection, or status 408, 409, 429 or 5xx.
+        max_tokens: Length of a reply; a judge that thinks first needs thousands. 64 hold yes or no and a sentence.
+        temperature: Sampling temperature; ``None`` to leave it to the server.
+        extra_body: More keys of the request's body, such as ``chat_template_kwargs``.
+        prompt: The question put to the judge.
+        fitness: What is done about its fitness.
 
     Raises:
         ValueError: A value is outside its range. The message never holds the API key.
@@ -53,6 +73,11 @@ class JudgeSettings:
     cache_dir: Path = field(default_factory=lambda: default_cache_dir(os.environ))
     timeout: float = 60.0
     max_retries: int = 4
+    max_tokens: int = 64
+    temperature: float | None = 0
+    extra_body: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
+    prompt: PromptTemplate = PAPER_PROMPT
+    fitness: Fitness = Fitness.REQUIRED
 
     def __post_init__(self) -> None:
         _check_base_url(self.base_url)
@@ -67,6 +92,33 @@ class JudgeSettings:
             raise ValueError(f"the judge's timeout is {self.timeout}, not a positive number of seconds")
         if self.max_retries < 0:
             raise ValueError(f"the judge's max_retries is {self.max_retries}, a negative number")
+        if not 1 <= self.max_tokens <= 1_000_000:
+            raise ValueError(f"the judge's max_tokens is {self.max_tokens}, not 1 to 1000000")
+        if self.temperature is not None and not 0 <= self.temperature <= 2:
+            raise ValueError(f"the judge's temperature is {self.temperature}, not 0 to 2")
+        taken = sorted(_OWN_BODY_KEYS & self.extra_body.keys())
+        if taken:
+            raise ValueError(f"the judge's extra body has {', '.join(taken)}, which a request has anyway")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What a request says beside the model and the message, as it is part of a cached verdict's key."""
+        sampling = {} if self.temperature is None else {"temperature": self.temperature}
+        return {**sampling, "max_tokens": self.max_tokens, **self.extra_body}
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a file of results says about the judge. Of the extra body a digest: it may hold another service's key."""
+        body = json.dumps(self.extra_body, sort_keys=True).encode()
+        return {
+            "judge": self.model,
+            "mode": self.mode.value,
+            "prompt": self.prompt.digest,
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "extra_body": hashlib.sha256(body).hexdigest()[:12] if self.extra_body else None,
+            "fitness": self.fitness.value,
+        }
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> JudgeSettings | None:
@@ -114,7 +166,31 @@ _VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "API_KEY": ("api_key", str),
     "CONCURRENCY": ("concurrency", int),
     "CACHE": ("cache_dir", lambda text: Path(text).expanduser()),
+    "TIMEOUT": ("timeout", float),
+    "MAX_TOKENS": ("max_tokens", int),
+    "TEMPERATURE": ("temperature", lambda text: None if text.lower() == "none" else float(text)),
+    "EXTRA_BODY": ("extra_body", lambda text: _json_object(text)),
+    "PROMPT": ("prompt", lambda text: PromptTemplate.read(Path(text).expanduser())),
+    "FITNESS": ("fitness", lambda text: _fitness(text.lower())),
 }
+
+_OWN_BODY_KEYS = {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "stream", "n"}
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError("""not a JSON object such as {"chat_template_kwargs": {"enable_thinking": false}}""")
+    return value
+
+
+def _fitness(text: str) -> Fitness:
+    if text not in set(Fitness):
+        raise ValueError(f"{text!r} is not one of {', '.join(Fitness)}")
+    return Fitness(text)
 
 
 def _check_base_url(url: str) -> None:
