@@ -9,7 +9,7 @@ export AXOLOTL_DO_NOT_TRACK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help setup demo demo-all test test-slow test-deepspeed bench lint format clean
+.PHONY: help setup demo demo-all test test-slow test-kills test-deepspeed bench lint format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,10 +31,13 @@ demo-all: $(READY)  ## The same for all four training strategies
 	$(BIN)/python tests/demo/run.py --all
 
 test: $(READY)  ## Run the test suite
-	$(BIN)/python -m pytest -m "not slow and not deepspeed" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not kills and not deepspeed" -n 2 --dist loadfile
 
 test-slow: $(READY)  ## Run the long end-to-end tests
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+
+test-kills: $(READY)  ## Kill a chain of stages 50 times in a row, and damage its files in each way
+	$(BIN)/python -m pytest -m kills -s
 
 # In a folder of its own: deepspeed is for GPU machines, and the environment of the other tests is that of a CPU machine.
 $(VENV)/deepspeed: | $(READY)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -13,8 +13,13 @@ from axolotl.integrations.base import BasePlugin
 from axolotl.utils.logging import get_logger
 
 from sftkey.axolotl.merging import complete_merged, merge_own_adapter
-from sftkey.axolotl.preparation import load_without_device_map, prepare_recipe, train_together_on_cpus
-from sftkey.axolotl.prepared_data import check_unprepared_data, remove_half_written
+from sftkey.axolotl.preparation import (
+    DEFAULT_PREPARED_PATH,
+    load_without_device_map,
+    prepare_recipe,
+    train_together_on_cpus,
+)
+from sftkey.axolotl.prepared_data import check_unprepared_data, remove_half_written, vouch_for
 from sftkey.datasets.base import use_front_end
 from sftkey.recipes.checks import check_recipe
 from sftkey.recipes.hub import check_hub_data
@@ -22,18 +27,20 @@ from sftkey.recipes.load import DEFAULT_OUTPUT_DIR, adds_tag_tokens
 from sftkey.recipes.settings import plain, training_settings
 from sftkey.stages.card import update_card
 from sftkey.stages.checkpoints import (
-    checkpoints,
+    Checkpoint,
     other_settings,
     refuse_inexact,
-    split_by_completeness,
+    survey,
     warnings_before_training,
-    world_size_of,
 )
 from sftkey.stages.completion import after_stage, make_marker, now, training_record
 from sftkey.stages.handover import refuse_earlier_start, start_from
 from sftkey.stages.lifeline import end_with_the_run
 from sftkey.stages.lock import TRAINING_LOCK, OutputLock
+from sftkey.stages.manifest import record_files
 from sftkey.stages.marker import LOG_FILE, MARKER_FILE, RUN_FILE, SCHEMA, Marker, RunFile
+from sftkey.stages.resuming import resume
+from sftkey.stages.saving import Saving
 from sftkey.stages.stage import Stage
 from sftkey.util.errors import UserError, install_short_error_hook
 from sftkey.util.files import write_atomically
@@ -69,6 +76,7 @@ class SFTKeyPlugin(BasePlugin):
         self._started = 0.0
         self._base_model_commit: str | None = None
         self._lock: OutputLock | None = None
+        self._run: RunFile | None = None
 
     def get_input_args(self) -> str:
         """The pydantic model of the plugin's recipe keys."""
@@ -109,6 +117,8 @@ class SFTKeyPlugin(BasePlugin):
             SystemExit: The stage has finished already (status 0).
         """
         if preprocess:
+            # Axolotl calls nobody once it has prepared the data.
+            atexit.register(vouch_for, cfg.dataset_prepared_path or DEFAULT_PREPARED_PATH)
             return
         load_without_device_map(cfg)
         output_dir = Path(cfg.output_dir)
@@ -119,8 +129,8 @@ class SFTKeyPlugin(BasePlugin):
             # Patient, because what is left of a killed run takes a moment to end.
             self._lock.acquire(patience=_PATIENCE_SECONDS)
         marker, run = Marker.read(output_dir), RunFile.read(output_dir)
-        whole, partial = checkpoints(output_dir)
-        whole, incomplete = split_by_completeness(whole, cfg, world_size_of(run, world_size))
+        found = survey(output_dir, run, cfg, world_size)
+        whole = [checkpoint for checkpoint in found if checkpoint.fault is None]
         changed = other_settings(marker, run if whole else None, self._settings)
         if changed:
             what = "a finished stage" if marker else "checkpoints of a run"
@@ -131,30 +141,45 @@ class SFTKeyPlugin(BasePlugin):
         if marker is not None:
             _log_once(f"{output_dir} is finished ({marker.finished_at}); nothing to do. Delete it to train again.")
             raise SystemExit(0)
-        if cfg.auto_resume_from_checkpoints and not cfg.resume_from_checkpoint and whole:
-            refuse_inexact(whole[-1], run, world_size)
+        automatic = bool(cfg.auto_resume_from_checkpoints and not cfg.resume_from_checkpoint and whole)
+        if automatic:
+            refuse_inexact(whole[-1].path, run, world_size)
             refuse_earlier_start(output_dir, run.after if run else None, self._before)
-            cfg.resume_from_checkpoint = str(whole[-1])
-            _log_once(f"going on from {whole[-1]}")
+        if _is_main_process():
+            self._run = self._resume(cfg, run, found, automatic, world_size)
+        elif automatic:
+            # Until the first process has seen which one is whole.
+            cfg.resume_from_checkpoint = str(whole[-1].path)
         for warning in warnings_before_training(cfg):
             _log_once(warning)
         if cfg.dataset_prepared_path:
             # In every process, because whichever comes first prepares the data.
-            for path in remove_half_written(cfg.dataset_prepared_path):
-                LOG.warning("removing %s: it was cut off while being saved", path)
-        if _is_main_process():
-            for path in (*partial, *incomplete):
-                LOG.warning("removing %s: it was cut off while being saved", path)
-                shutil.rmtree(path)
-            run = RunFile(
-                schema=SCHEMA,
-                started_at=now(),
-                settings=self._settings,
-                after=after_stage(self._before, _start(cfg), copy=False),
-                world_size=world_size,
-                pid=os.getpid(),
-            )
-            write_atomically(output_dir / RUN_FILE, run.content)
+            remove_half_written(cfg.dataset_prepared_path)
+
+    def _resume(
+        self, cfg: Any, run: RunFile | None, found: list[Checkpoint], automatic: bool, processes: int
+    ) -> RunFile:
+        """Clear the output directory for the run, note the run there, and set where it goes on from."""
+        output_dir = Path(cfg.output_dir)
+        named = Path(cfg.resume_from_checkpoint) if cfg.resume_from_checkpoint else None
+        resumption = resume(output_dir, run, found, automatic=automatic, named=named)
+        for remark in resumption.remarks:
+            LOG.warning("%s", remark)
+        if resumption.checkpoint is not None:
+            cfg.resume_from_checkpoint = str(resumption.checkpoint)
+            _log_once(f"going on from {resumption.checkpoint}")
+        run = RunFile(
+            schema=SCHEMA,
+            id=resumption.id,
+            unlisted=resumption.unlisted,
+            started_at=now(),
+            settings=self._settings,
+            after=after_stage(self._before, _start(cfg), copy=False),
+            world_size=processes,
+            pid=os.getpid(),
+        )
+        write_atomically(output_dir / RUN_FILE, run.content)
+        return run
 
     def get_trainer_cls(self, cfg: Any) -> Any:
         """The trainer with the segment loss."""
@@ -169,9 +194,14 @@ class SFTKeyPlugin(BasePlugin):
             UserError: See `sftkey.axolotl.trainer_setup.set_up_trainer`.
         """
         # Here, because it brings torch, which a command that imports the plugin may not need.
-        from sftkey.axolotl.trainer_setup import set_up_trainer
+        from sftkey.axolotl.trainer_setup import agree_on_start, set_up_trainer
 
         set_up_trainer(cfg, trainer, adds_tags=self._before is None and adds_tag_tokens(self._recipe))
+        agree_on_start(cfg, trainer)
+        if self._run is not None:
+            trainer.saving = Saving(self._run, trainer.args.save_total_limit)
+        if cfg.dataset_prepared_path and _is_main_process():
+            vouch_for(cfg.dataset_prepared_path)
         model = trainer.accelerator.unwrap_model(trainer.model)
         self._base_model_commit = getattr(model.config, "_commit_hash", None)
         self._trainer, self._started = trainer, time.monotonic()
@@ -198,6 +228,8 @@ class SFTKeyPlugin(BasePlugin):
             return
         output_dir = Path(cfg.output_dir)
         self._state.save_to_json(str(output_dir / LOG_FILE))
+        # The marker vouches for them: they are on the disk before it is.
+        record_files(output_dir, (path.name for path in output_dir.iterdir() if path.is_file()), durable=True)
         write_atomically(output_dir / MARKER_FILE, self._marker(cfg).content)
         update_card(output_dir)
         # Past Axolotl's adapter, which would ask a process group that has been destroyed by now.

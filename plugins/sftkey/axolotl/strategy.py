@@ -10,6 +10,7 @@ from axolotl.prompt_tokenizers import DatasetWrappingStrategy
 from axolotl.utils.logging import get_logger
 
 from sftkey.axolotl.preparation import DEFAULT_PREPARED_PATH
+from sftkey.axolotl.prepared_data import ROWS_FILE
 from sftkey.datasets.base import ReasoningDataset, use_front_end
 from sftkey.format.methods import METHODS
 from sftkey.stages.handover import DATA_KEYS
@@ -19,11 +20,9 @@ from sftkey.training.tokenization import ExampleTokenizer, TokenizerError
 from sftkey.training.weights import weighted_method
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
+from sftkey.util.sources import UnreadableFile, read_json
 
 LOG = get_logger(__name__)
-
-ROWS_FILE = "sftkey_rows.json"
-"""Beside the prepared data: how many rows of each data set were used, and skipped for which reason."""
 
 _ENTRY_KEYS = (*DATA_KEYS, "shards", "shards_idx")
 
@@ -106,9 +105,15 @@ def rows_path(cfg: Any) -> Path:
 
 
 def read_rows(cfg: Any) -> dict[str, Any]:
-    """The counts of a recipe's prepared data: entry -> ``rows_used``, ``rows_skipped``, and the ``commit`` on the Hub."""
-    path = rows_path(cfg)
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """The counts of a recipe's prepared data: entry -> ``rows_used``, ``rows_skipped``, and the ``commit`` on the Hub.
+
+    A file that is damaged, which `remove_half_written` sees before training, holds none.
+    """
+    try:
+        rows = read_json(rows_path(cfg))
+    except UnreadableFile:
+        return {}
+    return {key: counts for key, counts in rows.items() if isinstance(counts, dict)}
 
 
 def entry_rows(cfg: Any, entry: Any) -> dict[str, Any]:

@@ -6,14 +6,15 @@ from typing import Any
 
 from axolotl.core.trainers.base import AxolotlTrainer
 
+from sftkey.axolotl.saving import CheckpointSaving
 from sftkey.training.collator import SegmentCollator
 from sftkey.training.context_grad import unsupported
 from sftkey.training.trainer import SegmentLossTrainer
 from sftkey.util.errors import UserError
 
 
-class SFTKeyTrainer(AxolotlTrainer, SegmentLossTrainer):
-    """`AxolotlTrainer` whose loss is computed by `SegmentLossTrainer`.
+class SFTKeyTrainer(CheckpointSaving, AxolotlTrainer, SegmentLossTrainer):
+    """`AxolotlTrainer` whose loss is computed by `SegmentLossTrainer`, and whose checkpoints name their files.
 
     The order of the bases puts `SegmentLossTrainer` right before `Trainer`, so everything that Axolotl's trainer and its
     mixins do around the loss (token counters, packing, context managers) stays as it is.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from axolotl.utils.logging import get_logger
 
 from sftkey.axolotl.added_tags import refuse_frozen_tags
@@ -61,6 +62,12 @@ def set_up_trainer(cfg: Any, trainer: Any, *, adds_tags: bool) -> None:
     if cfg.sftkey_warmup_epochs is not None:
         # Axolotl makes steps of warmup_ratio by cutting off, turns 1 step into 2, and takes max_steps for all epochs.
         trainer.args.warmup_steps = _warmup_steps(cfg, trainer)
+
+
+def agree_on_start(cfg: Any, trainer: Any) -> None:
+    """Let all processes go on from where the first one, which has read the checkpoints, goes on."""
+    if trainer.args.world_size > 1:
+        (cfg.resume_from_checkpoint,) = broadcast_object_list([cfg.resume_from_checkpoint])
 
 
 def _stop_at_end_of_turn(trainer: Any) -> None:

@@ -175,9 +175,16 @@ class Marker(_StageFile):
 
 
 class RunFile(_StageFile):
-    """What a resumed run must share. Its ``after`` holds no copy of the marker of the stage before."""
+    """What a resumed run must share. Its ``after`` holds no copy of the marker of the stage before.
+
+    ``id`` is the same after a resumption, and missing before 0.2; ``unlisted`` names the checkpoints that such a version
+    left, which don't say whose they are.
+    """
 
     FILE = RUN_FILE
+
+    id: _Word | None = None
+    unlisted: list[str] = Field(default_factory=list)
 
     started_at: str | None = None
     world_size: int | None = None

@@ -1,0 +1,77 @@
+"""The trainer's checkpoints are vouched for by `sftkey.stages.saving` once every process has written its part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer
+
+from sftkey.stages.saving import Saving
+
+
+class CheckpointSaving(Trainer):
+    """A `Trainer` whose checkpoints name their files; the first process has `saving`."""
+
+    saving: Saving | None = None
+    _saved: Path | None = None
+
+    def _save_checkpoint(self, model: Any, trial: Any, **kwargs: Any) -> Any:
+        self._vouch()
+        checkpoint = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        if self.saving is not None:
+            self.saving.begin(checkpoint)
+        try:
+            with self._without_rotation():
+                result = super()._save_checkpoint(model, trial, **kwargs)
+        except Exception:
+            if self.saving is not None:
+                self.saving.abandon(checkpoint)
+            raise
+        self._saved = checkpoint
+        return result
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        # Not before: callbacks add files to a checkpoint that has been saved.
+        self._vouch()
+
+    def _vouch(self) -> None:
+        """Called by all processes."""
+        checkpoint, self._saved = self._saved, None
+        if checkpoint is None:
+            return
+        self.accelerator.wait_for_everyone()
+        if self.saving is not None:
+            self.saving.complete(checkpoint, best=self.state.best_model_checkpoint)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        self._finish_saving()
+        with self._without_rotation() as limit:
+            result = super()._finalize_training(*args, **kwargs)
+        best = self.state.best_model_checkpoint
+        if self.saving is not None and limit == 1 and best is not None:
+            self.saving.keep_only(Path(best))
+        return result
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.train`; ends when the last checkpoint is whole."""
+        result = super().train(*args, **kwargs)
+        self._finish_saving()
+        return result
+
+    def _finish_saving(self) -> None:
+        self._vouch()
+        if self.saving is not None:
+            self.saving.finish()
+
+    @contextmanager
+    def _without_rotation(self) -> Iterator[int | None]:
+        """The trainer removes old checkpoints before the new one is whole, and those of others too."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            yield limit
+        finally:
+            self.args.save_total_limit = limit
