@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ from support.availability import REPOSITORY, SHARED, skip_or_fail
 settings.register_profile("ci", derandomize=True, print_blob=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+# As at a terminal, also under nohup or a service: tests send these to what they start. `test_launch.py` tries the others.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 # Nothing in the tests goes to the network, whoever starts them.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import signal
 import socket
@@ -108,6 +110,76 @@ def test_a_signal_is_passed_on_as_ctrl_c_and_the_command_may_finish(tmp_path: Pa
             runner.run([sys.executable, "-c", "raise SystemExit(0)"])
     assert (tmp_path / "pid.saved").exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# As started by a service or `nohup ... &`: which signals are ignored, and which are blocked.
+INHERITED = """
+import signal, sys
+from sftkey.stages.launch import Runner, Stopped
+with Runner() as runner:
+    try:
+        runner.run([sys.executable, "-c", sys.argv[1], sys.argv[2]])
+    except Stopped:
+        sys.exit(130)
+"""
+SAVES = """
+import os, sys, time
+from pathlib import Path
+place = Path(sys.argv[1])
+ignored = next(line for line in open("/proc/self/status") if line.startswith("SigIgn"))
+place.with_suffix(".ignored").write_text(ignored.split()[1])
+try:
+    place.with_suffix(".new").write_text(str(os.getpid()))
+    place.with_suffix(".new").rename(place)
+    time.sleep(60)
+except KeyboardInterrupt:
+    place.with_suffix(".saved").write_text("x")
+"""
+STOP = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_is_inherited_keeps_nobody_from_stopping(tmp_path: Path) -> None:
+    def ignoring(numbers: tuple[int, ...], blocked: tuple[int, ...]) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+
+    subsets = [(), *itertools.combinations(STOP, 1), *itertools.combinations(STOP, 2), STOP]
+    runs = []
+    for number, (ignored, sent) in enumerate(itertools.product(subsets, (signal.SIGINT, signal.SIGTERM))):
+        place = tmp_path / str(number)
+        process = subprocess.Popen(
+            [sys.executable, "-c", INHERITED, SAVES, str(place)],
+            preexec_fn=functools.partial(ignoring, ignored, [signal.SIGHUP] if number % 2 else []),
+        )
+        runs.append((place, process, ignored, sent))
+    for place, process, ignored, sent in runs:
+        command = psutil.Process(wait_for(place))
+        if signal.SIGHUP in ignored:
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.1)
+            assert command.is_running(), "a terminal that hangs up ends nothing"
+        process.send_signal(sent)
+        assert process.wait(timeout=60) == 130, (ignored, sent)
+        assert place.with_suffix(".saved").exists(), (ignored, sent)
+        mask = int(place.with_suffix(".ignored").read_text(), 16)
+        assert not any(mask & 1 << one - 1 for one in STOP), (ignored, sent)
+
+
+def test_nohup(tmp_path: Path) -> None:
+    place = tmp_path / "pid"
+    shell = 'nohup "$@" > /dev/null 2>&1 & echo $!; wait $!; echo $?'
+    process = subprocess.Popen(
+        ["sh", "-c", shell, "sh", sys.executable, "-c", INHERITED, SAVES, str(place)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    run = int(process.stdout.readline())
+    wait_for(place)
+    os.kill(run, signal.SIGTERM)
+    assert process.stdout.readline() == "130\n"
+    assert place.with_suffix(".saved").exists()
+    process.wait()
 
 
 def test_a_second_ctrl_c_kills(tmp_path: Path) -> None:

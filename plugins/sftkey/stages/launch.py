@@ -125,7 +125,7 @@ class Runner:
                 stdout=self._stdout if output is None else output,
                 stderr=subprocess.STDOUT if output is not None else None,
                 process_group=0,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=_before_the_command,
             )
             try:
                 status = self._process.wait()
@@ -165,9 +165,15 @@ def _opened(log: Path | None) -> AbstractContextManager[IO[bytes] | None]:
     return log.open("ab")
 
 
-def _end_with_parent() -> None:
-    """In the child, before the command starts: have the system end it when the parent dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _before_the_command() -> None:
+    """In the child: let it be stopped, whatever this process was started with, and end when this process dies."""
+    # A service, or a shell's `nohup ... &`, has signals ignored, and the command would inherit that. A terminal that hangs
+    # up reaches this process alone.
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _to_interrupt(process: psutil.Process) -> list[psutil.Process]:
