@@ -15,13 +15,15 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
 from sftkey.evaluation.rules.limits import MAX_SECONDS, OverLimit, check_formula
+from sftkey.evaluation.rules.question import Asked
 from sftkey.evaluation.verdicts import RuleVerdict
 
-_GRACE = 2.0
+_GRACE = 0.6
 """Seconds from the process's own time limit until it is killed."""
 
 _START = 120.0
@@ -37,7 +39,9 @@ class FormulaProcess:
         self._errors: IO[str] | None = None
         self._owner = 0
 
-    def compare(self, prediction: str, reference: str) -> tuple[RuleVerdict, str]:
+    def compare(
+        self, prediction: str, reference: str, asked: Asked | None = None, *, convertible: bool = False
+    ) -> tuple[RuleVerdict, str]:
         """Compare two formulas; see `sftkey.evaluation.rules.formulas.compare`.
 
         Raises:
@@ -46,7 +50,9 @@ class FormulaProcess:
         """
         for formula in (prediction, reference):
             check_formula(formula)
-        request = json.dumps({"prediction": prediction, "reference": reference})
+        asked = replace(asked or Asked(), nouns=())
+        arguments = {"prediction": prediction, "reference": reference, "convertible": convertible}
+        request = json.dumps({**arguments, "asked": asdict(asked)})
         with self._lock:
             if self._owner != os.getpid():
                 # After a fork the process still belongs to the parent.

@@ -11,11 +11,11 @@ MAX_FORMULA = 1_000
 MAX_NESTING = 40
 """Deepest nesting of brackets in a text that is read as a formula."""
 
-MAX_SECONDS = 5.0
+MAX_SECONDS = 1.2
 """Longest time for one comparison of formulas, in seconds of wall-clock time."""
 
-MAX_MEMORY = 2 << 30
-"""Largest address space of the process that compares formulas, in bytes."""
+MAX_MEMORY = 144 << 20
+"""Most address space that comparisons may take beside what their libraries take, in bytes."""
 
 
 class OverLimit(Exception):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from sftkey.evaluation.verdicts import RuleVerdict
+
 # An asterisk between two factors, and an underscore before a base, are no mark-up: 2*3 isn't 23, 101_2 isn't 1012.
 _MARKUP = re.compile(
     r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}|[`$\\]+|(?<!\d)_+|_+(?!\w)"
@@ -72,6 +74,19 @@ def _without_brackets(text: str) -> str:
     elif text[-1:] in (")", "]", "}") and not any(bracket in text for bracket in _BRACKETS):
         return text[:-1]
     return text
+
+
+def as_words(prediction: str, reference: str) -> tuple[RuleVerdict, str] | None:
+    """The verdict on two texts as words: the same, or of one closed set; ``None`` where that says nothing."""
+    found, wanted = normalise(prediction), normalise(reference)
+    if found and found == wanted:
+        if may_be_an_acronym(prediction, reference):
+            return RuleVerdict.CANT_TELL, "a word or an acronym"
+        return RuleVerdict.SAME, "same text, normalised"
+    found, wanted = choice_of(prediction) or found, choice_of(reference) or wanted
+    if exclude_each_other(found, wanted):
+        return RuleVerdict.DIFFERENT, "answers that exclude each other"
+    return None
 
 
 def exclude_each_other(first: str, second: str) -> bool:
