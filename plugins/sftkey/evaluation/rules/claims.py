@@ -51,6 +51,7 @@ _DECIMAL_COMMA = re.compile(r"(?<![\w.,])(\d+),(\d{1,2}|(?<=\b0,)\d+)(?![\d,]|\.
 _TIME = re.compile(r"(?<![\d:.])(\d{1,2})\s?:\s?([0-5]\d)(?::[0-5]\d)?\s?([ap])?\.?\s?m?\b\.?(?![\d:])", re.I)
 _PAIR = re.compile(r"(\d[\d,.]*)\s([a-z]+),?\s(?:and\s)?(\d[\d.]*)\s([a-z]+)", re.I)
 _MENTION = re.compile(r"(\d+(?:\s\d+)?/\d+)|(\d+(?:[,.\u2009']\d+)*|\.\d+)")
+_SCIENTIFIC = re.compile(r"\d[\d.,]*\s?(?:×|\\times|\\cdot|[*x·])\s?10\s?(?:\^\s?\{?[-\u2212]?\d+\}?|[⁺⁻]?[⁰¹²³⁴-⁹]+)")
 _COMMAS = re.compile(r"[,\u2009']")
 _DOT_GROUPS = re.compile(r"\d{1,3}(?:[.,]\d{3})+(?:[.,]\d+)?")
 _DECIMAL = re.compile(r"\d+(?:\.\d+)?|\.\d+")
@@ -96,6 +97,7 @@ def read(text: str, asked: Asked) -> Claim:
 def mentions(text: str) -> frozenset[Fraction]:
     """All numbers in a text, with every reading of commas and dots."""
     text = quantities.VULGAR_FRACTION.sub(lambda match: f" {unicodedata.normalize('NFKC', match.group())}", text)
+    text = _SCIENTIFIC.sub(" ", text)
     found: set[Fraction] = set()
     for match in _MENTION.finditer(text.replace("\u2044", "/").replace("  ", " ")):
         if len(match.group()) > quantities.MAX_DIGITS:

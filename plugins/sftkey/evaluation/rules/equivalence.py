@@ -13,7 +13,9 @@ from sftkey.datasets.base import AnswerKind
 from sftkey.evaluation.rules import maths, numbers, quantities
 from sftkey.evaluation.rules import options as multiple_choice
 from sftkey.evaluation.rules.claims import time_of_day
+from sftkey.evaluation.rules.formula_process import FORMULAS
 from sftkey.evaluation.rules.limits import MAX_ANSWER, OverLimit
+from sftkey.evaluation.rules.notation import canonical
 from sftkey.evaluation.rules.number_words import ordinal, to_numerals
 from sftkey.evaluation.rules.question import Asked, asked
 from sftkey.evaluation.rules.text import (
@@ -68,7 +70,7 @@ def compare(
         if prediction.strip() == reference.strip():
             return Comparison(RuleVerdict.SAME, "same text")
         if kind is AnswerKind.NUMBER:
-            return _number(prediction, reference, asked(question))
+            return _number_or_sum(prediction, reference, asked(question))
         if kind is AnswerKind.MATHS:
             return Comparison(*maths.compare(prediction, reference, asked(question)))
         return _text(prediction, reference, asked(question))
@@ -78,6 +80,21 @@ def compare(
 
 def _number(prediction: str, reference: str, asked: Asked, *, bare: bool = False) -> Comparison:
     return Comparison(*numbers.compare(prediction, reference, asked, bare=bare))
+
+
+_CALCULATION = re.compile(r"[-+*/^√|×·÷⁰¹²³⁴-⁹]|\\sqrt|\\frac")
+
+
+def _number_or_sum(prediction: str, reference: str, question: Asked) -> Comparison:
+    """A number, or a calculation without words that gives one; another result may be a part of it, or a note's number."""
+    found = _number(prediction, reference, question)
+    if found.verdict is not RuleVerdict.CANT_TELL or not _CALCULATION.search(prediction):
+        return found
+    formula = canonical(prediction)
+    if re.search(r"(?<!\\)[A-Za-z]{2}|,", formula) or formula.lstrip(" (").startswith("-"):
+        return found
+    verdict, detail = FORMULAS.compare(formula, reference)
+    return Comparison(verdict, detail) if verdict is RuleVerdict.SAME else found
 
 
 def _option(prediction: str, reference: str, options: Mapping[str, str]) -> Comparison:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mpmath import mp, mpc, mpf
 
-from sftkey.evaluation.rules.expressions import Node
+from sftkey.evaluation.rules.expression_tokens import Node
 
 DIGITS = 80
 mp.dps = DIGITS

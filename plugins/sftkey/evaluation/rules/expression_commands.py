@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sftkey.evaluation.rules.expressions import FUNCTIONS, Node
+from sftkey.evaluation.rules.expression_names import subscript
+from sftkey.evaluation.rules.expression_tokens import FUNCTIONS, Node
 
 if TYPE_CHECKING:
-    from sftkey.evaluation.rules.expressions import _Parser
+    from sftkey.evaluation.rules.expressions import Parser
 
 _NAMES = {r"\pi": "pi", r"\infty": "infinity", r"\emptyset": "empty", r"\varnothing": "empty"}
 _DOTS = frozenset((r"\ldots", r"\dots", r"\cdots", r"\dotsc"))
@@ -17,7 +18,7 @@ _GREEK = frozenset(
 )
 
 
-def parse_command(parser: _Parser) -> Node:
+def parse_command(parser: Parser) -> Node:
     """Parse what begins with a command."""
     start, token = parser.at, parser.token
     parser.at += 1
@@ -38,7 +39,7 @@ def parse_command(parser: _Parser) -> Node:
     if token in _GREEK:
         name = token
         if parser.take("_"):
-            name += "_" + parser.subscript()
+            name += "_" + subscript(parser)
         return parser.node("symbol", start, name)
     if token in (r"\angle", r"\triangle"):
         name = token
@@ -54,8 +55,8 @@ def parse_command(parser: _Parser) -> Node:
         parser.need(r"\rfloor" if token == r"\lfloor" else r"\rceil")
         return parser.node(token[2:], start, inner)
     if token == r"\mathbb":
-        name = braced(parser)
-        return parser.node("numbers", start, name.args[0] if name.kind == "symbol" else parser.fail())
+        letter = braced(parser)
+        return parser.node("numbers", start, letter.args[0] if letter.kind == "symbol" else parser.fail())
     if token in (r"\sum", r"\prod"):
         return _repeated(parser, "sigma" if token == r"\sum" else "prod", start)
     if token == r"\begin":
@@ -69,7 +70,7 @@ def parse_command(parser: _Parser) -> Node:
     parser.fail()
 
 
-def braced(parser: _Parser) -> Node:
+def braced(parser: Parser) -> Node:
     """What stands in braces, or the one token that LaTeX takes without them."""
     start = parser.at
     if parser.take("{"):
@@ -84,7 +85,7 @@ def braced(parser: _Parser) -> Node:
     return found if found.span else parser.node("group", start, found)
 
 
-def _repeated(parser: _Parser, kind: str, start: int) -> Node:
+def _repeated(parser: Parser, kind: str, start: int) -> Node:
     parser.need("_")
     parser.need("{")
     name = parser.token
@@ -97,7 +98,7 @@ def _repeated(parser: _Parser, kind: str, start: int) -> Node:
     return parser.node(kind, start, name, first, last, parser.product())
 
 
-def _matrix(parser: _Parser, start: int) -> Node:
+def _matrix(parser: Parser, start: int) -> Node:
     parser.need("{")
     name = parser.token
     parser.at += 1

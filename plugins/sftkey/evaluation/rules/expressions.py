@@ -7,39 +7,10 @@ What it doesn't know is an error, never a guess.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from fractions import Fraction
-from typing import NoReturn
-
-
-class Unreadable(ValueError):
-    """Raised for a text that is no formula."""
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A part of a formula.
-
-    Attributes:
-        kind: What it is.
-        args: Its parts, or its value.
-        span: Where it stands in the text.
-    """
-
-    kind: str
-    args: tuple[object, ...] = ()
-    span: tuple[int, int] = (0, 0)
-
-    def nodes(self) -> list[Node]:
-        """The parts that are nodes."""
-        return [part for part in self.args if isinstance(part, Node)]
-
+from sftkey.evaluation.rules.expression_names import base, inside, letters
+from sftkey.evaluation.rules.expression_tokens import FUNCTIONS, Node, Tokens, number
 
 MAX_DEPTH = 60
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh ln log lg exp max min gcd lcm".split()
-)
 _RELATIONS = {
     "=": "=", "<": "<", ">": ">", r"\le": "<=", r"\leq": "<=", r"\leqslant": "<=", r"\ge": ">=", r"\geq": ">=",
     r"\geqslant": ">=", "<=": "<=", ">=": ">=", r"\ne": "!=", r"\neq": "!=", "!=": "!=", r"\in": "in", r"\approx": "=",
@@ -48,67 +19,10 @@ _RELATIONS = {
 _SEPARATORS = frozenset((",", ";", "and", "or", r"\lor", r"\land", r"\vee", r"\wedge", r"\text"))
 _SET_OPERATORS = {r"\cup": "union", r"\cap": "intersection", r"\setminus": "minus", r"\backslash": "minus"}
 _OPENING = {"(": ")", "[": "]", r"\{": r"\}", "{": "}", r"\langle": r"\rangle"}
-_GREEK = frozenset(
-    r"""\alpha \beta \gamma \delta \theta \lambda \mu \sigma \phi \varphi \omega \rho \tau \psi \epsilon \varepsilon \eta \xi
-    \zeta \kappa \nu \Delta \Omega \Gamma \Sigma \Phi \angle \triangle""".split()
-)
-_TOKEN = re.compile(
-    r"\s*(?:(?P<number>\d+\.\\overline\s?\{\d+\}|\d+\.\d*\\overline\s?\{\d+\}|\d+\.\d*\(\d+\)|\d+\.\\dot\s?\{?\d\}?"
-    r"|\d+(?:\.\d+)?|\.\d+)"
-    r"|(?P<command>\\(?:[A-Za-z]+|[{}|%]))|(?P<word>[A-Za-z]+)|(?P<sign><=|>=|!=|[-+*/^_=<>(){}\[\],;|!:%&']|\\\\|\S))"
-)
-_MATRIX = re.compile(r"\\begin\s?\{[pbvV]?(?:matrix|array)\}")
-_REPEATING = re.compile(r"(\d+)\.(\d*)(?:\\overline\s?\{(\d+)\}|\((\d+)\)|\\dot\s?\{?(\d)\}?)")
 
 
-def number(text: str) -> tuple[Fraction, int | None]:
-    """The value of a numeral, and its decimals; ``None`` for those of a repeating one, which is exact."""
-    repeating = _REPEATING.fullmatch(text)
-    if repeating is None:
-        return Fraction(text), len(text.partition(".")[2])
-    whole, lead, *groups = repeating.groups()
-    period = next(group for group in groups if group)
-    scale = 10 ** len(lead)
-    fraction = Fraction(int(lead or "0"), scale) + Fraction(int(period), scale * (10 ** len(period) - 1))
-    return int(whole) + fraction, None
-
-
-class _Parser:
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.tokens: list[tuple[str, str, int, int]] = []
-        end = len(text)
-        for match in _TOKEN.finditer(text):
-            kind = match.lastgroup or "sign"
-            self.tokens.append((kind, match[kind], match.start(kind), match.end(kind)))
-        self.tokens.append(("end", "", end, end))
-        self.at = self.depth = 0
-
-    @property
-    def token(self) -> str:
-        return self.tokens[self.at][1]
-
-    @property
-    def kind(self) -> str:
-        return self.tokens[self.at][0]
-
-    def fail(self) -> NoReturn:
-        raise Unreadable(f"no formula: {self.token or 'it ends too early'}")
-
-    def take(self, *wanted: str) -> bool:
-        if self.kind != "end" and self.token in wanted:
-            self.at += 1
-            return True
-        return False
-
-    def need(self, wanted: str) -> None:
-        if not self.take(wanted):
-            self.fail()
-
-    def node(self, kind: str, start: int, *args: object) -> Node:
-        return Node(kind, args, (self.tokens[start][2], self.tokens[self.at - 1][3]))
-
-    # From the outside in: a list, a relation, an operation on sets, a sum, a product, a power, an atom.
+class Parser(Tokens):
+    """From the outside in: a list, a relation, an operation on sets, a sum, a product, a power, an atom."""
 
     def listing(self, closing: tuple[str, ...] = ()) -> list[Node]:
         items = []
@@ -282,10 +196,10 @@ class _Parser:
             self.at += 1
             value, decimals = number(token)
             if self.take("_"):
-                return self.node("based", start, token, self.base())
+                return self.node("based", start, token, base(self))
             return self.node("number", start, value, decimals)
         if kind == "word":
-            return self.letters()
+            return letters(self)
         if kind == "command":
             return self.command()
         if token == "|":
@@ -297,68 +211,6 @@ class _Parser:
             return self.bracket()
         self.fail()
 
-    def base(self) -> int:
-        braces = 0
-        while self.take("{", "("):
-            braces += 1
-        if self.kind != "number" or not self.token.isdigit() or len(self.token) > 2:
-            self.fail()
-        value = int(self.token)
-        self.at += 1
-        for _ in range(braces):
-            if not self.take("}", ")"):
-                self.fail()
-        return value
-
-    def letters(self) -> Node:
-        kind, word, start, end = self.tokens[self.at]
-        if len(word) == 1:
-            return self.symbol()
-        if word in FUNCTIONS:
-            return self.function(word)
-        if len(word) > 3:
-            self.fail()
-        # ab is a times b.
-        self.tokens[self.at : self.at + 1] = [(kind, letter, start + i, start + i + 1) for i, letter in enumerate(word)]
-        return self.symbol()
-
-    def symbol(self) -> Node:
-        start = self.at
-        name = self.token
-        self.at += 1
-        if name in ("C", "A", "P") and self.token in ("_", "^") and (counted := self.counted(name, start)) is not None:
-            return counted
-        if self.take("_"):
-            name += "_" + self.subscript()
-        return self.node("symbol", start, name)
-
-    def counted(self, name: str, start: int) -> Node | None:
-        """C_{10}^{3} and A_5^2: combinations and permutations."""
-        before = self.at
-        found: dict[str, Node] = {}
-        while self.token in ("_", "^") and self.token not in found:
-            sign = self.token
-            self.at += 1
-            found[sign] = self.atom()
-        if len(found) == 2 and all(node.kind == "number" for node in found.values()):
-            return self.node("choose" if name == "C" else "arrange", start, found["_"], found["^"])
-        self.at = before
-        return None
-
-    def subscript(self) -> str:
-        if self.take("{"):
-            parts = []
-            while not self.take("}"):
-                if self.kind == "end":
-                    self.fail()
-                parts.append(self.token)
-                self.at += 1
-            return "".join(parts)
-        if self.kind not in ("number", "word", "command"):
-            self.fail()
-        self.at += 1
-        return self.tokens[self.at - 1][1]
-
     def command(self) -> Node:
         from sftkey.evaluation.rules.expression_commands import parse_command
 
@@ -367,10 +219,10 @@ class _Parser:
     def function(self, name: str) -> Node:
         start = self.at
         self.at += 1
-        base = power = None
+        of = power = None
         while self.token in ("_", "^") and self.kind == "sign":
             if self.take("_"):
-                base = self.atom()
+                of = self.atom()
             else:
                 self.at += 1
                 power = self.exponent()
@@ -380,11 +232,12 @@ class _Parser:
             self.need(")")
         else:
             arguments = [self.argument()]
+        power = inside(power)
         if power is not None and power.kind == "negative" and name in ("sin", "cos", "tan"):
             if power.nodes()[0].args[:1] != (1,):
                 self.fail()
             name, power = f"arc{name}", None
-        found = self.node("function", start, name, base, *arguments)
+        found = self.node("function", start, name, of, *arguments)
         return found if power is None else self.node("power", start, found, power)
 
     def argument(self) -> Node:
@@ -427,7 +280,7 @@ def parse(text: str) -> list[Node]:
     Raises:
         Unreadable: It is no formula.
     """
-    parser = _Parser(text)
+    parser = Parser(text)
     items = parser.listing()
     if parser.kind != "end":
         parser.fail()

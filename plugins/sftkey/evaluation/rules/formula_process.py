@@ -23,8 +23,8 @@ from sftkey.evaluation.rules.limits import MAX_SECONDS, OverLimit, check_formula
 from sftkey.evaluation.rules.question import Asked
 from sftkey.evaluation.verdicts import RuleVerdict
 
-_GRACE = 0.6
-"""Seconds from the process's own time limit until it is killed."""
+_GRACE = 3.0
+"""Seconds beyond the process's own time limit, which is of processor time, until it is killed."""
 
 _START = 120.0
 """Seconds that the process may take to start; most of it is importing sympy."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from itertools import product
 
-from sftkey.evaluation.rules.expressions import Unreadable, parse
+from sftkey.evaluation.rules.expression_tokens import Unreadable
+from sftkey.evaluation.rules.expressions import parse
 from sftkey.evaluation.rules.meanings import Meaning, meaning
 from sftkey.evaluation.rules.notation import canonical, comma_readings
 from sftkey.evaluation.rules.question import Asked

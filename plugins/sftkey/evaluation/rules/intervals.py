@@ -1,4 +1,4 @@
-"""Regions of the real line from inequalities, intervals and their unions; equations as curves. Only in the bounded process."""
+"""Regions of the real line from inequalities, intervals and unions; equations. Only in the bounded process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from mpmath import mp, mpc, mpf
 
 from sftkey.evaluation.rules.exact import Setting, Undetermined, number_of, value_of
-from sftkey.evaluation.rules.expressions import Node
+from sftkey.evaluation.rules.expression_tokens import Node
 from sftkey.evaluation.rules.meanings import Meaning
 from sftkey.evaluation.rules.scalars import symbols_of
 
@@ -137,7 +137,10 @@ def _intersection(first: Region, second: Region) -> Region:
 
 def _without(first: Region, second: Region) -> Region:
     for hole in second:
-        outside = [Interval(-mp.inf, False, hole.low, not hole.low_in), Interval(hole.high, not hole.high_in, mp.inf, False)]
+        outside = [
+            Interval(-mp.inf, False, hole.low, not hole.low_in),
+            Interval(hole.high, not hole.high_in, mp.inf, False),
+        ]
         first = _intersection(first, outside)
     return first
 
@@ -150,7 +153,9 @@ def _ordered(region: Region) -> Region:
     found: Region = []
     for interval in sorted(region, key=lambda one: (one.low, not one.low_in)):
         last = found[-1] if found else None
-        if last is not None and (interval.low < last.high or (interval.low == last.high and (interval.low_in or last.high_in))):
+        if last is not None and (
+            interval.low < last.high or (interval.low == last.high and (interval.low_in or last.high_in))
+        ):
             high, high_in = max((last.high, last.high_in), (interval.high, interval.high_in))
             found[-1] = Interval(last.low, last.low_in, high, high_in)
         else:
@@ -213,7 +218,12 @@ def _straight(equation: Node, names: list[str]) -> bool:
         other = {name: Fraction(*_POINTS[(shift + 3 + place) % len(_POINTS)]) for place, name in enumerate(names)}
         both = {name: one[name] + other[name] for name in names}
         nothing = dict.fromkeys(names, Fraction(0))
-        gap = _difference(equation, one) + _difference(equation, other) - _difference(equation, both) - _difference(equation, nothing)
+        gap = (
+            _difference(equation, one)
+            + _difference(equation, other)
+            - _difference(equation, both)
+            - _difference(equation, nothing)
+        )
         if abs(gap) > _SAME:
             return False
     return True

@@ -12,7 +12,7 @@ MAX_NESTING = 40
 """Deepest nesting of brackets in a text that is read as a formula."""
 
 MAX_SECONDS = 1.2
-"""Longest time for one comparison of formulas, in seconds of wall-clock time."""
+"""Longest time for one comparison of formulas, in seconds of processor time."""
 
 MAX_MEMORY = 144 << 20
 """Most address space that comparisons may take beside what their libraries take, in bytes."""

@@ -36,8 +36,10 @@ _CONCLUSION = re.compile(
     r"(?:,\s?|\s)(?:so|therefore|thus|hence|\\therefore|\\Rightarrow|\\implies)\s(?:that\s)?", re.I
 )
 _LABEL = re.compile(r"^(?:final\s)?answer\s?:\s", re.I)
+_ABOUT = re.compile(r"^(?:\\(?:approx|sim|simeq)\b|~)\s?")
 _COMMAND = re.compile(r"\\[A-Za-z]+|\{[pbv]?matrix\}")
-_WORD = re.compile(r"[^\W\d_]{2,}|(?<=\d)\s[mglshk]$")
+_WORD = re.compile(r"[^\W\d_]{2,}|(?<=[\d}])\s(?:[mglshk]|k?m/[sh])(?=(?:\s?\^\s?\{?[23]\}?)?$)")
+_ITEMS = re.compile(r"(?:\(\d\)\s?){2,}")
 _FORMULA_WORDS = frozenset("sin cos tan cot sec csc log ln lg exp gcd lcm max min mod or and if pi sqrt".split())
 _PER = frozenset("square cubic per sq cu and unit units way ways".split())
 _SEVERAL = re.compile(r"=.*(?:,|;|\band\b|\bor\b).*=")
@@ -65,6 +67,8 @@ def compare(prediction: str, reference: str, asked: Asked) -> Verdict:
     found, wanted = _statement(found), _statement(wanted)
     if found and found == wanted:
         return SAME, "same formula"
+    if _ITEMS.fullmatch(found) or _ITEMS.fullmatch(wanted):
+        return CANT_TELL, "a product or a choice of statements"
     plain = _plain(found, wanted, asked)
     if plain is not None:
         return plain
@@ -77,7 +81,7 @@ def compare(prediction: str, reference: str, asked: Asked) -> Verdict:
 
 
 def _simplified(text: str) -> str:
-    text = _LABEL.sub("", canonical(text))
+    text = _ABOUT.sub("", _LABEL.sub("", canonical(text)))
     for phrase, replacement in _PHRASES:
         text = phrase.sub(replacement, text)
     return text.strip()
@@ -105,7 +109,7 @@ def _statement(text: str) -> str:
     lead = _LEAD.match(text)
     if lead is not None and not _DENIAL.search(lead.group()) and not _FORMULA_WORDS & set(lead.group().split()):
         text = text[lead.end() :]
-    return text.strip(" ,.")
+    return text.rstrip(" ,.").lstrip(" ,")
 
 
 def _plain(found: str, wanted: str, asked: Asked) -> Verdict | None:
@@ -113,7 +117,12 @@ def _plain(found: str, wanted: str, asked: Asked) -> Verdict | None:
     sides = []
     for text, other in ((found, wanted), (wanted, found)):
         readings = comma_readings(text, other, asked)
-        if len(readings) != 1 or "_" in text.rpartition("=")[2] or "overline" in text:
+        if (
+            len(readings) != 1
+            or re.search(r"\d,\d", readings[0])
+            or "_" in text.rpartition("=")[2]
+            or "overline" in text
+        ):
             return None
         sides.append(readings[0])
     if any(quantities.parse(side, strict=True) is None for side in sides):
@@ -121,7 +130,7 @@ def _plain(found: str, wanted: str, asked: Asked) -> Verdict | None:
     if any(_DEGREE.search(side) for side in sides) and not all(_DEGREE.search(side) for side in sides):
         return None
     names = [side.rpartition("=")[0].strip() for side in sides]
-    verdict, detail = numbers.compare(sides[0], sides[1], Asked())
+    verdict, detail = numbers.compare(sides[0], sides[1], asked)
     if verdict is SAME and all(names) and names[0].partition("_")[0] != names[1].partition("_")[0]:
         return CANT_TELL, "equal numbers of different names"
     return verdict, detail
@@ -143,11 +152,9 @@ def _with_words(found: str, wanted: str, words: tuple[list[str], list[str]], ask
     """A formula parser reads words as products of letters, so only a number or a unit beside them is compared."""
     sides = [comma_readings(text, other, asked) for text, other in ((found, wanted), (wanted, found))]
     if len(sides[0]) == len(sides[1]) == 1 and not any(_SEVERAL.search(side) for side in (found, wanted)):
-        verdict = numbers.compare(sides[0][0], sides[1][0], asked)
-        if verdict[0] is not CANT_TELL:
-            return verdict
-        if all(words):
-            return verdict
+        number = numbers.compare(sides[0][0], sides[1][0], asked)
+        if number[0] is not CANT_TELL or all(words):
+            return number
     if any(not _is_unit(word) for side in words for word in side):
         return CANT_TELL, "words in a formula"
     if len(words[0]) and len(words[1]) and words[0] != words[1]:
@@ -155,8 +162,7 @@ def _with_words(found: str, wanted: str, words: tuple[list[str], list[str]], ask
     bare = _without_words(found), _without_words(wanted)
     if all(quantities.parse(side, strict=True) is not None for side in bare):
         return CANT_TELL, "different values whose units may convert"
-    verdict, detail = FORMULAS.compare(*bare, asked, convertible=words[0] != words[1])
-    return verdict, detail
+    return FORMULAS.compare(*bare, asked, convertible=words[0] != words[1])
 
 
 def _is_unit(word: str) -> bool:
@@ -168,4 +174,4 @@ def _without_words(text: str) -> str:
         return match.group() if match.group() in _FORMULA_WORDS else " "
 
     text = re.sub(r"(?<![\\A-Za-z])[^\W\d_]{2,}(?:\s?\^\s?\{?[23]\}?)?", drop, text)
-    return re.sub(r"(?<=\d)\s[mglshk](?:\s?\^\s?\{?[23]\}?)?$", "", text).strip()
+    return re.sub(r"(?<=[\d}])\s(?:[mglshk]|k?m/[sh])(?:\s?\^\s?\{?[23]\}?)?$", "", text).strip()

@@ -1,10 +1,10 @@
-r"""What a parsed answer is: a value, a list, a tuple, a set, a region of the reals, an equation; ``x = 5`` is 5, of name x."""
+r"""What a parsed answer is: a value, a list, a tuple, a set, a region, an equation; ``x = 5`` is 5, of name x."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sftkey.evaluation.rules.expressions import Node, Unreadable
+from sftkey.evaluation.rules.expression_tokens import Node, Unreadable
 from sftkey.evaluation.rules.scalars import symbols_of, walk
 
 
@@ -64,7 +64,7 @@ def meaning(items: list[Node]) -> Meaning:
 
 
 def _expanded(node: Node) -> list[Node]:
-    """``1 \\pm a`` is two values."""
+    """One plus or minus a is two values."""
     if node.kind == "relation" and node.args[-1] == ("=",):
         left, right = node.nodes()
         return [Node("relation", (left, value, ("=",)), node.span) for value in _expanded(right)]
@@ -115,7 +115,7 @@ def _bracket(node: Node) -> Meaning:
         rows = tuple(Meaning("row", part.parts) for part in parts)
         return Meaning("matrix", rows)
     if all(part.names for part in parts):
-        return meaning([part for part in nodes])
+        return meaning(nodes)
     return Meaning("tuple", parts, brackets=f"{opening}{closing}".replace(r"\langle", "(").replace(r"\rangle", ")"))
 
 

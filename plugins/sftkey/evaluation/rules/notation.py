@@ -1,4 +1,4 @@
-"""Formulas as people and models write them, in one spelling of LaTeX: 2√2, x², ½, 5·4, 12÷4, 10 000, **x**, \\dfrac12."""
+r"""Formulas as people and models write them, in one spelling of LaTeX: 2√2, x², ½, 5·4, 12÷4, 10 000, **x**, \dfrac12."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ _UNICODE = {
     "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∓": r"\mp ",
     "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ø": r"\emptyset ", "ℝ": r"\mathbb{R}",
     "°": r"^\circ ", "⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ",
-    "∨": r"\lor ", "∧": r"\land ", "→": r"\to ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ",
-    "φ": r"\phi ", "ω": r"\omega ", "μ": r"\mu ", "σ": r"\sigma ", "Δ": r"\Delta ", "δ": r"\delta ", "…": r"\ldots ", "∶": ":",
-    "′": "'", "，": ",", "。": ".", "；": ";", "：": ":", "（": "(", "）": ")", "∖": r"\setminus ",
+    "∨": r"\lor ", "∧": r"\land ", "→": r"\to ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ",
+    "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega ", "μ": r"\mu ", "σ": r"\sigma ", "Δ": r"\Delta ", "δ": r"\delta ",
+    "…": r"\ldots ",
+    "∶": ":", "′": "'", "，": ",", "。": ".", "；": ";", "：": ":", "（": "(", "）": ")", "∖": r"\setminus ",
 }  # fmt: skip
 _SUPERSCRIPTS = re.compile(r"[⁺⁻]?[⁰¹²³⁴-⁹ⁿ]+")
 _SUBSCRIPTS = re.compile(r"[₀-₉]+")
@@ -78,7 +79,7 @@ def canonical(text: str) -> str:
     text = _SHORT_ROOT.sub(r"\\sqrt{\1}", _PAREN_ROOT.sub(r"\\sqrt{\1}", text))
     text = _MATH_WORDS.sub(lambda match: "\\" + {"infinity": "infty"}.get(match[1], match[1]), text)
     text = _PAREN_ROOT.sub(r"\\sqrt{\1}", text)
-    return " ".join(text.split()).rstrip(".;,!?: ").strip()
+    return " ".join(text.split()).rstrip(".;,?: ").strip()
 
 
 def _fraction(sign: re.Match[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from sftkey.evaluation.rules.expressions import Node
+from sftkey.evaluation.rules.expression_tokens import Node
 
 _ARC = {"arcsin": r"\arcsin", "arccos": r"\arccos", "arctan": r"\arctan"}
 

@@ -1,4 +1,4 @@
-"""Whether two formulas have one value: by our own evaluation, and by math-verify's reading of them. Only in the bounded process."""
+"""Whether two formulas have one value: by our own evaluation, and as math-verify reads them. Only in the bounded process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from mpmath import mp, mpc, mpf
 
 from sftkey.evaluation.rules.exact import Setting, Undetermined, Value, number_of, value_of
-from sftkey.evaluation.rules.expressions import Node
+from sftkey.evaluation.rules.expression_tokens import Node
 from sftkey.evaluation.rules.rendering import render
 
 # Values of the symbols: positive, of both signs, and whole; not special for any usual function.
@@ -23,7 +23,8 @@ _TINY = mpf(10) ** -50
 _CLEARLY_DIFFERENT_DECIMALS = 0.02
 _NOISE_DIGITS = 12
 _PECULIAR = frozenset(
-    "degree root based choose arrange function ambiguous percent mixed floor ceil sigma prod absolute factorial number".split()
+    """degree root based choose arrange function ambiguous percent mixed floor ceil sigma prod absolute factorial
+    number""".split()
 )
 
 

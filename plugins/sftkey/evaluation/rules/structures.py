@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -9,12 +10,13 @@ from mpmath import mp, mpf
 
 from sftkey.evaluation.rules import intervals, scalars
 from sftkey.evaluation.rules.exact import Setting, Undetermined, number_of, value_of
-from sftkey.evaluation.rules.expressions import Node
+from sftkey.evaluation.rules.expression_tokens import Node
 from sftkey.evaluation.rules.meanings import Meaning
 from sftkey.evaluation.rules.scalars import Text, symbols_of
 
 Verdict = bool | None
 _MAX_ITEMS = 20
+_CLOCK = re.compile(r"\d{1,2}\s?:\s?[0-5]\d")
 
 
 def all_of(verdicts: Sequence[Verdict]) -> Verdict:
@@ -179,6 +181,8 @@ class Comparer:
         exact = self._in_order(found.parts, wanted.parts)
         if exact is not False or any(part.kind == "dots" for part in (*found.parts, *wanted.parts)):
             return exact
+        if _CLOCK.fullmatch(self.found) and _CLOCK.fullmatch(self.wanted):
+            return False
         try:
             one, other = (
                 [value_of(part.node, Setting()) for part in side.parts if part.node] for side in (found, wanted)
