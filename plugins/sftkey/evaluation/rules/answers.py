@@ -13,7 +13,7 @@ from itertools import pairwise
 from sftkey.datasets.base import AnswerKind
 from sftkey.evaluation.rules.limits import MAX_ANSWER
 from sftkey.evaluation.rules.number_words import to_numerals
-from sftkey.evaluation.rules.statements import asserted, corrections, sentences
+from sftkey.evaluation.rules.statements import asserted, corrections, sentences, supposed
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ NUMBER = re.compile(
 )
 _CONCLUSION = re.compile(
     r"(?:\b(?:so|therefore|thus|hence|altogether|(?:in|for\sa)\stotal(?:\sof)?|which\s(?:is|means|makes|gives|leaves)|leaving|making"
-    r"|giving|meaning|totals?|comes\sto|adds?\sup\sto|it['’]s|it\sis|is)\b|[=≈])",
+    r"|giving|meaning|totals?|in\sall|comes\sto|adds?\sup\sto|left|remain(?:s|ing)?)\b|[=≈])",
     re.IGNORECASE,
 )
 _CONNECTIVE = re.compile(
@@ -176,6 +176,8 @@ def answer_is(text: str, kind: AnswerKind) -> list[Found]:
     """What comes after "the answer is", sentence by sentence; one that is a question is left out where others aren't."""
     found: list[tuple[bool, Found]] = []
     for match in deque(_ANSWER_IS.finditer(text), maxlen=_MAX_CLAIMS):
+        if supposed(text, match.start()):
+            continue
         start = match.end()
         while start < len(text) and text[start].isspace():
             start += 1
@@ -204,6 +206,12 @@ def closing_number(text: str) -> list[Found]:
         earlier = next((one for one in reversed(told[:-1]) if _CONCLUSION.search(one[1])), None)
         return [*([_concluded(*earlier)] if earlier else []), closing]
     return [closing]
+
+
+def concludes(text: str) -> bool:
+    """Whether the last sentence with a number says that it comes to that."""
+    told = [sentence for _, sentence in sentences(text) if NUMBER.search(sentence)]
+    return bool(told) and (_CONCLUSION.search(told[-1]) is not None or asserted(told[-1]) != told[-1])
 
 
 def _says_a_number(text: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from sftkey.evaluation.rules.answers import ANSWER_IS, BOXED, boxed
 from sftkey.evaluation.rules.limits import MAX_ANSWER
 from sftkey.evaluation.rules.options import letters_in, listed, named, plain, said_to_be_right
-from sftkey.evaluation.rules.statements import asserted, corrections, denies, sentences, without_reason
+from sftkey.evaluation.rules.statements import asserted, corrections, denies, sentences, supposed, without_reason
 from sftkey.evaluation.rules.text import normalise
 
 _BE = r"(?:is|are|was|(?:would|should|must|will|could|may|might|has\sto|have\sto|seems\sto|appears\sto)\sbe)"
@@ -34,6 +34,7 @@ _ADVERBS = re.compile(
     r"|perhaps|maybe)[ \t,]+)+",
     re.IGNORECASE,
 )
+_NONE_OF = re.compile(r"\b(?:neither|none)\b", re.I)
 _LEFT_OF_A_DENIAL = re.compile(
     r"\b(?:is|was|are|were|does|do|can|could|has|have|would|will|should|may|might)\W*$", re.I
 )
@@ -88,6 +89,8 @@ def _chooses(text: str, options: Mapping[str, str]) -> Choice | None:
 def _told(claim: re.Pattern[str], text: str) -> Iterator[tuple[str, str]]:
     """The rest of the sentence, and of the line, after each of the last claims, the last one first; no questions."""
     for match in reversed(deque(claim.finditer(text), maxlen=_MAX_CLAIMS)):
+        if supposed(text, match.start()):
+            continue
         line = text[match.end() : match.end() + MAX_ANSWER].lstrip().partition("\n")[0]
         end = _SENTENCE_END.search(line)
         if end is None or end.group() not in "?？" or len(line) == end.end():
@@ -96,7 +99,7 @@ def _told(claim: re.Pattern[str], text: str) -> Iterator[tuple[str, str]]:
 
 def _only_letter(sentence: str, options: Mapping[str, str], rule: str) -> Choice | None:
     told = _ADVERBS.sub("", without_reason(asserted(sentence)))
-    letters = letters_in(plain(told), options)
+    letters = set() if denies(told) else letters_in(plain(told), options)
     if len(letters) == 1 and not _texts_in(told, options):
         return letters.pop(), rule
     return _NONE if len(letters) > 1 else None
@@ -131,7 +134,10 @@ def _first_line(text: str, options: Mapping[str, str]) -> Choice | None:
 def _letter(text: str, options: Mapping[str, str]) -> Choice | None:
     """The only letter in the clauses of the last sentence with letters that deny nothing."""
     for _, sentence in reversed(list(sentences(plain(text)))[-3:]):
-        said = [told for clause in _CLAUSE.split(sentence) if (told := _affirmed(clause))]
+        said = _affirmations(sentence, options)
+        asks = sentence.endswith("?") and len(sentence.split()) > 2
+        if said is None or asks or (listed(sentence, options) and listed(text.replace(sentence, "", 1), options)):
+            return _NONE
         letters = set().union(*(letters_in(without_reason(told), options) for told in said))
         texts = _texts_in(" ".join(said), options)
         if len(letters) == 1 and set(texts) <= {options[letter] for letter in letters}:
@@ -141,9 +147,25 @@ def _letter(text: str, options: Mapping[str, str]) -> Choice | None:
     return None
 
 
+def _affirmations(sentence: str, options: Mapping[str, str]) -> list[str] | None:
+    """What the clauses of a sentence assert; ``None`` where one denies something that it doesn't name ("it isn't")."""
+    said = []
+    if _NONE_OF.search(sentence):
+        return None
+    for clause in _CLAUSE.split(sentence):
+        told = _affirmed(clause)
+        if told:
+            said.append(told)
+        elif clause.strip() and not letters_in(clause, options) and not _texts_in(clause, options):
+            return None
+    return said
+
+
 def _affirmed(clause: str) -> str:
     """What a clause asserts; nothing where it denies what it names."""
     told = asserted(clause)
+    if supposed(clause, len(clause.rstrip(" .!"))):
+        return ""
     if told == clause:
         return "" if denies(clause) else clause
     return "" if _LEFT_OF_A_DENIAL.search(told) else told
@@ -151,7 +173,11 @@ def _affirmed(clause: str) -> str:
 
 def _text(text: str, options: Mapping[str, str]) -> Choice | None:
     """The only option whose text stands in what the last line asserts."""
-    found = _texts_in(asserted(text.strip().rpartition("\n")[2][-MAX_ANSWER:]), options)
+    line = text.strip().rpartition("\n")[2][-MAX_ANSWER:]
+    said = [_affirmations(sentence, options) for _, sentence in sentences(line)]
+    if None in said:
+        return None
+    found = _texts_in(" ".join(told for clauses in said for told in clauses or ()), options)
     return (found[0], "option text") if len(found) == 1 else None
 
 

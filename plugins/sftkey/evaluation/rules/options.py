@@ -30,6 +30,9 @@ _IS_RIGHT = re.compile(
     r"(?<![\w'’])(?:([A-Z])\b\W{0,2}\s?(?:is\s(?:(?:the|clearly|definitely|obviously|most\slikely)\s)?(?:correct|right|best|answer|true)\b|it\sis\b)"
     r"|(?:[Oo]ption\s)?\(?([A-Z])\)?[.:]?\s?(?:[:)–—-]\s?(?:[Yy]es|[Cc]orrect|[Rr]ight|[Tt]rue)\b))",
 )
+_DOUBTED = re.compile(
+    r"(?:\b(?:neither|nor|none|not|never|if|whether|either|both|unless)\b|n['’]t\b)[^.!?;\n]*$|\b[A-Z][)\]]?\s?(?:,|\band\b|\bor\b)\s?$"
+)
 _DENIED = re.compile(
     r"^\W*(?:(?:is|was|are|can|could|would|will|does|do|has|have|seems|looks)(?:n['’]?t)?\b|cannot\b)"
     r"[^.;,\n]{0,60}?(?:(?<=n't)|(?<=n’t)|\b(?:wrong|incorrect|false|not|no|out|untrue|cannot)\b)",
@@ -81,7 +84,13 @@ def plain(text: str) -> str:
 
 def said_to_be_right(text: str, options: Mapping[str, str]) -> set[str]:
     """The letters that a text calls right: "B is correct", "Option B: yes", "B it is"."""
-    return {letter for one in _IS_RIGHT.findall(text) if (letter := (one[0] or one[1]).upper()) in options}
+    found = {
+        next(filter(None, match.groups())).upper()
+        for match in _IS_RIGHT.finditer(text)
+        if not _DOUBTED.search(text, max(0, match.start() - 60), match.start())
+        and not text[match.end() : match.end() + 9].lstrip(" )*").startswith("?")
+    }
+    return found & options.keys()
 
 
 def labelled(text: str, options: Mapping[str, str]) -> bool:

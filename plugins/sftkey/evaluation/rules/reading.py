@@ -6,6 +6,7 @@ conventions mark as the answer, and else the number, formula, option or line tha
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ MAX_SHOWN = 3_900
 MAX_READ = 50_000
 """Most characters of a part of an output that are read: the end of a longer one."""
 
+_PLAIN_NUMBER = re.compile(r"[-+]?[$€£]?\d[\d.,]{0,40}")
 _SHORT = 20  # a text that is the answer and nothing else
 
 NOTHING_FOUND = "nothing found"
@@ -116,7 +118,7 @@ def _in_a_block(text: str, kind: AnswerKind, options: Mapping[str, str]) -> list
             return whole
         statement, _ = chosen(text, options)
         return [Found(statement, 0, len(text), "")] if statement else whole
-    said = answers.claims(text[-MAX_READ:], kind)
+    said = [] if _PLAIN_NUMBER.fullmatch(text) else answers.claims(text[-MAX_READ:], kind)
     if said:
         return [replace(one, rule=f", {one.rule}") for one in said]
     if kind is AnswerKind.MATHS or len(text) > MAX_ANSWER:
@@ -134,7 +136,8 @@ def _in_prose(text: str, kind: AnswerKind, marker: str, options: Mapping[str, st
     if cut is None:
         return _of_one_answer(text, kind, marker, options)
     before, after = (_of_one_answer(part, kind, marker, options) for part in cut)
-    sure = kind is AnswerKind.OPTION or len(cut[0].strip()) <= _SHORT or bool(_explicit(cut[0], kind, marker))
+    short = len(cut[0].strip()) <= _SHORT
+    sure = kind is AnswerKind.OPTION or short or bool(_explicit(cut[0], kind, marker)) or answers.concludes(cut[0])
     return before if before and sure else [*before, *after]
 
 

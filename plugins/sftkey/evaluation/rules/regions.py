@@ -15,6 +15,10 @@ from itertools import pairwise
 from sftkey.format.tags import cut_off_close
 
 
+MAX_OUTPUT = 300_000
+"""Most characters of an output that are searched: of a longer one, its beginning and its end."""
+
+
 class Where(Enum):
     """What a region is."""
 
@@ -46,6 +50,8 @@ class Regions:
     unfinished: str = ""
 
 
+# The format of the training, which needs no closer look.
+_USUAL = re.compile(r"\s*<Thinking>[^<\[◁]*</Thinking>\s*<Answer>([^<\[◁]*)</Answer>\s*")
 _THINKING = (
     r"(?:\w{1,20}:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?(?:_\w{1,20})?|reflection|scratch_?pad|analysis"
     r"|(?:inner|internal)_?monologue|chain_?of_?thoughts?|cot)"
@@ -66,7 +72,7 @@ _MARK = re.compile(
 )
 _CHANNEL = re.compile(r"<\|channel\|>\s{0,9}(\w{1,40})[^<]{0,200}(?:<\|constrain\|>\w{0,40})?<\|message\|>")
 _MESSAGE_END = re.compile(r"<\|(?:end|return|start|call|channel)\|>")
-_BARE_FINAL = re.compile(r"assistant\s?final(?=\W|[A-Z\d])")
+_BARE_FINAL = re.compile(r"assistant\s?final")
 _BARE_ANALYSIS = re.compile(r"\s*analysis(?=[A-Z\"'])")
 _USER_TURN = re.compile(r"(?<=[^\s])\s{0,9}\n[ \t>#*_]{0,9}(?:user|human)[ \t*_]{0,4}[:：]", re.IGNORECASE)
 _NEW_QUESTION = re.compile(
@@ -79,6 +85,11 @@ _NEW_QUESTION = re.compile(
 
 def find_regions(output: str) -> Regions:
     """Find where the answer of an output can stand."""
+    usual = _USUAL.fullmatch(output)
+    if usual and usual.group(1).strip():
+        return Regions((Region(usual.group(1).strip(), Where.BLOCK),))
+    if len(output) > MAX_OUTPUT:
+        output = output[: MAX_OUTPUT // 2] + output[-MAX_OUTPUT // 2 :]
     another = _USER_TURN.search(output)
     if another:
         output = output[: another.start()]
@@ -87,7 +98,7 @@ def find_regions(output: str) -> Regions:
     if _BARE_ANALYSIS.match(output):
         # The same channels where the server dropped the special tokens.
         final = _BARE_FINAL.search(output)
-        return _only(output[final.end() :] if final else "", output)
+        return _after(output[: final.start()], output[final.end() :]) if final else Regions((), output)
     return _chosen(_parts(output))
 
 
@@ -109,12 +120,13 @@ def _harmony(output: str) -> Regions:
     for channel in _CHANNEL.finditer(output):
         if channel.group(1).lower() == "final":
             end = _MESSAGE_END.search(output, channel.end())
-            return _chosen(_parts(output[channel.end() : end.start() if end else len(output)]))
+            return _after(output[: channel.start()], output[channel.end() : end.start() if end else len(output)])
     return Regions((), output)
 
 
-def _only(text: str, thinking: str) -> Regions:
-    return Regions((Region(text, Where.TEXT),)) if text.strip() else Regions((), thinking)
+def _after(thinking: str, text: str) -> Regions:
+    found = _chosen(_parts(text))
+    return found if found.found else Regions((), thinking)
 
 
 def _parts(output: str) -> list[_Part]:

@@ -47,6 +47,13 @@ _FAREWELL = re.compile(
 )
 _SENTENCE = re.compile(r"[.!?。！？…](?:[*_)\"'”’]{0,3})(?=\s|$)|[。！？]|\n")
 _ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Rs|vs|etc|approx|e\.g|i\.e)$")
+_SUPPOSED = re.compile(
+    r"\b(?:if|whether|unless|suppos(?:e|ing)|assum(?:e|ing)|why|wonder(?:ing)?|tempting|wrongly|mistakenly|incorrectly"
+    r"|(?:might|may|could|some|many|people|students)\s(?:\w{1,12}\s){0,2}(?:think|say|guess|believe|assume|argue|pick|choose)"
+    r"|(?:not|n['’]t)\s(?:\w{1,12}\s){0,2}(?:think|believe|say|sure|certain|clear|true|mean))\b"
+    r"[^.!?;\n]{0,40}$",
+    re.IGNORECASE,
+)
 _LABEL = re.compile(r"(?<![\w'’])[A-Z]$")
 _CONNECTOR = re.compile(
     r"^[\s,;:)\]—–-]*(?:(?:but|rather|instead|so|then|and|it['’]?s|it\sis)\b[\s,:]*)*", re.IGNORECASE
@@ -68,6 +75,11 @@ def without_reason(text: str) -> str:
 def denies(clause: str) -> bool:
     """Whether a clause says of what it names that it is wrong."""
     return _WRONG.search(clause) is not None
+
+
+def supposed(text: str, place: int) -> bool:
+    """Whether what a text says at a place is only a supposition: "if the answer is A", "some may say that it's A"."""
+    return _SUPPOSED.search(text, max(0, place - 80), place) is not None
 
 
 def corrections(text: str) -> list[int]:
