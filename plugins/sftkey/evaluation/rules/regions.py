@@ -14,7 +14,6 @@ from itertools import pairwise
 
 from sftkey.format.tags import cut_off_close
 
-
 MAX_OUTPUT = 300_000
 """Most characters of an output that are searched: of a longer one, its beginning and its end."""
 
