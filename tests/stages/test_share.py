@@ -376,3 +376,80 @@ def test_a_push_that_cannot_be_is_a_message(outputs: Path, monkeypatch: pytest.M
         assert f"Error: not uploaded to {repo}: " in result.output
         assert message in result.output
         assert "hf auth login" in result.output
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", MARKER_FILE])
+def test_a_link_out_of_the_directory_is_not_followed(outputs: Path, name: str) -> None:
+    folder = outputs / "stage2"
+    for file in ("model.safetensors", "config.json"):
+        (folder / file).write_text("{}")
+    elsewhere = Path("elsewhere.json")
+    (folder / name).touch()
+    (folder / name).rename(elsewhere)
+    (folder / name).symlink_to(elsewhere.resolve())
+    with pytest.raises(UserError, match=rf"not shared: .*{name} is a link"):
+        make_bundle(folder, weights=True)
+    # Within the directory a link is only another name.
+    (folder / name).unlink()
+    elsewhere.rename(folder / "kept")
+    (folder / name).symlink_to("kept")
+    assert make_bundle(folder, weights=True)
+
+
+def test_results_that_are_a_link_out_of_the_directory_are_left_out(outputs: Path) -> None:
+    write_results(Path("elsewhere"), "sftkey_gsm8k", 3, 0.8)
+    (results,) = Path("elsewhere").iterdir()
+    (outputs / "stage2" / results.name).symlink_to(results.resolve())
+    bundle = make_bundle(outputs / "stage2")
+    assert "Not evaluated." in bundle.texts["README.md"]
+    assert any(note.startswith(f"{results.name}: a link") for note in bundle.notes)
+
+
+@pytest.mark.parametrize(
+    "file", ["tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja"]
+)
+def test_every_text_that_is_shipped_is_searched(outputs: Path, file: str) -> None:
+    folder = outputs / "stage2"
+    (folder / "model.safetensors").write_text("{}")
+    (folder / file).write_text("{}")
+    assert file in make_bundle(folder, weights=True).copies
+    (folder / file).write_text('{"model": "x",\n"note": "' + SECRET + '"}')
+    with pytest.raises(UserError, match=rf"{file}, line 2: a Hugging Face token"):
+        make_bundle(folder, weights=True)
+
+
+@pytest.mark.parametrize(
+    "where", ["recipe name", "folder", "key", "wrong shape", "circle", "deepspeed", "output_dir", "missing stage"]
+)
+def test_no_error_repeats_a_secret(outputs: Path, where: str) -> None:
+    folder = outputs / "stage2"
+    (folder / "model.safetensors").write_text("{}")
+    marker = json.loads((folder / MARKER_FILE).read_text())
+    if where == "recipe name":
+        marker["recipe"]["name"] = f"{SECRET}.yml"
+    elif where == "folder":
+        marker["recipe"]["config"]["hub_token"] = SECRET
+        folder = folder.rename(outputs / SECRET)
+    elif where == "key":
+        marker["recipe"]["config"][SECRET] = {SECRET: 1}
+    elif where == "wrong shape":
+        marker["versions"] = {SECRET: [SECRET]}
+    elif where == "circle":
+        marker["after"] = {"output_dir": SECRET, "stage": {**marker, "id": "x", "after": {"output_dir": SECRET}}}
+    elif where == "deepspeed":
+        marker["recipe"]["config"]["deepspeed"] = f"{SECRET}.json"
+    elif where == "output_dir":
+        marker["recipe"]["config"]["output_dir"] = f"outputs/{SECRET}"
+    else:
+        marker["after"] = {"output_dir": SECRET}
+    (folder / MARKER_FILE).write_text(json.dumps(marker))
+    for options in ([], ["--dry-run"], ["--weights"]):
+        result = share(str(folder), *options)
+        assert result.exit_code == 1, result.output
+        assert result.exception is not None
+        assert "a Hugging Face token" in result.output
+        error: BaseException | None = result.exception
+        while error is not None:
+            assert SECRET[3:] not in str(error)
+            error = error.__cause__ or error.__context__
+        assert SECRET[3:] not in result.output

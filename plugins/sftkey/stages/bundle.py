@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sftkey.stages.marker import MARKER_FILE
-from sftkey.stages.secrets import find_secrets
+from sftkey.stages.secrets import Finding, find_secrets, find_secrets_in, redacted
 from sftkey.stages.stage import Stage
 from sftkey.util.errors import UserError
 
 MANIFEST_FILE = "sftkey_share.json"
 
-# A vocabulary is full of fragments that look like anything.
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")
+_MAX_PLACES = 20
+"""So many places are named; the rest is counted."""
 
 
 @dataclass
@@ -41,6 +41,11 @@ class Bundle:
         return [stage.recipe.name for stage in self.stages]
 
     @property
+    def names(self) -> list[str]:
+        """The path of every file in the bundle."""
+        return [*sorted(self.texts), *sorted(self.copies)]
+
+    @property
     def files(self) -> Iterator[tuple[str, int]]:
         """Every file: its path in the bundle and its size in bytes."""
         yield from ((name, len(text.encode())) for name, text in sorted(self.texts.items()))
@@ -48,27 +53,42 @@ class Bundle:
 
 
 def refuse_secrets(bundle: Bundle) -> None:
-    """Look through everything that would be shared, and the markers that it is made from.
+    """Look through everything that would be shared, names included, and the markers that it is made from.
 
     Raises:
         UserError: Something looks like a secret; files and lines are named, the secret is not repeated.
     """
-    texts: dict[str, str] = {}
+    found: list[tuple[str, Finding]] = []
     for stage in bundle.stages:
         if not stage.recorded_only:  # else its marker is in that of the stage after it
             path = stage.output_dir / MARKER_FILE
-            texts[str(path)] = path.read_text(encoding="utf-8")
-    texts |= {f"{name} (in the bundle)": text for name, text in sorted(bundle.texts.items())}
-    for name, path in sorted(bundle.copies.items()):
-        if name.endswith((".json", ".jinja")) and name not in _VOCABULARIES:
-            texts[str(path)] = path.read_text(encoding="utf-8", errors="replace")
-    places = [f"{name}, line {one.line}: {one.kind}" for name, text in texts.items() for one in find_secrets(text)]
+            found += ((str(path), one) for one in find_secrets_in(path))
+    for name, text in sorted(bundle.texts.items()):
+        found += ((f"{name} (in the bundle)", one) for one in find_secrets(text))
+    for path in bundle.copies.values():
+        found += ((str(path), one) for one in find_secrets_in(path))
+    places = [f"{redacted(name)}, line {one.line}: {one.kind}" for name, one in found]
+    places += [f"the name {redacted(name)} (in the bundle)" for name in bundle.names if find_secrets(name)]
     if places:
+        more = [f"... and {len(places) - _MAX_PLACES} more"] if len(places) > _MAX_PLACES else []
         raise UserError(
             "not shared, because there is what looks like a secret in\n  "
-            + "\n  ".join(places)
+            + "\n  ".join([*places[:_MAX_PLACES], *more])
             + f"\nTake it out of the file (a {MARKER_FILE} may be edited), and revoke it if anybody else could read it"
         )
+
+
+def inside(path: Path, folder: Path) -> Path:
+    """A file of a stage's output directory, which is read.
+
+    Raises:
+        UserError: It is a link to somewhere else: what is there is not the stage's to share.
+    """
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"not shared: {redacted(str(path))} is a link to somewhere outside of it; put the file itself there"
+        )
+    return path
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> None:

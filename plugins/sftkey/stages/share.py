@@ -20,9 +20,10 @@ from sftkey.recipes.catalogue import recipes_folder
 from sftkey.recipes.layout import recipe_text
 from sftkey.recipes.load import data_entries, deepspeed_settings
 from sftkey.recipes.settings import Role, has_role
-from sftkey.stages.bundle import MANIFEST_FILE, Bundle, refuse_secrets
+from sftkey.stages.bundle import MANIFEST_FILE, Bundle, inside, refuse_secrets
 from sftkey.stages.card import CARD_FILE, is_local, model_card, newest_scores
 from sftkey.stages.marker import MARKER_FILE, Marker
+from sftkey.stages.secrets import redacted
 from sftkey.stages.stage import Stage, finished_stage
 from sftkey.util.errors import UserError
 from sftkey.util.sources import Ledger
@@ -50,8 +51,21 @@ def make_bundle(output_dir: Path, weights: bool = False) -> Bundle:
         UserError: The stage, or one before it, hasn't finished, isn't there or is another one by now; or something
             looks like a secret (files and lines are named, the secret is not repeated).
     """
+    try:
+        return _bundle(output_dir, weights)
+    except UserError as error:
+        # Names of files and keys are repeated in errors; none of them may be a secret, nor the error behind it.
+        message = redacted(str(error))
+    raise UserError(message)
+
+
+def _bundle(output_dir: Path, weights: bool) -> Bundle:
     notes: list[str] = []
-    stages = _shared_stages(finished_stage(output_dir).chain, notes)
+    chain = finished_stage(output_dir).chain
+    for stage in chain:
+        if not stage.recorded_only:
+            inside(stage.output_dir / MARKER_FILE, stage.output_dir)
+    stages = _shared_stages(chain, notes)
     scores = [_scores(stage, notes) for stage in stages]
     _note_versions(stages, notes)
     bundle = Bundle(stages, notes=notes)
@@ -170,7 +184,12 @@ def _shared_keys(recipe: Mapping[str, Any], name: str, notes: list[str]) -> dict
 
 def _scores(stage: Stage, notes: list[str]) -> list[Evaluation]:
     ledger = Ledger()
-    scores = newest_scores(stage, ledger)
+    scores = []
+    for one in newest_scores(stage, ledger):
+        if one.path.resolve().is_relative_to(stage.output_dir.resolve()):
+            scores.append(one)
+        else:
+            notes.append(f"{one.path.relative_to(stage.output_dir)}: a link to a file outside of the output directory")
     notes += [f"{file.path.relative_to(stage.output_dir)}: {file.skipped}" for file in ledger.skipped]
     return scores
 
@@ -200,7 +219,8 @@ def _requirements(marker: Marker) -> str:
 
 
 def _weight_files(output_dir: Path) -> dict[str, Path]:
-    files = {path.name: path for pattern in _WEIGHT_FILES for path in output_dir.glob(pattern) if path.is_file()}
+    found = (path for pattern in _WEIGHT_FILES for path in sorted(output_dir.glob(pattern)) if path.is_file())
+    files = {path.name: inside(path, output_dir) for path in found}
     if not any(name.endswith(".safetensors") for name in files):
         raise UserError(f"{output_dir} holds no .safetensors; leave out --weights, or share where the weights are")
     return files
