@@ -42,6 +42,7 @@ from sftkey.stages.marker import LOG_FILE, MARKER_FILE, RUN_FILE, SCHEMA, Marker
 from sftkey.stages.resuming import resume
 from sftkey.stages.saving import Saving
 from sftkey.stages.stage import Stage
+from sftkey.util.disk import watch
 from sftkey.util.errors import UserError, install_short_error_hook
 from sftkey.util.files import write_atomically
 
@@ -92,6 +93,7 @@ class SFTKeyPlugin(BasePlugin):
             UserError: Something in the recipe, or in the stage before, has to be changed.
         """
         install_short_error_hook()
+        watch(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR, cfg.get("dataset_prepared_path") or DEFAULT_PREPARED_PATH)
         end_with_the_run()
         check_recipe(cfg)
         self._recipe = {key: plain(value) for key, value in cfg.items() if key != "axolotl_config_path"}

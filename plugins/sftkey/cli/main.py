@@ -10,6 +10,7 @@ import importlib
 import click
 
 from sftkey.cli.console import QUIET, VERBOSE
+from sftkey.util.disk import full_disk
 from sftkey.util.errors import UserError
 from sftkey.util.version import __version__
 
@@ -48,6 +49,11 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except UserError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            full = full_disk(error)
+            if full is None:
+                raise
+            raise click.ClickException(str(full)) from error
         except KeyboardInterrupt:
             ctx.exit(130)
 

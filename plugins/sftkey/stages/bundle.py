@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from sftkey.stages.marker import MARKER_FILE
 from sftkey.stages.secrets import Finding, find_secrets, find_secrets_in, redacted
 from sftkey.stages.stage import Stage
+from sftkey.util.disk import full_disk
 from sftkey.util.errors import UserError
 
 MANIFEST_FILE = "sftkey_share.json"
@@ -96,21 +98,32 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
 
     Args:
         bundle: From `sftkey.stages.share.make_bundle`.
-        folder: Is created; what an earlier bundle left there is replaced.
+        folder: Is created; what an earlier bundle left there is replaced once the new one is whole.
 
     Raises:
         UserError: The folder holds something else.
+        DiskFull: There is no room for it.
     """
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / MANIFEST_FILE).is_file():
-            raise UserError(f"{folder} is not empty and holds no earlier bundle; choose another -o")
-        shutil.rmtree(folder)
-    for name, text in bundle.texts.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    for name, source in bundle.copies.items():
-        shutil.copyfile(source, folder / name)
+    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST_FILE).is_file():
+        raise UserError(f"{folder} is not empty and holds no earlier bundle; choose another -o")
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
+        new, old = Path(place) / "new", Path(place) / "old"
+        try:
+            for name, text in bundle.texts.items():
+                path = new / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+            for name, source in bundle.copies.items():
+                shutil.copyfile(source, new / name)
+        except OSError as error:
+            raise full_disk(error, [new]) or error from error
+        if folder.exists() and any(folder.iterdir()):
+            folder.rename(old)
+        folder.mkdir(exist_ok=True)  # an empty one may be a working directory
+        for path in new.iterdir():
+            path.rename(folder / path.name)
 
 
 def push_bundle(folder: Path, repo: str, *, private: bool) -> str:

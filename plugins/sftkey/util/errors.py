@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable
 from types import TracebackType
 
+from sftkey.util.disk import full_disk
+
 
 class UserError(ValueError):
     """The user has to change something. The message says what was found, where, and what to do."""
@@ -18,14 +20,15 @@ def nearest(name: object, names: Iterable[str]) -> str:
 
 
 def install_short_error_hook() -> None:
-    """Make an uncaught `UserError` print its message alone; every other exception is reported as before."""
+    """Make an uncaught `UserError`, or a full disk, print its message alone; all else is reported as before."""
     previous = sys.excepthook
     if getattr(previous, "_sftkey", False):
         return
 
     def excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        if isinstance(error, UserError):
-            print(f"sftkey: {error}", file=sys.stderr)
+        mendable = error if isinstance(error, UserError) else full_disk(error)
+        if mendable is not None:
+            print(f"sftkey: {mendable}", file=sys.stderr)
         else:
             previous(kind, error, traceback)
 

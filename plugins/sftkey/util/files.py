@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sftkey.util.disk import full_disk
+
 
 def write_atomically(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file so that a reader sees the old one or the whole new one, also after a power cut."""
@@ -37,6 +39,9 @@ def replace_files(contents: Mapping[Path, Iterable[bytes]]) -> None:
 
     Args:
         contents: The parts of each file. The files are replaced in this order.
+
+    Raises:
+        DiskFull: There is no room for them.
     """
     written: dict[Path, Path] = {}
     try:
@@ -51,9 +56,11 @@ def replace_files(contents: Mapping[Path, Iterable[bytes]]) -> None:
             os.replace(temporary, path)
         for folder in {path.parent for path in contents}:
             sync(folder)
-    except BaseException:
+    except BaseException as error:
         for temporary in written.values():
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and (full := full_disk(error, [path.parent for path in contents])):
+            raise full from error
         raise
 
 
