@@ -21,6 +21,7 @@ import pytest
 pytest.importorskip("lm_eval")
 
 from sftkey.datasets.gsm8k import question, reference
+from sftkey.format.templates import system_prompt
 from support.loopback_judge import TRANSIENT, UNREADABLE, LoopbackServer, random_faults, read_judge_prompt
 
 KEY = "sk-a-secret-of-this-test"
@@ -227,6 +228,23 @@ def test_rules_only(workplace, repository, case_of):
     assert "rules only, no judge" in printed
     assert "thinking is opened and never closed" in printed
     assert "without --apply_chat_template" not in printed
+
+
+@pytest.mark.slow
+def test_a_model_behind_a_server_hears_of_the_tags(workplace, repository, case_of):
+    send = ("--limit=3", "--system_instruction", "training_prompt")
+    with model_server(case_of) as model:
+        _, _, printed = evaluate(workplace, repository, model, "--limit=3", output="bare")
+        bare = [request.body["messages"] for request in model.requests]
+        assert "can't be known here whether the model hears of the tags" in printed
+        model.requests.clear()
+        _, _, printed = evaluate(workplace, repository, model, *send, output="sent")
+        sent = [request.body["messages"] for request in model.requests]
+    assert "hears of the tags" not in printed
+    assert [[message["role"] for message in messages] for messages in bare] == [["user"]] * 3
+    assert [[message["role"] for message in messages] for messages in sent] == [["system", "user"]] * 3
+    assert {messages[0]["content"] for messages in sent} == {system_prompt()}
+    assert sorted(messages[-1]["content"] for messages in sent) == sorted(messages[-1]["content"] for messages in bare)
 
 
 @pytest.mark.slow

@@ -343,16 +343,17 @@ def requests_of(load_task, monkeypatch):
 
 
 SENT = "training_prompt: true\n"
-BY_METADATA = "metadata: {training_prompt: true}\n"
+ASKED = {"system_instruction": training_prompt.NAME}
 
 
-@pytest.mark.parametrize("setting", [SENT, BY_METADATA])
-def test_the_training_prompt_is_sent_where_it_is_asked_for(requests_of, caplog, setting):
-    first, second = requests_of(THREE_LINES + setting, apply_chat_template=True, chat_template=rendered("<s>"))
+@pytest.mark.parametrize(("setting", "given"), [(SENT, {}), ("", ASKED), (SENT, ASKED)])
+def test_the_training_prompt_is_sent_where_it_is_asked_for(requests_of, caplog, setting, given):
+    template = {"apply_chat_template": True, "chat_template": rendered("<s>")}
+    first, second = requests_of(THREE_LINES + setting, **template, **given)
     assert first == f"<s>{system_prompt()}0+1?"
     assert second == f"<s>{system_prompt()}1+1?"
     # A base model has no chat template: the prompt stands before the question.
-    first, _ = requests_of(THREE_LINES + setting)
+    first, _ = requests_of(THREE_LINES + setting, **given)
     assert first.startswith(system_prompt())
     assert first.endswith("0+1?")
     assert "training prompt" not in caplog.text
@@ -383,8 +384,8 @@ def test_a_task_says_when_the_model_may_not_know_of_the_tags(requests_of, caplog
     assert "training prompt" not in ours
 
 
-def test_the_untagged_form_has_no_prompt(requests_of):
-    first, _ = requests_of(
-        THREE_LINES + SENT + "plain: true\n", apply_chat_template=True, chat_template=rendered("<s>")
-    )
+@pytest.mark.parametrize(("setting", "given"), [(SENT, {}), ("", ASKED)])
+def test_the_untagged_form_has_no_prompt(requests_of, setting, given):
+    template = {"apply_chat_template": True, "chat_template": rendered("<s>")}
+    first, _ = requests_of(THREE_LINES + setting + "plain: true\n", **template, **given)
     assert first == "<s>0+1?"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from sftkey.evaluation.statistics import mean_interval
@@ -228,6 +230,18 @@ def test_format_failures_by_hand(two: Outputs) -> None:
     assert (record["method"], record["reason"], record["share"], record["items"]) == (
         "SFT-Tag", "answer cut off", 0.6, 10
     )  # fmt: skip
+
+
+def test_no_answer_found_by_hand(two: Outputs) -> None:
+    (samples,) = [path for path in two.root.rglob("samples_*.jsonl") if '"answer cut off"' in path.read_text()]
+    lines = [json.loads(line) for line in samples.read_text().splitlines()]
+    for line in lines[:4]:
+        line["extracted"] = None
+    samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table = failure_table(scores_in(two))
+    assert table.columns == ("Model", "Strategy", "Data set", "answer cut off", "no answer found")
+    sft, tag = table.rows
+    assert (sft[4].text, tag[4].text) == ("\u2013", "0.4000")
 
 
 def test_a_run_that_is_missing_is_said(two: Outputs) -> None:

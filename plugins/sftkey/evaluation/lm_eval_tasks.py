@@ -80,7 +80,7 @@ class SFTKeyTask(ConfigurableTask):
             system_instruction=system_message(
                 str(self.config.task),
                 plain=self._plain,
-                wanted=self._training_prompt or bool((self.config.metadata or {}).get("training_prompt")),
+                wanted=self._training_prompt,
                 given=system_instruction,
                 render=chat_template if apply_chat_template else None,
             ),

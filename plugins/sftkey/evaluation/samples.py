@@ -21,7 +21,7 @@ MAX_TEXT = 12_000
 
 ITEM_COLUMNS = (
     "key", "doc_id", "question", "reference", "output", "extracted", "extraction", "failure", "verdict", "decided_by",
-    "acc", "fmt", "score",
+    "no_answer", "acc", "fmt", "score",
 )  # fmt: skip
 
 _QUESTION_FIELDS = ("question", "problem", "question_stem", "source", "prompt")
@@ -91,6 +91,7 @@ def _item(sample: Mapping[str, Any]) -> dict[str, Any] | None:
         "failure": _failure(sample),
         "verdict": _string(sample.get("verdict"))[:40],
         "decided_by": _string(sample.get("decided_by"))[:40],
+        "no_answer": float("extracted" in sample and sample["extracted"] is None),
         "acc": acc,
         "fmt": fmt,
         "score": composite(acc, fmt) if score is None else score,

@@ -11,7 +11,10 @@ from sftkey.format.templates import system_prompt
 
 logger = logging.getLogger("lm_eval.tasks.sftkey")
 
-HOW_TO_SEND = """--metadata '{"training_prompt": true}'"""
+NAME = "training_prompt"
+"""What ``--system_instruction`` says for the prompt of the training; a task's key of the same name asks for it, too."""
+
+HOW_TO_SEND = f"--system_instruction {NAME}"
 
 _warned: set[str] = set()
 
@@ -27,16 +30,16 @@ def system_message(
         task: The task's name.
         plain: Whether outputs are expected in the untagged form, which has no prompt.
         wanted: Whether the training prompt is to be sent.
-        given: The system message that the user gave.
+        given: The system message that the user gave, or `NAME`.
         render: The model's chat template, from messages to its prompt; ``None`` where it isn't applied.
 
     Returns:
         The system message; ``None`` for none.
     """
-    if given is not None:
+    if given not in (None, NAME):
         return given
-    if wanted and not plain:
-        return system_prompt()
+    if wanted or given == NAME:
+        return None if plain else system_prompt()
     if render is None:
         _warn(
             "%s is run without --apply_chat_template: the model gets the bare question, without the prompt that it "

@@ -65,30 +65,37 @@ def _verdict(comparison: Comparison) -> str:
     return f"{comparison.second if comparison.test.difference > 0 else comparison.first} is higher"
 
 
+_NOT_FOUND = "no answer found"
+
+
 def failure_table(scores: Scores) -> Table:
     """Why outputs are not in the expected format: share of items by kind of failure."""
-    logged = [
+    evaluated = [
         (row, name, row.evaluations[name].items)
         for row in scores.rows
         for name in scores.data_sets
         if name in row.evaluations
     ]
-    failures = [(row, name, items["failure"]) for row, name, items in logged if items is not None]
-    kinds = dict.fromkeys(kind for _, _, found in failures for kind in found[found != ""].value_counts().index)
+    logged = [(row, name, items) for row, name, items in evaluated if items is not None]
+    failures = [items["failure"] for _, _, items in logged]
+    kinds = list(dict.fromkeys(kind for found in failures for kind in found[found != ""].value_counts().index))
+    if any(items["no_answer"].any() for _, _, items in logged):
+        kinds.append(_NOT_FOUND)
     table = Table(
         name="format_failures",
         title="Format failures",
         caption=(
             "Share of items by the reason why the output is not in the expected format, with its 95% interval; "
-            f"{NOTHING} where no output failed for that reason."
+            f"{NOTHING} where no output failed for that reason. Whatever the format, the rules may have found no answer."
         ),
         columns=("Model", "Strategy", "Data set", *kinds),
         labels=3,
         csv_columns=("model", "method", "data set", "reason", "share", "low", "high", "items"),
     )
-    for row, name, found in failures:
+    for row, name, items in logged:
         names = {"model": row.model, "method": row.label, "data set": data_set_title(name)}
-        table.add([*texts(names), *(_failure_cell(kind, found == kind) for kind in kinds)], grouped=True)
+        failed = {kind: items["no_answer"] > 0 if kind == _NOT_FOUND else items["failure"] == kind for kind in kinds}
+        table.add([*texts(names), *(_failure_cell(kind, one) for kind, one in failed.items())], grouped=True)
     return table
 
 

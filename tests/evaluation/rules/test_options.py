@@ -57,6 +57,22 @@ def test_a_letter_that_is_none_of_the_options(answer):
     assert named(answer, LUNCH) == frozenset()
 
 
+@pytest.mark.parametrize("answer", ["F. something", "(G) eat out", "E: none"])
+def test_a_label_that_is_none_of_the_options(answer):
+    assert named(answer, LUNCH) == frozenset()
+
+
+@pytest.mark.parametrize(("answer", "letter"), [("two", "A"), ("rocks", "D"), ("the 3", "B"), ("four", "C")])
+def test_an_option_in_words_or_in_the_plural(answer, letter):
+    assert named(answer, {"A": "2", "B": "3", "C": "4", "D": "a rock"}) == {letter}
+
+
+def test_a_plural_beside_its_singular():
+    options = {"A": "a plant", "B": "plants"}
+    assert named("plants", options) == {"B"}
+    assert named("plant", options) == {"A"}
+
+
 def test_an_option_that_begins_with_a_word_of_one_letter():
     # "A plant" is option B's text, although it begins like option A.
     assert named("A plant", {"A": "the sun", "B": "a plant"}) == {"B"}

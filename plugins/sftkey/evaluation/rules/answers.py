@@ -133,22 +133,6 @@ def boxed(text: str) -> list[Found]:
     return [one for one in found if one.text.strip()]
 
 
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last complete ``\boxed{...}`` or ``\fbox{...}``, in one pass."""
-    opened: list[tuple[int, bool]] = []
-    found: tuple[int, int] | None = None
-    for match in _BRACES.finditer(text):
-        token = match.group()
-        if token == "}":
-            if opened:
-                start, box = opened.pop()
-                if box:
-                    found = start, match.start()
-        elif token.endswith("{") and token != "\\{":
-            opened.append((match.end(), token != "{"))
-    return None if found is None else text[found[0] : found[1]]
-
-
 def after_marker(text: str, marker: str) -> list[Found]:
     """The text after a data set's own mark, to the end."""
     start = text.rfind(marker) if marker else -1

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 
 from sftkey.evaluation.rules import text as free_text
+from sftkey.evaluation.rules.number_words import to_numerals
 from sftkey.evaluation.rules.statements import asserted, without_reason
 
 _MARKUP = re.compile(
@@ -30,6 +31,7 @@ _IS_RIGHT = re.compile(
     r"(?<![\w'’])(?:([A-Z])\b\W{0,2}\s?(?:is\s(?:(?:the|clearly|definitely|obviously|most\slikely)\s)?(?:correct|right|best|answer|true)\b|it\sis\b)"
     r"|(?:[Oo]ption\s)?\(?([A-Z])\)?[.:]?\s?(?:[:)–—-]\s?(?:[Yy]es|[Cc]orrect|[Rr]ight|[Tt]rue)\b))",
 )
+_LONGEST_LOOSE = 80
 _DOUBTED = re.compile(
     r"(?:\b(?:neither|nor|none|not|never|if|whether|either|both|unless)\b|n['’]t\b)[^.!?;\n]*$|\b[A-Z][)\]]?\s?(?:,|\band\b|\bor\b)\s?$"
 )
@@ -147,6 +149,10 @@ def _named(answer: str, options: Mapping[str, str]) -> frozenset[str] | None:
         others = set(re.findall(r"\b[A-Z]\b", rest)) & set(options) - {letter}
         if not others and not _means_another(rest, letter, options):
             return frozenset({letter})
+    if labelled.group(3) is None and letter not in options and not by_text and not _DENIED.match(rest):
+        named_too = {other for other in options if re.search(rf"\b{other}\b", rest)}
+        if not named_too and not rest_means and "\n" not in rest.strip():
+            return frozenset()
     # "A plant" is an option's text, not option A with the text "plant"; "B. wind" where wind is option C is neither.
     return by_text or None
 
@@ -160,5 +166,17 @@ def _means_another(rest: str, letter: str, options: Mapping[str, str]) -> bool:
 
 
 def _with_text(answer: str, options: Mapping[str, str]) -> frozenset[str]:
+    """The options with a text, or else the only one with it but for a plural or a number in words."""
     wanted = free_text.normalise(answer)
-    return frozenset(letter for letter, text in options.items() if wanted and free_text.normalise(text) == wanted)
+    if not wanted:
+        return frozenset()
+    texts = {letter: free_text.normalise(text) for letter, text in options.items()}
+    same = frozenset(letter for letter, text in texts.items() if text == wanted)
+    if same or len(wanted) > _LONGEST_LOOSE:
+        return same
+    loosely = frozenset(letter for letter, text in texts.items() if _loose(text) == _loose(wanted))
+    return loosely if len(loosely) == 1 else frozenset()
+
+
+def _loose(text: str) -> str:
+    return to_numerals(text).removesuffix("s")
