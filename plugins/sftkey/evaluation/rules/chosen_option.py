@@ -34,6 +34,9 @@ _ADVERBS = re.compile(
     r"|perhaps|maybe)[ \t,]+)+",
     re.IGNORECASE,
 )
+_EXPLANATION = re.compile(
+    r"(?<=\S)\n\s{0,3}\W{0,4}(?:explanation|explained|reason(?:ing)?|justification|because|rationale)\b", re.I
+)
 _NONE_OF = re.compile(r"\b(?:neither|none)\b", re.I)
 _LEFT_OF_A_DENIAL = re.compile(
     r"\b(?:is|was|are|were|does|do|can|could|has|have|would|will|should|may|might)\W*$", re.I
@@ -56,7 +59,9 @@ def chosen(text: str, options: Mapping[str, str]) -> Choice:
         if statement:
             letters = named(statement, options) or frozenset()
             return (next(iter(letters)), "option letter") if len(letters) == 1 else (statement, rule)
-    return _chosen(text, options)
+    explained = _EXPLANATION.search(text)
+    before = _chosen(text[: explained.start()], options) if explained else _NONE
+    return before if before[0] else _chosen(text, options)
 
 
 def _chosen(text: str, options: Mapping[str, str]) -> Choice:
