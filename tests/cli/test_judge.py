@@ -55,7 +55,11 @@ def test_a_score_that_the_judge_changes_changes_everywhere(results: Path) -> Non
     before = Path("record.jsonl").read_text()
     assert shown() == dict.fromkeys(("run", "matrix", "card", "report"), "0.6500")
     with LoopbackServer(lambda prompt: "yes") as server:
-        environ = {"SFTKEY_JUDGE_BASE_URL": server.base_url, "SFTKEY_JUDGE_CACHE": "cache"}
+        environ = {
+            "SFTKEY_JUDGE_BASE_URL": server.base_url,
+            "SFTKEY_JUDGE_CACHE": "cache",
+            "SFTKEY_JUDGE_FITNESS": "off",
+        }
         cli("judge", "outputs", "--mode", "always", **environ)
     assert shown() == dict.fromkeys(("run", "matrix", "card", "report"), "1.0000")
     assert "judge always |" in (STAGE / "README.md").read_text()
@@ -64,7 +68,11 @@ def test_a_score_that_the_judge_changes_changes_everywhere(results: Path) -> Non
 
 def test_json(results: Path) -> None:
     with LoopbackServer(lambda prompt: "yes") as server:
-        environ = {"SFTKEY_JUDGE_BASE_URL": server.base_url, "SFTKEY_JUDGE_CACHE": "cache"}
+        environ = {
+            "SFTKEY_JUDGE_BASE_URL": server.base_url,
+            "SFTKEY_JUDGE_CACHE": "cache",
+            "SFTKEY_JUDGE_FITNESS": "off",
+        }
         command = ["judge", "outputs", "--mode", "always", "--json"]
         (planned,) = json.loads(CliRunner().invoke(sftkey, [*command, "--dry-run"], env=environ).stdout)
         (done,) = json.loads(CliRunner().invoke(sftkey, command, env=environ).stdout)
@@ -80,7 +88,11 @@ def test_the_card_of_a_stage_that_started_from_it_shows_the_new_score_too(result
     card = STAGE.with_name("stage2") / "README.md"
     assert "| sft-tag | sftkey_gsm8k | 4 | 0.5000 | 1.0000 | 0.6500 |" in card.read_text()
     with LoopbackServer(lambda prompt: "yes") as server:
-        environ = {"SFTKEY_JUDGE_BASE_URL": server.base_url, "SFTKEY_JUDGE_CACHE": "cache"}
+        environ = {
+            "SFTKEY_JUDGE_BASE_URL": server.base_url,
+            "SFTKEY_JUDGE_CACHE": "cache",
+            "SFTKEY_JUDGE_FITNESS": "off",
+        }
         cli("judge", str(STAGE / "eval"), "--mode", "always", **environ)
     assert "| sft-tag | sftkey_gsm8k | 4 | 1.0000 | 1.0000 | 1.0000 |" in card.read_text()
 

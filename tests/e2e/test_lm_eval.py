@@ -124,6 +124,7 @@ def lm_eval(workplace: Path, repository: Path, *arguments: str, judge: dict[str,
         "OPENAI_API_KEY": "none",
         "OMP_NUM_THREADS": "1",
         "SFTKEY_JUDGE_CACHE": str(workplace / "verdicts"),
+        "SFTKEY_JUDGE_FITNESS": "off",  # their judges know the outputs of this file only
     }
     environment |= {f"SFTKEY_JUDGE_{name}": value for name, value in (judge or {}).items()}
     command = [

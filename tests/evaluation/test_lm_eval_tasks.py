@@ -21,7 +21,7 @@ from sftkey.evaluation import lm_eval_tasks as harness
 from sftkey.evaluation import training_prompt
 from sftkey.evaluation.judge import decide as judging
 from sftkey.evaluation.judge.client import JudgeVerdict
-from sftkey.evaluation.judge.settings import JudgeMode, JudgeSettings
+from sftkey.evaluation.judge.settings import Fitness, JudgeMode, JudgeSettings
 from sftkey.evaluation.verdicts import scores
 from sftkey.format.templates import system_prompt
 from sftkey.util.errors import UserError
@@ -96,7 +96,9 @@ RESPONSES = [
 
 
 def settings(mode: JudgeMode, tmp_path) -> JudgeSettings:
-    return JudgeSettings(base_url="http://127.0.0.1:9/v1", model="judge", mode=mode, cache_dir=tmp_path)
+    return JudgeSettings(
+        base_url="http://127.0.0.1:9/v1", model="judge", mode=mode, cache_dir=tmp_path, fitness=Fitness.OFF
+    )
 
 
 def test_without_a_judge_the_rules_decide(monkeypatch, caplog):
@@ -198,10 +200,12 @@ def test_everything_follows_from_the_data_set(load_task):
     assert aggregation == dict.fromkeys(METRIC_NAMES, "mean") | {
         "judge_agreement": "agreement",
         "judge_kappa": "cohens_kappa",
+        **dict.fromkeys(("judge_fitness_kappa", "judge_sensitivity", "judge_specificity"), "same_for_all"),
+        **{name: name for name in ("acc_corrected", "acc_corrected_low", "acc_corrected_high")},
     }
     higher = task.higher_is_better()
-    assert [name for name in higher if higher[name]] == [*METRIC_NAMES[:5], "judge_agreement", "judge_kappa"]
-    assert [name for name in higher if higher[name] is None] == ["judged", "judge_cached"]
+    assert [name for name in higher if higher[name]] == [*METRIC_NAMES[:5], *METRIC_NAMES[-8:-2]]
+    assert [name for name in higher if higher[name] is None] == ["judged", "judge_cached", *METRIC_NAMES[-2:]]
     filters = task.dump_config()["filter_list"]
     assert filters == [{"name": "none", "filter": [{"function": harness.Verdicts, "dataset": "gsm8k"}]}]
     # It goes into the results file.
@@ -212,7 +216,8 @@ METRIC_NAMES = (
     "acc fmt score thinking_valid acc_unfinished fmt_repeated fmt_no_thinking fmt_thinking_cut_off fmt_wrong_order "
     "fmt_empty_thinking "
     "fmt_no_answer fmt_answer_cut_off fmt_empty_answer fmt_text_outside no_answer undecided over_limit judged judge_cached "
-    "judge_unresolved judge_agreement judge_kappa"
+    "judge_unresolved judge_agreement judge_kappa judge_fitness_kappa judge_sensitivity judge_specificity acc_corrected "
+    "acc_corrected_low acc_corrected_high"
 ).split()
 
 

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from sftkey.evaluation.statistics import (
     average_interval,
     holm,
+    kappa_interval,
     mcnemar_p,
     mean_interval,
     paired_test,
     paired_test_of_averages,
+    rogan_gladen,
 )
 
 
@@ -165,3 +167,90 @@ def test_what_cannot_be_computed_is_an_error() -> None:
         paired_test(array(1), array(1, 0))
     with pytest.raises(ValueError, match="at least one shared item"):
         paired_test_of_averages([])
+
+
+# A judge's errors
+
+
+def test_rogan_gladen_by_hand() -> None:
+    # 60 of 100 called the same by a judge of sensitivity 0.9 and specificity 0.8: (0.6 + 0.8 - 1) / 0.7.
+    value, interval = rogan_gladen(0, 0, 60, 40, (90, 10, 80, 20))
+    assert value == pytest.approx(4 / 7)
+    assert interval is not None
+    assert interval.low < value < interval.high
+    # Beside 100 items that the rules decided, 50 correct.
+    assert rogan_gladen(50, 50, 60, 40, (90, 10, 80, 20))[0] == pytest.approx((0.5 + 4 / 7) / 2)
+
+
+def test_a_judge_without_errors_changes_nothing() -> None:
+    assert rogan_gladen(3, 4, 5, 6, (48, 0, 48, 0))[0] == pytest.approx(8 / 18)
+
+
+@pytest.mark.parametrize("errors", [(5, 5, 5, 5), (1, 9, 1, 9), (0, 0, 9, 1), (9, 1, 0, 0), (0, 0, 0, 0), (4, 6, 6, 4)])
+def test_of_a_judge_no_better_than_chance_nothing_is_known(errors: tuple[int, int, int, int]) -> None:
+    value, interval = rogan_gladen(10, 10, 5, 5, errors)
+    assert np.isnan(value)
+    assert interval is None
+    # What it did not decide is known all the same.
+    value, interval = rogan_gladen(10, 10, 0, 0, errors)
+    assert (value, interval) == (0.5, mean_interval(array(*[1] * 10, *[0] * 10)))
+
+
+def test_no_items_no_figure() -> None:
+    assert np.isnan(rogan_gladen(0, 0, 0, 0, (9, 1, 9, 1))[0])
+
+
+@given(st.tuples(*[st.integers(0, 40)] * 4), st.tuples(*[st.integers(0, 50)] * 4))
+@settings(max_examples=40, deadline=None)
+def test_a_corrected_share_is_a_share(cells: tuple[int, int, int, int], errors: tuple[int, int, int, int]) -> None:
+    value, interval = rogan_gladen(*cells, errors)
+    assert np.isnan(value) == (interval is None)
+    if interval is not None:
+        assert -1e-12 <= interval.low <= value <= interval.high <= 1 + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("share", "judged", "sensitivity", "specificity"),
+    [
+        (0.6, 1.0, 0.95, 0.9),
+        (0.3, 0.4, 0.85, 0.95),
+        (0.9, 0.5, 0.98, 0.8),
+        (0.05, 1.0, 0.9, 0.9),
+        (0.5, 0.2, 0.7, 0.75),
+    ],
+)
+def test_the_corrected_share_and_its_interval_by_simulation(
+    share: float, judged: float, sensitivity: float, specificity: float
+) -> None:
+    """300 evaluations of 400 items by a judge whose rates are known from 48 pairs of each verdict."""
+    random = np.random.default_rng(7)
+    corrected, raw, covered = [], [], 0
+    for _ in range(300):
+        truth, by_judge = random.random(400) < share, random.random(400) < judged
+        says_yes = np.where(truth, random.random(400) < sensitivity, random.random(400) >= specificity)
+        same_right, different_right = random.binomial(48, sensitivity), random.binomial(48, specificity)
+        counts = [
+            int(np.sum(part))
+            for part in (truth & ~by_judge, ~truth & ~by_judge, says_yes & by_judge, ~says_yes & by_judge)
+        ]
+        value, interval = rogan_gladen(*counts, (same_right, 48 - same_right, different_right, 48 - different_right))
+        assert interval is not None
+        corrected.append(value)
+        raw.append((counts[0] + counts[2]) / 400)
+        covered += interval.low <= share <= interval.high
+    assert covered / 300 > 0.92
+    assert abs(np.mean(corrected) - share) < 0.02
+    bias = judged * (share * sensitivity + (1 - share) * (1 - specificity) - share)
+    assert np.mean(raw) - share == pytest.approx(bias, abs=0.01)
+    assert abs(bias) < 0.02 or abs(np.mean(corrected) - share) < abs(bias) / 2
+
+
+def test_the_interval_of_kappa() -> None:
+    perfect = kappa_interval([(1, 1), (0, 0)] * 72)
+    assert 0.93 < perfect.low < perfect.high <= 1
+    chance = kappa_interval([(1, 1), (0, 0), (1, 0), (0, 1)] * 36)
+    assert chance.low < 0 < chance.high
+    # Asymptotically: kappa 0.8 of 200 balanced pairs has a standard error of 2 sqrt(0.9 * 0.1 / 200).
+    some = kappa_interval([(1, 1), (0, 0)] * 90 + [(1, 0), (0, 1)] * 10)
+    half = 1.96 * 2 * (0.9 * 0.1 / 200) ** 0.5
+    assert (some.low, some.high) == pytest.approx((0.8 - half, 0.8 + half), abs=0.015)

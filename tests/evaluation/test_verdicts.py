@@ -8,12 +8,11 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sftkey.evaluation.judge_metrics import agreement, cohens_kappa
 from sftkey.evaluation.verdicts import (
     Item,
     RuleVerdict,
     aggregate,
-    agreement,
-    cohens_kappa,
     composite,
     decide,
     failure_metric,

@@ -211,3 +211,64 @@ def holm(p_values: Sequence[float]) -> list[float]:
     from statsmodels.stats.multitest import multipletests
 
     return [float(p) for p in multipletests(p_values, alpha=SIGNIFICANT, method="holm")[1]]
+
+
+def kappa_interval(pairs: Sequence[tuple[int, int]]) -> Interval:
+    """The 95% interval of Cohen's kappa of two raters who say 0 or 1, from the posterior of the four cells."""
+    cells = np.bincount([2 * first + second for first, second in pairs], minlength=4)
+    neither, second_only, first_only, both = _generator(0, np.arange(4.0), cells).dirichlet(cells + 0.25, RESAMPLES).T
+    observed, first, second = neither + both, first_only + both, second_only + both
+    expected = first * second + (1 - first) * (1 - second)
+    return _percentiles((observed - expected) / (1 - expected))
+
+
+def rogan_gladen(
+    right: int, wrong: int, yes: int, no: int, errors: tuple[int, int, int, int]
+) -> tuple[float, Interval | None]:
+    """Acc corrected for the error rates of the judge that decided a part of the items (Rogan and Gladen, 1978).
+
+    The share of yes among what it decided is what its sensitivity and specificity make of the true share, solved for
+    that. The interval allows for the items, and for the few comparisons that the two rates are known from.
+
+    Args:
+        right: Items that the rules decided, correct.
+        wrong: The same, not correct.
+        yes: Items that the judge called correct.
+        no: Items that it didn't.
+        errors: Known pairs that are the same, called so and not; pairs that are different, called so and not.
+
+    Returns:
+        The corrected Acc and its 95% interval; NaN and ``None`` where there are no items, or a judge no better than
+        chance decided any.
+    """
+    items, judged = right + wrong + yes + no, yes + no
+    same_right, same_wrong, different_right, different_wrong = errors
+    if items == 0:
+        return float("nan"), None
+    generator = _generator(0, np.array([right, wrong, yes, no], float), np.array(errors, np.int64))
+    drawn = generator.multinomial(items, [right / items, wrong / items, judged / items], size=RESAMPLES) / items
+    if judged == 0:
+        values = np.repeat([1.0, 0.0], [right, wrong])
+        return right / items, mean_interval(values)
+    if not (same_right + same_wrong and different_right + different_wrong):
+        return float("nan"), None
+    sensitivity = same_right / (same_right + same_wrong)
+    specificity = different_right / (different_right + different_wrong)
+    if sensitivity + specificity <= 1:
+        return float("nan"), None
+    true_share = np.clip((yes / judged + specificity - 1) / (sensitivity + specificity - 1), 0, 1)
+
+    # Jeffreys' prior for each rate: without it a judge that made no mistake yet would be taken for one that makes none.
+    share, sensitivities, specificities = (
+        generator.beta(successes + 0.5, failures + 0.5, RESAMPLES)
+        for successes, failures in ((yes, no), (same_right, same_wrong), (different_right, different_wrong))
+    )
+    skill = sensitivities + specificities - 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.clip((share + specificities - 1) / skill, 0, 1)
+    tail = 50 * (1 - CONFIDENCE)
+    # Where the judge may be no better than chance, its items may all be correct or none.
+    low = np.percentile(drawn[:, 0] + drawn[:, 2] * np.where(skill > 0, shares, 0), tail)
+    high = np.percentile(drawn[:, 0] + drawn[:, 2] * np.where(skill > 0, shares, 1), 100 - tail)
+    value = float((right + judged * true_share) / items)
+    return value, Interval(min(float(low), value), max(float(high), value))

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from sftkey.evaluation.verdicts import DecidedBy, Record, RuleVerdict
+from sftkey.evaluation.verdicts import DecidedBy, Record, RuleVerdict, aggregate
 from sftkey.format.tags import FormatFailure
 
 logger = logging.getLogger("lm_eval.tasks.sftkey")
@@ -35,6 +35,15 @@ def log_summary(task: str, records: Sequence[Record]) -> None:
         over_limit,
         "; rules only, no judge (set SFTKEY_JUDGE_BASE_URL for one)" if mode == "off" else "",
     )
+    if any(record["judge_fitness"] for record in records) and by[DecidedBy.RULE.value] < len(records):
+        figures = {name: value for name, (value, _) in aggregate(records).items()}
+        logger.info(
+            "%s: acc %.4f; corrected for the judge's errors (it calls %.3f of what is the same so, %.3f of what is "
+            "different) %.4f, 95%% interval %.4f to %.4f",
+            task,
+            *(figures[name] for name in ("acc", "judge_sensitivity", "judge_specificity")),
+            *(figures[name] for name in ("acc_corrected", "acc_corrected_low", "acc_corrected_high")),
+        )
     cut_off = sum(record["format_failure"] == FormatFailure.THINKING_CUT_OFF.value for record in records)
     if cut_off:
         logger.warning(

@@ -6,11 +6,12 @@ Everything here is pure and works on the per-item records that ``--log_samples``
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum, StrEnum
 from typing import Any, TypedDict, cast
 
+from sftkey.evaluation.judge_metrics import AGGREGATIONS, fitness_metrics
 from sftkey.format.tags import FormatFailure
 
 ALPHA = 0.7
@@ -94,6 +95,7 @@ class Record(TypedDict):
     judge_same: bool | None
     judge_source: str | None
     judge_detail: str
+    judge_fitness: dict[str, float] | None
 
 
 def item_of(record: Mapping[str, Any]) -> Item:
@@ -141,6 +143,7 @@ def decide(
     judge_same: bool | None = None,
     judge_source: str | None = None,
     judge_detail: str = "",
+    judge_fitness: dict[str, float] | None = None,
 ) -> Record:
     """Combine the rules' verdict with the judge's.
 
@@ -153,6 +156,7 @@ def decide(
         judge_same: The judge's verdict; ``None`` where it is unresolved or was not asked for.
         judge_source: ``judge``, ``cache`` or ``unresolved``; ``None`` where the judge was not asked.
         judge_detail: What the judge replied, or why there is no verdict.
+        judge_fitness: What was measured of the judge before it was asked (`sftkey.evaluation.judge.fitness`).
 
     Returns:
         The record to log.
@@ -170,6 +174,7 @@ def decide(
         "judge_same": judge_same,
         "judge_source": judge_source,
         "judge_detail": judge_detail,
+        "judge_fitness": judge_fitness,
     }
     return cast(Record, fields | decision)
 
@@ -184,7 +189,7 @@ def composite(acc: float, fmt: float) -> float:
     return ALPHA * acc + _FMT_WEIGHT * fmt
 
 
-def scores(record: Mapping[str, Any]) -> dict[str, float | tuple[int, int] | None]:
+def scores(record: Mapping[str, Any]) -> dict[str, Any]:
     """The metrics of one item.
 
     Args:
@@ -195,12 +200,13 @@ def scores(record: Mapping[str, Any]) -> dict[str, float | tuple[int, int] | Non
         no answer counted as its answer); one per format failure (with ``fmt`` they sum to 1); ``no_answer`` (the rules found
         none), ``undecided`` (neither rules nor judge could tell, counted as not correct), ``over_limit``, ``judged`` (the
         judge decided, now or earlier). With a judge also ``judge_cached`` and ``judge_unresolved``. In mode ``always``
-        also ``judge_agreement`` and ``judge_kappa``: the pair (rules, judge) of 0 or 1 where both decided, else ``None``.
+        also ``judge_agreement`` and ``judge_kappa``: the pair (rules, judge) of 0 or 1 where both decided, else ``None``. Of
+        a judge that was measured also `fitness_metrics`.
     """
     acc = float(record["verdict"] == RuleVerdict.SAME.value)
     unfinished = record.get("unfinished_verdict")
     fmt = float(record["format_failure"] is None)
-    metrics: dict[str, float | tuple[int, int] | None] = {
+    metrics: dict[str, Any] = {
         "acc": acc,
         "fmt": fmt,
         "score": composite(acc, fmt),
@@ -222,32 +228,8 @@ def scores(record: Mapping[str, Any]) -> dict[str, float | tuple[int, int] | Non
             pair = (int(record["rule_verdict"] == RuleVerdict.SAME.value), int(record["judge_same"]))
         metrics["judge_agreement"] = pair
         metrics["judge_kappa"] = pair
-    return metrics
-
-
-def agreement(pairs: Iterable[Sequence[int] | None]) -> float:
-    """The share of items on which rules and judge agree, of those that both decided; NaN where there are none."""
-    decided = [pair for pair in pairs if pair is not None]
-    if not decided:
-        return math.nan
-    return sum(rule == judge for rule, judge in decided) / len(decided)
-
-
-def cohens_kappa(pairs: Iterable[Sequence[int] | None]) -> float:
-    """Cohen's kappa of rules and judge over the items that both decided.
-
-    Returns:
-        (p_o - p_e) / (1 - p_e), NaN where it is undefined: no items, or both always gave the same one verdict.
-    """
-    decided = [pair for pair in pairs if pair is not None]
-    if not decided:
-        return math.nan
-    rule_yes = sum(rule for rule, _ in decided) / len(decided)
-    judge_yes = sum(judge for _, judge in decided) / len(decided)
-    expected = rule_yes * judge_yes + (1 - rule_yes) * (1 - judge_yes)
-    if expected == 1:
-        return math.nan
-    return (agreement(decided) - expected) / (1 - expected)
+    fitness = record.get("judge_fitness")  # an earlier version didn't measure it
+    return metrics | fitness_metrics(fitness, acc, metrics["judged"]) if fitness else metrics
 
 
 METRICS: Mapping[str, bool | None] = {
@@ -265,11 +247,14 @@ METRICS: Mapping[str, bool | None] = {
     "judge_unresolved": False,
     "judge_agreement": True,
     "judge_kappa": True,
+    "judge_fitness_kappa": True,
+    "judge_sensitivity": True,
+    "judge_specificity": True,
+    "acc_corrected": True,
+    "acc_corrected_low": None,
+    "acc_corrected_high": None,
 }
 """The metrics of `scores` -> whether higher is better, ``None`` where neither is."""
-
-AGGREGATIONS = {"judge_agreement": agreement, "judge_kappa": cohens_kappa}
-"""How the metrics that aren't means are aggregated."""
 
 
 def aggregate(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float | None]]:

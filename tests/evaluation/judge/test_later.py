@@ -21,7 +21,7 @@ from sftkey.cli.judge import judge_command
 from sftkey.evaluation.judge import later as judging
 from sftkey.evaluation.judge.decide import judged
 from sftkey.evaluation.judge.later import NotJudgeable, TaskPlan, plan
-from sftkey.evaluation.judge.settings import JudgeMode, JudgeSettings
+from sftkey.evaluation.judge.settings import Fitness, JudgeMode, JudgeSettings
 from sftkey.evaluation.lm_eval_tasks import update_groups
 from sftkey.evaluation.verdicts import Item, Record, RuleVerdict, scores
 from sftkey.format.tags import FormatFailure
@@ -149,9 +149,8 @@ def close(found: object, expected: object) -> None:
 @pytest.fixture
 def settings(tmp_path: Path):
     def make(server: LoopbackServer, mode: str = "fallback", cache: str = "cache", **changes: Any) -> JudgeSettings:
-        return JudgeSettings(
-            server.base_url, "judge-model", mode=JudgeMode(mode), cache_dir=tmp_path / cache, max_retries=0, **changes
-        )
+        values = {"mode": JudgeMode(mode), "cache_dir": tmp_path / cache, "max_retries": 0, "fitness": Fitness.OFF}
+        return JudgeSettings(server.base_url, "judge-model", **(values | changes))
 
     return make
 
@@ -470,6 +469,7 @@ def evaluate(folder: Path, output: str, base_url: str, **environ: str) -> Path:
     command += ["--model", "local-chat-completions", "--apply_chat_template", "--log_samples", "--output_path", output]
     command += ["--model_args", f"model=m,base_url={base_url}/chat/completions,num_concurrent=4"]
     settings = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "datasets"), "OPENAI_API_KEY": "none"}
+    settings["SFTKEY_JUDGE_FITNESS"] = "off"  # its judge knows its items only
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SFTKEY_")}
     done = subprocess.run(
         command, cwd=folder, env={**inherited, **settings, **environ}, capture_output=True, text=True, timeout=600
@@ -515,7 +515,9 @@ def test_later_is_as_at_once_in_the_real_harness(tmp_path: Path, shared_dir: Pat
 
 
 def run_command(arguments: list[str], **environ: str) -> Any:
-    variables = {name: "" for name in os.environ if name.startswith("SFTKEY_")} | environ
+    variables = (
+        {name: "" for name in os.environ if name.startswith("SFTKEY_")} | {"SFTKEY_JUDGE_FITNESS": "off"} | environ
+    )
     return CliRunner().invoke(judge_command, arguments, env=variables)
 
 

@@ -88,17 +88,25 @@ class JudgeCache:
 
     def get(self, key: str) -> CachedVerdict | None:
         """The verdict stored under ``key``, or ``None``; an entry that holds no verdict counts as absent."""
-        if self._database is not None:
-            with self._tolerant("read"):
-                row = self._database.execute(_READ, (key,)).fetchone()
-                return _parse(row[0]) if row else None
-        return None
+        return _parse(self.read(key))
 
     def put(self, key: str, verdict: CachedVerdict) -> None:
         """Store a verdict; it is on disk when this returns."""
+        self.write(key, json.dumps(asdict(verdict)))
+
+    def read(self, key: str) -> str | None:
+        """The text stored under ``key``."""
+        if self._database is not None:
+            with self._tolerant("read"):
+                row = self._database.execute(_READ, (key,)).fetchone()
+                return row[0] if row and isinstance(row[0], str) else None
+        return None
+
+    def write(self, key: str, text: str) -> None:
+        """Store a text; it is on disk when this returns."""
         if self._database is not None:
             with self._tolerant("write"):
-                self._database.execute(_WRITE, (key, json.dumps(asdict(verdict))))
+                self._database.execute(_WRITE, (key, text))
 
     def close(self) -> None:
         """Close the file. What was stored stays."""
@@ -123,8 +131,8 @@ class JudgeCache:
             self.close()
 
 
-def _parse(stored: object) -> CachedVerdict | None:
-    if not isinstance(stored, str):
+def _parse(stored: str | None) -> CachedVerdict | None:
+    if stored is None:
         return None
     try:
         value = json.loads(stored)

@@ -28,6 +28,9 @@ from sftkey.util.text import encodable, shorten
 
 logger = logging.getLogger(__name__)
 
+NO_VERDICT = "neither yes nor no"
+"""What the detail of an item begins with whose replies hold no verdict."""
+
 _MAX_DETAIL_CHARS = 300
 _HTTP_LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
 
@@ -49,7 +52,9 @@ class JudgeVerdict:
     detail: str
 
 
-def judge(items: Sequence[JudgeItem], settings: JudgeSettings, *, progress: bool = True) -> list[JudgeVerdict]:
+def judge(
+    items: Sequence[JudgeItem], settings: JudgeSettings, *, progress: bool = True, report: bool = True
+) -> list[JudgeVerdict]:
     """Ask the judge about every item, concurrently, whatever ``settings.mode`` is.
 
     Blocks until each item has a verdict or is unresolved; works in any thread and inside a running event loop. Items
@@ -61,6 +66,7 @@ def judge(items: Sequence[JudgeItem], settings: JudgeSettings, *, progress: bool
         items: The comparisons.
         settings: Where the judge is and how it is asked.
         progress: Show a progress bar on standard error.
+        report: Log how many verdicts there are, and why others are missing.
 
     Returns:
         One verdict per item, in the order of ``items``.
@@ -83,7 +89,8 @@ def judge(items: Sequence[JudgeItem], settings: JudgeSettings, *, progress: bool
             asker = _Asker(settings, verdict_cache, progress)
             verdicts |= _run(partial(asker.ask_all, questions))
     result = [verdicts[prompt] for prompt in prompts]
-    _report(result, settings)
+    if report:
+        _report(result, settings)
     return result
 
 
@@ -150,7 +157,7 @@ class _Asker:
                 shown = self._clean(reply.strip())
                 self._cache.put(key, CachedVerdict(same, shown))
                 return JudgeVerdict(same, "judge", shown)
-        return self._unresolved("neither yes nor no", f"asked twice, last reply {reply!r}")
+        return self._unresolved(NO_VERDICT, f"asked twice, last reply {reply!r}")
 
     def _unresolved(self, reason: str, more: str) -> JudgeVerdict:
         return JudgeVerdict(None, "unresolved", self._clean(f"{reason}: {more.strip()}"))
