@@ -98,9 +98,8 @@ def _corrected(items: Sequence[Sequence[float]]) -> tuple[float, float, float]:
 
     cells = Counter((bool(item[0]), bool(item[1])) for item in items)
     counts = ErrorCounts(*(int(count) for count in items[0][2:]))
-    value, interval = rogan_gladen(
-        *(cells[key] for key in ((True, False), (False, False), (True, True), (False, True))), counts
-    )
+    right, wrong, yes, no = (cells[key] for key in ((True, False), (False, False), (True, True), (False, True)))
+    value, interval = rogan_gladen(right, wrong, yes, no, counts)
     return (value, interval.low, interval.high) if interval is not None else (math.nan,) * 3
 
 

@@ -216,7 +216,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def kappa_interval(pairs: Sequence[tuple[int, int]]) -> Interval:
     """The 95% interval of Cohen's kappa of two raters who say 0 or 1, from the posterior of the four cells."""
     cells = np.bincount([2 * first + second for first, second in pairs], minlength=4)
-    neither, second_only, first_only, both = _generator(0, np.arange(4.0), cells).dirichlet(cells + 0.25, RESAMPLES).T
+    neither, second_only, first_only, both = (
+        _generator(0, np.arange(4, dtype=np.float64), cells).dirichlet(cells + 0.25, RESAMPLES).T
+    )
     observed, first, second = neither + both, first_only + both, second_only + both
     expected = first * second + (1 - first) * (1 - second)
     return _percentiles((observed - expected) / (1 - expected))
