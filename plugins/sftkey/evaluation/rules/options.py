@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 
 from sftkey.evaluation.rules import text as free_text
 from sftkey.evaluation.rules.number_words import to_numerals
 from sftkey.evaluation.rules.statements import asserted, without_reason
+
+HALF_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
+"""Full-width letters, digits and punctuation, as in （Ｂ）, to the usual ones; for `str.translate`."""
 
 _MARKUP = re.compile(
     r"\\(?:text|textbf|mathrm|mathbf|mbox|boxed)\s*\{|[{}$*`_\"“”]|\\[()\[\]]|</?(?:b|i|strong|em)>"
@@ -79,7 +81,7 @@ def named(answer: str, options: Mapping[str, str]) -> frozenset[str] | None:
 
 def plain(text: str) -> str:
     """A text without mark-up, ornaments, quotes and full-width forms."""
-    text = unicodedata.normalize("NFKC", text)
+    text = text.translate(HALF_WIDTH)
     text = _QUOTED.sub(r"(\1)", text)
     return _MARKUP.sub("", text)
 

@@ -7,7 +7,6 @@ conventions mark as the answer, and else the number, formula, option or line tha
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,7 @@ from sftkey.evaluation.rules import answers
 from sftkey.evaluation.rules.answers import Found
 from sftkey.evaluation.rules.chosen_option import chosen
 from sftkey.evaluation.rules.limits import MAX_ANSWER
-from sftkey.evaluation.rules.options import labelled, named
+from sftkey.evaluation.rules.options import HALF_WIDTH, labelled, named
 from sftkey.evaluation.rules.regions import Region, Where, before_a_new_question, find_regions
 from sftkey.evaluation.rules.statements import asserted, corrections, without_farewell
 from sftkey.format.untagged import UntaggedForm
@@ -143,7 +142,7 @@ def _in_prose(text: str, kind: AnswerKind, marker: str, options: Mapping[str, st
 
 def _of_one_answer(text: str, kind: AnswerKind, marker: str, options: Mapping[str, str]) -> list[Found]:
     if kind is AnswerKind.OPTION:
-        statement, rule = chosen(unicodedata.normalize("NFKC", without_farewell(text)), options)
+        statement, rule = chosen(without_farewell(text).translate(HALF_WIDTH), options)
         return [Found(statement, 0, len(text), rule)] if statement else []
     said = _explicit(text, kind, marker)
     text = without_farewell(text)
