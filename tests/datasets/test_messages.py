@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sftkey.datasets import messages
-from sftkey.datasets.messages import MESSAGES, ChatReader, reader_of
+from sftkey.datasets.messages import MESSAGES, REASONING_KEYS, ChatReader, reader_of
 from sftkey.format.example import Example, SkippedRow
 from sftkey.util.errors import UserError
 
@@ -192,3 +192,56 @@ def test_any_row_gives_an_example_or_a_reason(turns: list[Any]) -> None:
 
 def test_its_rows_for_evaluation_are_a_test_split() -> None:
     assert MESSAGES.evaluation_split == "test"
+
+
+@pytest.mark.parametrize("key", REASONING_KEYS)
+def test_reasoning_is_read_under_its_published_names(key: str) -> None:
+    assert MESSAGES.to_example(chat(USER, assistant("It is 5.", **{key: EXAMPLE.thinking}))) == EXAMPLE
+
+
+def test_the_same_reasoning_twice_is_one_and_two_are_too_many() -> None:
+    twice = {"reasoning": EXAMPLE.thinking, "reasoning_content": f" {EXAMPLE.thinking}\n", "thinking": None}
+    assert MESSAGES.to_example(chat(USER, assistant("It is 5.", **twice))) == EXAMPLE
+    assert reason(chat(USER, assistant("It is 5.", reasoning="a", thinking="b"))) == "reasoning in two places"
+    named = ChatReader(thinking="reasoning")
+    assert named.to_example(chat(USER, assistant("It is 5.", reasoning=EXAMPLE.thinking, thinking="b"))) == EXAMPLE
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [(False, "response not to be trained"), (0, "response not to be trained"), ("no", "not true or false: train")],
+)
+def test_a_response_that_is_flagged_is_not_trained(flag: Any, expected: str) -> None:
+    reader = reader_of({"message_field_training": "train"})
+    assert reason(chat({**USER, "train": True}, {**SEPARATE, "train": flag}), reader) == expected
+    for trained in (True, 1, None):
+        assert reader.to_example(chat({**USER, "train": False}, {**SEPARATE, "train": trained})) == EXAMPLE
+    assert reader.to_example(chat(USER, SEPARATE)) == EXAMPLE
+    # Evaluation asks every question, trained or not.
+    assert reader.question(chat(USER, {**SEPARATE, "train": flag})) == EXAMPLE.question
+
+
+def test_roles_of_the_data_are_named_beside_the_usual_ones() -> None:
+    reader = reader_of({"roles": {"user": ["Asker"], "assistant": ["bot"]}})
+    for asker, bot in (("Asker", "bot"), ("human", "gpt"), ("Asker", "assistant")):
+        assert reader.to_example(chat({**USER, "role": asker}, {**SEPARATE, "role": bot})) == EXAMPLE
+    assert reason(chat({**USER, "role": "asker"}, SEPARATE), reader) == "unknown role"
+
+
+@pytest.mark.parametrize(
+    ("roles", "message"),
+    [
+        ({"human": ["user"]}, "maps system, user, assistant or tool"),
+        ({"user": "human"}, "roles: user: 'human'"),
+        ({"user": ["a"], "assistant": ["a"]}, "'a' is both user and assistant"),
+        (["user"], "maps system, user"),
+    ],
+)
+def test_roles_of_another_shape_are_refused(roles: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        reader_of({"roles": roles})
+
+
+def test_old_names_of_role_and_content_are_read() -> None:
+    entry = {"message_field_role": "from", "message_field_content": "value"}
+    assert reader_of(entry) == ChatReader(role="from", content="value")

@@ -16,6 +16,8 @@ from datasets.exceptions import DatasetsError
 from sftkey.axolotl.preparation import prepare_recipe
 from sftkey.axolotl.strategy import SegmentedDatasetStrategy
 from sftkey.datasets.data_files import check_data_files
+from sftkey.datasets.first_row import first_row
+from sftkey.datasets.registry import naming_keys
 from sftkey.format.example import Example, SkippedRow
 from sftkey.training.rows import RowTokenizer
 from sftkey.util.errors import UserError
@@ -118,7 +120,7 @@ def sample_rows(entry: Any, split: str, cfg: Any, tokenizer: Any, rows: int, *, 
     if not usable:
         raise UserError(
             f"{entry.path}: none of its {len(dataset)} rows can be used ({reasons(skipped)}); a row needs a question, a "
-            "reference thinking and an answer"
+            f"reference thinking and an answer. {first_row(dataset)}. {naming_keys(entry.type)}"
             if skipped
             else f"{entry.path}: it holds no rows"
         )

@@ -12,6 +12,8 @@ from axolotl.utils.logging import get_logger
 from sftkey.axolotl.preparation import DEFAULT_PREPARED_PATH
 from sftkey.axolotl.prepared_data import ROWS_FILE
 from sftkey.datasets.base import ReasoningDataset, use_front_end
+from sftkey.datasets.first_row import first_row
+from sftkey.datasets.registry import naming_keys
 from sftkey.format.methods import METHODS
 from sftkey.stages.handover import DATA_KEYS
 from sftkey.training.prepare import describe_counts, describe_skipped, hub_commit, prepare
@@ -85,7 +87,7 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
         if not used:
             raise UserError(
                 f"datasets: {name}: none of its {len(dataset)} rows can be used ({describe_skipped(skipped)}); "
-                "see `sftkey inspect` for where they go"
+                f"{first_row(dataset)}. {naming_keys(self.ds_cfg.type)}"
             )
         if self.cfg.excess_length_strategy == "raise" and skipped[TOO_LONG]:
             raise UserError(

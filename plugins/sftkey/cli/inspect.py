@@ -43,6 +43,7 @@ def inspect_command(recipe: Path, rows: int, color: bool | None, trust_remote_co
     if color is None:
         color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     with others_on_stderr():
+        from sftkey.datasets.registry import naming_keys
         from sftkey.format.methods import METHODS
         from sftkey.training.inspection import render_colour, render_plain, table
 
@@ -58,9 +59,12 @@ def inspect_command(recipe: Path, rows: int, color: bool | None, trust_remote_co
         return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     found: dict[str, DatasetStatistics] = {}
+    empty: list[str] = []
     for label, entry, split in _entries(cfg):
         with others_on_stderr():
-            found[label], shown = _read_rows(label, entry, split, cfg, tokenizer, rows)
+            found[label], shown, held = _read_rows(label, entry, split, cfg, tokenizer, rows)
+        if not found[label].kept:
+            empty.append(f"{label} ({held}. {naming_keys(entry.type)})")
         if as_json:
             continue
         click.echo(f"\n== {label} ==")
@@ -72,7 +76,6 @@ def inspect_command(recipe: Path, rows: int, color: bool | None, trust_remote_co
     if as_json:
         data = [{"data": label, **statistics.as_dict()} for label, statistics in found.items()]
         print_json({"recipe": str(recipe), "method": method.name, "notes": notes, "data": data})
-    empty = [label for label, statistics in found.items() if not statistics.kept]
     if empty:
         raise UserError(f"no row can be used of {'; '.join(empty)}: training would stop there")
 
@@ -161,13 +164,14 @@ def _entries(cfg: Any) -> Iterator[tuple[str, Any, str]]:
 
 def _read_rows(
     label: str, entry: Any, split: str, cfg: Any, tokenizer: Any, shown: int
-) -> tuple[DatasetStatistics, list[tuple[int, TokenizedExample]]]:
+) -> tuple[DatasetStatistics, list[tuple[int, TokenizedExample]], str]:
     """Send all rows of a data set through the tokenization of training.
 
     Returns:
-        The statistics, and the first `shown` rows that are used with their indices.
+        The statistics, the first `shown` rows that are used with their indices, and what the first row holds.
     """
     from sftkey.axolotl.rows import load_rows, row_tokenizer
+    from sftkey.datasets.first_row import first_row
     from sftkey.training.inspection import DatasetStatistics
     from sftkey.training.prepare import batch_rows
 
@@ -192,4 +196,4 @@ def _read_rows(
                 if statistics.kept > kept and len(examples) < shown and not isinstance(result, str):
                     examples.append((statistics.rows - 1, result))
             progress.update(len(rows))
-    return statistics, examples
+    return statistics, examples, first_row(dataset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from enum import Enum
 from typing import Any
 
@@ -16,6 +17,8 @@ EMPTY_QUESTION = "empty question"
 EMPTY_THINKING = "empty thinking"
 NO_ANSWER = "no answer"
 MISSING_FIELD = "missing field"
+
+_MOST_ZEROS = 20
 
 Row = Mapping[str, Any]
 
@@ -160,14 +163,28 @@ def required_list(row: Row, column: str) -> Sequence[Any]:
 def required_text(row: Row, column: str) -> str:
     """The text in a column, or a number as text; raises like `required_value`, and `SkippedRow` for anything else."""
     value = required_value(row, column)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
+        if not math.isfinite(value):
             # pandas writes a missing number as NaN.
             raise SkippedRow(f"{MISSING_FIELD}: {column}")
-        return str(value)
+        return _as_written(value)
     if not isinstance(value, str):
         raise SkippedRow(f"not text: {column}")
     return value
+
+
+def _as_written(number: int | float | Decimal) -> str:
+    """A number as people write it: ``18`` for 18.0, to which one missing value in the column turns all whole numbers."""
+    if isinstance(number, int):
+        return str(number)
+    # The shortest digits that mean this number, without an exponent unless it needs many zeros.
+    exact = Decimal(repr(number)) if isinstance(number, float) else number
+    if not exact:
+        return "0"
+    if not -_MOST_ZEROS <= exact.adjusted() <= _MOST_ZEROS:
+        return str(number)
+    text = f"{exact:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def stripped(text: str, reason_if_empty: str) -> str:

@@ -6,6 +6,8 @@ The columns are ``question``, ``thinking`` and ``answer`` unless the recipe rena
       - path: my_rows.jsonl
         type: sftkey.datasets.columns
     sftkey_columns: {question: prompt, thinking: cot, answer: target}
+
+``sftkey_columns`` in an entry holds for that entry, before the recipe's.
 """
 
 from __future__ import annotations
@@ -86,4 +88,19 @@ ROWS = with_columns(None)
 
 def load(tokenizer: Any, cfg: Any, ds_cfg: Any) -> Any:
     """Load an entry of ``datasets:``; see `ReasoningDataset.load`."""
-    return with_columns(cfg.sftkey_columns).load(tokenizer, cfg, ds_cfg)
+    names = {**(cfg.sftkey_columns or {}), **columns_of(ds_cfg)}
+    return with_columns(names).load(tokenizer, cfg, ds_cfg)
+
+
+def with_carried_columns(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry with its ``sftkey_columns`` where Axolotl's validation leaves them: it drops keys that it doesn't know."""
+    carried = dict(entry)
+    if names := carried.pop("sftkey_columns", None):
+        carried["message_property_mappings"] = dict(names)
+    return carried
+
+
+def columns_of(entry: Mapping[str, Any]) -> dict[str, str]:
+    """The column names of an entry itself, as `with_carried_columns` left them; Axolotl adds two keys of messages."""
+    names = entry.get("sftkey_columns") or entry.get("message_property_mappings") or {}
+    return {column: name for column, name in names.items() if column in COLUMNS}

@@ -5,18 +5,21 @@ conversations and tool calls are skipped and counted. A system message is left o
 evaluation use the recipe's own prompt.
 
 - Question: the user's message.
-- Thinking: the response's ``reasoning_content``, or else the ``<think>`` block at the start of its ``content``.
+- Thinking: the response's ``reasoning_content``, ``reasoning`` or ``thinking``, or else the ``<think>`` block at the start of
+  its ``content``.
 - Answer (the Key): the rest of ``content``.
 
 A ``content`` that is a list of parts, as in ``[{type: text, text: ...}]``, is the text of its parts. Axolotl's own keys
-name other columns and fields::
+name other columns, fields and roles, and the field that says whether a response is trained::
 
     datasets:
       - path: my_chats.jsonl
         type: sftkey.datasets.messages
         field_messages: conversations                       # default: messages
-        field_thinking: reasoning                           # default: reasoning_content
+        field_thinking: cot                                 # default: the three above
         message_property_mappings: {role: from, content: value}
+        roles: {user: [question], assistant: [bot]}         # beside the usual names
+        message_field_training: train                       # false: the row is skipped and counted
 
 The untagged form is the published one: ``<think>``, thinking, ``</think>``, answer.
 """
@@ -25,7 +28,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -53,6 +56,12 @@ TOOL_CALLS = "tool calls"
 NO_RESPONSE = "last message is not the assistant's"
 NO_USER_MESSAGE = "no user message before the response"
 TWO_REASONINGS = "reasoning in two places"
+NOT_TRAINED = "response not to be trained"
+
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+"""Where the reasoning of a message is published: DeepSeek and Qwen, OpenRouter, gpt-oss."""
+
+TARGET_ROLES = ("system", "user", "assistant", "tool")
 
 _ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
@@ -68,15 +77,19 @@ class ChatReader:
 
     Attributes:
         messages: The column with the messages.
-        thinking: The key of a message's reasoning.
+        thinking: The key of a message's reasoning; ``None`` for `REASONING_KEYS`.
         role: The key of a message's role.
         content: The key of a message's text.
+        training: The key of a message that says whether it is trained; ``None`` where all are.
+        roles: Names of roles in the data -> one of `TARGET_ROLES`, beside the usual ones.
     """
 
     messages: str = "messages"
-    thinking: str = "reasoning_content"
+    thinking: str | None = None
     role: str = "role"
     content: str = "content"
+    training: str | None = None
+    roles: Mapping[str, str] = field(default_factory=dict)
 
     def question(self, row: Row) -> str:
         """The user's message; raises like `to_example`."""
@@ -99,7 +112,9 @@ class ChatReader:
                 block at the start of the response.
         """
         _, assistant = self._turn(row)
-        thinking, content = _text(assistant.get(self.thinking)), _text(assistant[self.content])
+        if not self._is_trained(assistant):
+            raise SkippedRow(NOT_TRAINED)
+        thinking, content = self._reasoning(assistant), _text(assistant[self.content])
         if thinking.strip():
             if has_think_tag(content):
                 raise SkippedRow(TWO_REASONINGS)
@@ -109,6 +124,19 @@ class ChatReader:
                 raise SkippedRow(NO_THINK_BLOCK)
             thinking = block[0]
         return make_example(self.question(row), thinking.strip(), self.reference(row))
+
+    def _is_trained(self, message: Mapping[str, Any]) -> bool:
+        flag = message.get(self.training) if self.training else None
+        if flag not in (None, 0, 1):
+            raise SkippedRow(f"not true or false: {self.training}")
+        return flag is None or bool(flag)
+
+    def _reasoning(self, message: Mapping[str, Any]) -> str:
+        keys = REASONING_KEYS if self.thinking is None else (self.thinking,)
+        found = {text.strip() for text in (_text(message.get(key)) for key in keys if key != self.content)} - {""}
+        if len(found) > 1:
+            raise SkippedRow(TWO_REASONINGS)
+        return found.pop() if found else ""
 
     def _turn(self, row: Row) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """The user's message and the response of a row that holds nothing else but a system message."""
@@ -135,7 +163,7 @@ class ChatReader:
         role = message.get(self.role)
         if not isinstance(role, str):
             raise SkippedRow(NOT_A_MESSAGE)
-        known = _ROLES.get(role.lower())
+        known = self.roles.get(role) or _ROLES.get(role.lower())
         if known is None:
             raise SkippedRow("unknown role")
         return known
@@ -181,17 +209,40 @@ def reader_of(ds_cfg: Mapping[str, Any]) -> ChatReader:
     """The reader for an entry of ``datasets:``.
 
     Raises:
-        UserError: ``message_property_mappings`` names something else than ``role`` and ``content``.
+        UserError: ``message_property_mappings`` names something else than ``role`` and ``content``, or ``roles`` is not
+            lists of names for `TARGET_ROLES`.
     """
+    named = {part: ds_cfg.get(f"message_field_{part}") for part in ("role", "content")}  # their old names
     mappings = dict(ds_cfg.get("message_property_mappings") or {})
-    unknown = sorted(set(mappings) - {"role", "content"})
+    unknown = sorted(set(mappings) - set(named))
     if unknown:
         raise UserError(
             f"message_property_mappings: {', '.join(unknown)} unknown; its keys are role and content "
             "(the key of the reasoning is field_thinking)"
         )
-    named = {"messages": ds_cfg.get("field_messages"), "thinking": ds_cfg.get("field_thinking"), **mappings}
-    return ChatReader(**{field: str(name) for field, name in named.items() if name})
+    named |= {
+        "messages": ds_cfg.get("field_messages"),
+        "thinking": ds_cfg.get("field_thinking"),
+        "training": ds_cfg.get("message_field_training"),
+        **mappings,
+    }
+    return ChatReader(**{part: str(name) for part, name in named.items() if name}, roles=_roles(ds_cfg.get("roles")))
+
+
+def _roles(given: Any) -> dict[str, str]:
+    if not given:
+        return {}
+    shape = "it maps system, user, assistant or tool to lists of names in the data, such as {user: [human]}"
+    if not isinstance(given, Mapping) or set(given) - set(TARGET_ROLES):
+        raise UserError(f"roles: {given!r}; {shape}")
+    roles: dict[str, str] = {}
+    for target, names in given.items():
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+            raise UserError(f"roles: {target}: {names!r}; {shape}")
+        for name in names:
+            if roles.setdefault(name, target) != target:
+                raise UserError(f"roles: {name!r} is both {roles[name]} and {target}; keep one")
+    return roles
 
 
 MESSAGES = with_reader(ChatReader())

@@ -8,6 +8,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from sftkey.datasets.base import ReasoningDataset
 from sftkey.util.errors import UserError, nearest
@@ -76,6 +77,18 @@ def find_dataset(name: str) -> ReasoningDataset:
             f"{module!r} can't be imported ({reason}); install its package, or name its folder in PYTHONPATH"
         ) from error
     return _in_module(imported)
+
+
+def naming_keys(kind: Any) -> str:
+    """Which recipe keys say what the columns, keys and roles of own rows are called; for a message."""
+    return {
+        f"{TYPES}columns": "sftkey_columns names the columns of the question, the thinking and the answer",
+        f"{TYPES}messages": "field_messages names the column, message_property_mappings the keys of role and content, roles "
+        "the roles, field_thinking the key of the reasoning",
+    }.get(
+        str(kind),
+        "Its type reads other rows; your own have the type sftkey.datasets.columns or sftkey.datasets.messages",
+    )
 
 
 def source_of(name: str) -> str:
