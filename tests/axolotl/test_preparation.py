@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import json
 import linecache
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sftkey.axolotl.preparation import prepare_recipe
+from axolotl.utils.dict import DictDefault
+from sftkey.axolotl.preparation import prepare_recipe, train_rows_alone
 from sftkey.format import tags
+from sftkey.util.errors import UserError
 
 ROWS = {"path": "rows.jsonl", "type": "sftkey.datasets.columns"}
 RECIPE: dict[str, Any] = {"base_model": "model", "sftkey_method": "key-tag", "datasets": [ROWS], "sequence_len": 512}
@@ -110,3 +113,57 @@ def test_another_helper_module_of_the_users_own_is_another_folder(
         entry = {**ROWS, "type": f"{package.name}.svamp"}
         folders |= {prepared(datasets=[entry])["dataset_prepared_path"] for _ in "ab"}
     assert len(folders) == 2
+
+
+def test_tied_layers_stay_tied(tmp_path: Path) -> None:
+    recipe = {"sftkey_method": "sft-tag", "datasets": [], "adapter": "lora", "output_dir": str(tmp_path)}
+    saved = {"lora_modules_to_save": ["embed_tokens", "lm_head", "norm"]}
+
+    def tying(**more: Any) -> Any:
+        cfg = {**recipe, **more}
+        prepare_recipe(cfg)
+        return cfg.get("peft_ensure_weight_tying")
+
+    assert tying() is None
+    assert tying(lora_modules_to_save=["lm_head"]) is None
+    assert tying(**saved) is True
+    assert tying(**saved, peft_ensure_weight_tying=False) is False
+    # A run of an earlier version, which trained the two apart, goes on as it began.
+    (tmp_path / "checkpoint-4").mkdir()
+    for content, expected in (
+        ('{"ensure_weight_tying": true}', True),
+        ('{"ensure_weight_tying": false}', False),
+        ("{}", False),
+    ):
+        (tmp_path / "checkpoint-4" / "adapter_config.json").write_text(content)
+        assert tying(**saved) is expected
+
+
+def test_tokens_that_the_stage_before_added_are_not_added_again(tmp_path: Path) -> None:
+    added = [{"id": number, "content": token} for number, token in enumerate((*tags.TAGS, "<mine>"))]
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    recipe = {"sftkey_method": "key-tag", "datasets": [], "base_model": str(tmp_path), "sftkey_after": "stage1.yml"}
+    for tokens in ({"sftkey_tags": "tokens"}, {"tokens": [*tags.TAGS]}, {"tokens": [*tags.TAGS, "<mine>"]}):
+        cfg = {**recipe, **tokens, "adapter": "lora"}
+        for _ in range(2):  # a Ray worker prepares it again
+            prepare_recipe(cfg)
+            assert not cfg["tokens"]
+            assert cfg["sftkey_tags"] == "tokens"
+    with pytest.raises(
+        UserError, match=r"^tokens: <new>: added here, and adapter: lora would leave the new embeddings"
+    ):
+        prepare_recipe({**recipe, "adapter": "lora", "tokens": ["<new>", "<mine>"]})
+    # A first stage adds them, and trains their rows alone where that is asked for.
+    cfg = {
+        **recipe,
+        "sftkey_after": None,
+        "adapter": "lora",
+        "sftkey_tags": "tokens",
+        "peft_trainable_token_indices": [5],
+    }
+    prepare_recipe(cfg)
+    assert cfg["tokens"] == [*tags.TAGS]
+    assert cfg["lora_modules_to_save"] == ["embed_tokens", "lm_head"]
+    assert cfg.get("peft_ensure_weight_tying") is None
+    train_rows_alone(validated := DictDefault(cfg))
+    assert validated.lora_modules_to_save is None

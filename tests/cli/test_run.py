@@ -172,3 +172,27 @@ def test_json(place: Place) -> None:
         (None, "done, in out/stage1/eval"),
         (None, "done, in out/stage2/eval"),
     ]
+
+
+def test_full_weights_after_an_adapter_are_merged_in_between(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_recipe(place.folder / "lora1.yml", {**STAGE1, "adapter": "lora", "output_dir": "out/lora1"})
+    full2 = {**STAGE1, "sftkey_method": "key-tag", "sftkey_after": "lora1.yml", "output_dir": "out/full2"}
+    # The merged folder may be named, or left to the command.
+    for base in ("out/lora1/merged", "out/lora1", None):
+        write_recipe(place.folder / "full2.yml", {k: v for k, v in {**full2, "base_model": base}.items() if v})
+        result = succeeded(place.run("run", "full2.yml", "--dry-run"))
+        assert "merge   axolotl merge-lora lora1.yml" in result.output
+    monkeypatch.setenv("FAKE_MERGE_FAILS", "1")
+    failed = place.run("run", "full2.yml")
+    assert failed.exit_code == 1
+    assert "axolotl merge-lora lora1.yml ended with status 1" in failed.output
+    assert [call[1:3] for call in place.calls()] == [["train", "lora1.yml"], ["merge-lora", "lora1.yml"]]
+    monkeypatch.delenv("FAKE_MERGE_FAILS")
+    succeeded(place.run("run", "full2.yml", "--eval"))
+    calls = place.calls()
+    assert [call[1:3] for call in calls[:2]] == [["merge-lora", "lora1.yml"], ["train", "full2.yml"]]
+    assert calls[-1][calls[-1].index("--model_args") + 1] == "pretrained=out/full2"
+    marker = json.loads((place.folder / "out" / "full2" / "sftkey_stage.json").read_text())
+    assert marker["base_model"] == "out/lora1/merged"
+    succeeded(place.run("run", "full2.yml"))
+    assert place.calls() == []

@@ -256,7 +256,6 @@ def test_what_was_begun_from_an_earlier_stage_before_is_not_gone_on_with(recipes
         ({"sftkey_method": "sft"}, {}, "key-tag builds on tagged data"),
         ({"sftkey_tags": "tokens"}, {}, "set sftkey_tags: tokens here"),
         ({"default_system_message": "Hm."}, {}, "another chat template or system message"),
-        ({"adapter": "lora"}, {}, r"stage2\.yml trains no adapter, but stage1\.yml does"),
         ({}, {"datasets": [{"path": "my/own", "type": "sftkey.datasets.gsm8k"}]}, "set sftkey_other_data: true"),
         ({}, {"sftkey_method": "key-tags"}, "did you mean 'key-tag'"),
         ({"sftkey_methods": "x"}, {}, "unknown key 'sftkey_methods'"),

@@ -24,10 +24,16 @@ sys.path.insert(0, os.environ["FAKE_TESTS"])
 from sftkey.stages.chain import Override, _apply
 
 arguments = sys.argv[1:]
-assert arguments[0] == "train"
 with open(os.environ["FAKE_RECORD"], "a") as record:
     record.write(json.dumps(["axolotl", *arguments]) + "\\n")
 recipe = Path(arguments[1])
+if arguments[0] == "merge-lora":
+    output = Path(load_recipe(recipe)["output_dir"])
+    if not os.environ.get("FAKE_MERGE_FAILS"):
+        write_atomically(output / "merged" / MARKER_FILE, json.loads((output / MARKER_FILE).read_text()) | {
+            "merged": {"adapter": str(output)}})
+    sys.exit(bool(os.environ.get("FAKE_MERGE_FAILS")))
+assert arguments[0] == "train"
 fail = os.environ.get("FAKE_FAIL", "")
 if fail and fail in recipe.name:
     print("Traceback (most recent call last):")

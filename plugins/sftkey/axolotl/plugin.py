@@ -12,14 +12,17 @@ from typing import Any
 from axolotl.integrations.base import BasePlugin
 from axolotl.utils.logging import get_logger
 
-from sftkey.axolotl.merging import complete_merged, merge_own_adapter
+from sftkey.axolotl.merging import finish_merge, merge_own_adapter
 from sftkey.axolotl.preparation import (
     DEFAULT_PREPARED_PATH,
     load_without_device_map,
     prepare_recipe,
+    train_rows_alone,
     train_together_on_cpus,
 )
 from sftkey.axolotl.prepared_data import check_unprepared_data, remove_half_written, vouch_for
+from sftkey.axolotl.sweep import swept_recipe
+from sftkey.axolotl.used_weights import choose_weights, start_of
 from sftkey.datasets.base import use_front_end
 from sftkey.recipes.checks import check_recipe
 from sftkey.recipes.hub import check_hub_data
@@ -34,7 +37,7 @@ from sftkey.stages.checkpoints import (
     warnings_before_training,
 )
 from sftkey.stages.completion import after_stage, make_marker, now, training_record
-from sftkey.stages.handover import refuse_earlier_start, start_from
+from sftkey.stages.handover import refuse_earlier_start
 from sftkey.stages.lifeline import end_with_the_run
 from sftkey.stages.lock import TRAINING_LOCK, OutputLock
 from sftkey.stages.manifest import record_files
@@ -72,6 +75,8 @@ class SFTKeyPlugin(BasePlugin):
         self._recipe: dict[str, Any] = {}
         self._settings: dict[str, Any] = {}
         self._before: Stage | None = None
+        self._trains = True
+        self._recipe_file = ""
         self._trainer: Any = None
         self._state: Any = None
         self._started = 0.0
@@ -96,20 +101,26 @@ class SFTKeyPlugin(BasePlugin):
         watch(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR, cfg.get("dataset_prepared_path") or DEFAULT_PREPARED_PATH)
         end_with_the_run()
         check_recipe(cfg)
+        given = cfg.get("axolotl_config_path")
+        self._recipe_file = cfg["axolotl_config_path"] = swept_recipe(cfg) or given
         self._recipe = {key: plain(value) for key, value in cfg.items() if key != "axolotl_config_path"}
-        named_adapter = cfg.get("lora_model_dir")
-        self._before = start_from(cfg)
+        self._before, self._trains = choose_weights(cfg)
         # Only where there is something to train: a finished stage can be merged or served when its data is gone.
         training = _is_main_process() and Marker.read(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR) is None
         if training:
             check_hub_data(cfg)
         if cfg.get("merge_lora"):
-            merge_own_adapter(cfg, named_adapter)
+            merge_own_adapter(cfg, None if self._before else cfg.get("lora_model_dir"))
         self._settings = training_settings(cfg)
         prepare_recipe(cfg)
         if training:
             check_unprepared_data(cfg)
+        cfg["axolotl_config_path"] = given
         train_together_on_cpus(cfg)
+
+    def pre_lora_load(self, cfg: Any, model: Any) -> None:
+        """Take back what `prepare_recipe` set for Axolotl's checks alone."""
+        train_rows_alone(cfg)
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
         """Called when training starts: see whether there is anything left to do, and from where.
@@ -147,6 +158,10 @@ class SFTKeyPlugin(BasePlugin):
         if automatic:
             refuse_inexact(whole[-1].path, run, world_size)
             refuse_earlier_start(output_dir, run.after if run else None, self._before)
+        if self._before is not None:
+            _log_once(
+                f"{output_dir} starts from {start_of(cfg)}, of the stage that finished {self._before.finished_at}"
+            )
         if _is_main_process():
             self._run = self._resume(cfg, run, found, automatic, world_size)
         elif automatic:
@@ -176,7 +191,7 @@ class SFTKeyPlugin(BasePlugin):
             unlisted=resumption.unlisted,
             started_at=now(),
             settings=self._settings,
-            after=after_stage(self._before, _start(cfg), copy=False),
+            after=after_stage(self._before, start_of(cfg), copy=False),
             world_size=processes,
             pid=os.getpid(),
         )
@@ -198,7 +213,8 @@ class SFTKeyPlugin(BasePlugin):
         # Here, because it brings torch, which a command that imports the plugin may not need.
         from sftkey.axolotl.trainer_setup import agree_on_start, set_up_trainer
 
-        set_up_trainer(cfg, trainer, adds_tags=self._before is None and adds_tag_tokens(self._recipe))
+        adds_tags = self._trains and self._before is None and adds_tag_tokens(self._recipe)
+        set_up_trainer(cfg, trainer, adds_tags=adds_tags)
         agree_on_start(cfg, trainer)
         if self._run is not None:
             trainer.saving = Saving(self._run, trainer.args.save_total_limit)
@@ -215,7 +231,7 @@ class SFTKeyPlugin(BasePlugin):
 
     def post_lora_merge(self, cfg: Any, adapter_path: str, output_path: str) -> None:
         """Called by Axolotl 0.21 after a merge; `sftkey.axolotl.merging` does the same for 0.19."""
-        complete_merged(adapter_path, output_path)
+        finish_merge(cfg, adapter_path, output_path)
 
     def post_train_unload(self, cfg: Any) -> None:
         """Write the trainer's log and, last, the completion marker; only the model card comes after it.
@@ -246,17 +262,18 @@ class SFTKeyPlugin(BasePlugin):
 
     def _marker(self, cfg: Any) -> Marker:
         from sftkey.axolotl.strategy import entry_rows
+        from sftkey.axolotl.trainer_setup import tokenizer_size
 
         return make_marker(
             Path(cfg.output_dir),
             self._recipe,
-            Path(str(cfg.axolotl_config_path)).name,
+            Path(str(self._recipe_file or cfg.axolotl_config_path)).name,
             settings=self._settings,
             base_model=str(cfg.base_model),
             base_model_commit=self._base_model_commit,
-            after=after_stage(self._before, _start(cfg)),
+            after=after_stage(self._before, start_of(cfg)),
             end_of_turn=cfg.special_tokens.eos_token,
-            tokenizer_size=_tokenizer_size(Path(cfg.output_dir)),
+            tokenizer_size=tokenizer_size(Path(cfg.output_dir)),
             rows=[entry_rows(cfg, entry) for entry in cfg.datasets],
             training=training_record(
                 self._state.log_history,
@@ -268,11 +285,6 @@ class SFTKeyPlugin(BasePlugin):
         )
 
 
-def _start(cfg: Any) -> str:
-    """Where the weights are that the stage starts from."""
-    return str(cfg.lora_model_dir or cfg.base_model)
-
-
 def _is_main_process() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
@@ -280,9 +292,3 @@ def _is_main_process() -> bool:
 def _log_once(message: str) -> None:
     if _is_main_process():
         LOG.warning(message)
-
-
-def _tokenizer_size(output_dir: Path) -> int | None:
-    from transformers import AutoTokenizer
-
-    return len(AutoTokenizer.from_pretrained(str(output_dir))) if (output_dir / "tokenizer.json").is_file() else None

@@ -12,11 +12,18 @@ from sftkey.datasets.columns import with_carried_columns
 from sftkey.datasets.registry import source_of
 from sftkey.format import tags
 from sftkey.format.templates import END_OF_TURN, chat_template
-from sftkey.recipes.load import Recipe, adds_tag_tokens, template_name, warmup_ratio
+from sftkey.recipes.load import DEFAULT_OUTPUT_DIR, Recipe, adds_tag_tokens, template_name, warmup_ratio
 from sftkey.recipes.settings import Role, has_role, plain
+from sftkey.stages.handover import added_tokens
+from sftkey.stages.readiness import ADAPTER_FILE
+from sftkey.util.errors import UserError
+from sftkey.util.sources import read_json
 from sftkey.util.version import __version__
 
 DEFAULT_PREPARED_PATH = "last_run_prepared"
+
+EMBEDDINGS = ("embed_tokens", "lm_head")
+"""The modules that hold a row for each token."""
 
 
 def prepare_recipe(cfg: Any) -> None:
@@ -29,9 +36,7 @@ def prepare_recipe(cfg: Any) -> None:
     cfg["chat_template"] = "jinja"
     # The end of the turn, so that a trained checkpoint stops by itself whatever the base tokenizer's EOS is.
     cfg["special_tokens"] = {**(cfg.get("special_tokens") or {}), "eos_token": END_OF_TURN}
-    if adds_tag_tokens(cfg):
-        listed = list(cfg.get("tokens") or [])
-        cfg["tokens"] = [*listed, *(tag for tag in tags.TAGS if tag not in listed)]
+    _add_tokens(cfg)
     if cfg.get("sftkey_warmup_epochs") is not None:
         cfg["warmup_ratio"] = warmup_ratio(cfg)
     if cfg.get("auto_resume_from_checkpoints") is None:
@@ -46,6 +51,48 @@ def prepare_recipe(cfg: Any) -> None:
     fingerprint = data_fingerprint(cfg)
     if base.name != fingerprint:
         cfg["dataset_prepared_path"] = str(base / fingerprint)
+
+
+def _add_tokens(cfg: Any) -> None:
+    """List the tokens that are to be added: not those that the stage before has added.
+
+    With an adapter Axolotl takes every token that is listed for a new one, which has to be trained.
+    """
+    listed = list(cfg.get("tokens") or [])
+    if adds_tag_tokens(cfg):
+        cfg["sftkey_tags"] = "tokens"
+        listed += [tag for tag in tags.TAGS if tag not in listed]
+    start = str(cfg.get("tokenizer_config") or cfg.get("base_model"))
+    added = added_tokens(start) if cfg.get("sftkey_after") else frozenset()
+    if listed:
+        cfg["tokens"] = [token for token in listed if token not in added] or None
+    if not cfg.get("adapter"):
+        return
+    saved = list(cfg.get("lora_modules_to_save") or [])
+    new = cfg.get("tokens") and not cfg.get("peft_trainable_token_indices")
+    if new and not set(EMBEDDINGS) <= set(saved):
+        raise UserError(
+            f"tokens: {', '.join(cfg['tokens'])}: added here, and adapter: {cfg['adapter']} would leave the new embeddings "
+            "untrained. Add `lora_modules_to_save: [embed_tokens, lm_head]`, or remove the tokens"
+        )
+    if cfg.get("tokens") and cfg.get("peft_trainable_token_indices"):
+        # Axolotl asks for them before it loads the model; `train_rows_alone` takes them out again.
+        cfg["lora_modules_to_save"] = [*saved, *(name for name in EMBEDDINGS if name not in saved)]
+    elif set(EMBEDDINGS) <= set(saved) and cfg.get("peft_ensure_weight_tying") is None:
+        # Otherwise a tied model's two copies are trained apart; a run that began so goes on so.
+        begun = Path(str(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR)).glob(f"checkpoint-*/{ADAPTER_FILE}")
+        cfg["peft_ensure_weight_tying"] = all(read_json(path).get("ensure_weight_tying") for path in begun)
+
+
+def train_rows_alone(cfg: Any) -> None:
+    """Train the embeddings of single tokens alone, and not the whole layers that Axolotl asks for where tokens are added.
+
+    Args:
+        cfg: The recipe as Axolotl validated it, before the adapter is loaded; changed in place.
+    """
+    if cfg.peft_trainable_token_indices:
+        saved = cfg.lora_modules_to_save or []
+        cfg.lora_modules_to_save = [name for name in saved if name not in EMBEDDINGS] or None
 
 
 def train_together_on_cpus(cfg: Any) -> None:

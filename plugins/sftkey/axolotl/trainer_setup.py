@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
@@ -68,6 +69,13 @@ def agree_on_start(cfg: Any, trainer: Any) -> None:
     """Let all processes go on from where the first one, which has read the checkpoints, goes on."""
     if trainer.args.world_size > 1:
         (cfg.resume_from_checkpoint,) = broadcast_object_list([cfg.resume_from_checkpoint])
+
+
+def tokenizer_size(output_dir: Path) -> int | None:
+    """The number of tokens of a saved tokenizer, added ones included; ``None`` where there is none."""
+    from transformers import AutoTokenizer
+
+    return len(AutoTokenizer.from_pretrained(str(output_dir))) if (output_dir / "tokenizer.json").is_file() else None
 
 
 def _stop_at_end_of_turn(trainer: Any) -> None:

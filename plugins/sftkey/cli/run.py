@@ -193,6 +193,7 @@ def _intention(stage: Stage) -> str:
 def describe(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettings | None) -> list[dict[str, Any]]:
     """Describe the plan: for each stage how far it is, where its outputs go, and the commands that are left."""
     from sftkey.stages.evaluate import EVALUATION_FOLDER, evaluation_command, is_evaluated
+    from sftkey.stages.readiness import merge_before
 
     def evaluation(stage: Stage) -> str | None:
         if settings is None:
@@ -207,6 +208,7 @@ def describe(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettin
             "method": stage.method,
             "state": _intention(stage),
             "output": str(stage.output_dir),
+            "merge": shlex.join(merge_before(stage) or []) or None,
             "train": None if stage.finished else shlex.join(launch.train_command(stage.recipe, stage.arguments)),
             "eval": evaluation(stage),
             "notes": _remarks(stage),
@@ -239,6 +241,6 @@ def _plan_text(plan: Sequence[dict[str, Any]]) -> str:
     lines = []
     for number, stage in enumerate(plan, 1):
         lines.append(f"Stage {number} of {len(plan)}: {stage['recipe']} ({stage['method']})")
-        lines += [f"  {key:6}  {stage[key]}" for key in ("state", "output", "train", "eval") if stage[key]]
+        lines += [f"  {key:6}  {stage[key]}" for key in ("state", "output", "merge", "train", "eval") if stage[key]]
         lines += [f"  note    {text}" for text in stage["notes"]]
     return "\n".join(lines)

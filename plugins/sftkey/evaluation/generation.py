@@ -31,12 +31,17 @@ class Completion(NamedTuple):
     finished: bool
 
 
-def load_model(folder: Path, tokens: int) -> Any:
+def load_model(
+    folder: Path, tokens: int, *, base: str | None = None, quantization: Any = None, merge: bool = True
+) -> Any:
     """Load a checkpoint onto the GPU in bf16, or onto the CPU in fp32; merge an adapter into its base model.
 
     Args:
         folder: The stage's output directory.
         tokens: The size of its tokenizer.
+        base: The base model of an adapter; by default what the adapter says.
+        quantization: A `transformers` quantization config for the base model of an adapter.
+        merge: Merge an adapter.
 
     Raises:
         UserError: There are no weights.
@@ -44,17 +49,18 @@ def load_model(folder: Path, tokens: int) -> Any:
     from transformers import AutoModelForCausalLM
 
     on_gpu = torch.cuda.is_available()
-    source = folder
+    source: Any = folder
     try:
         if (folder / "adapter_config.json").is_file():
             from peft import PeftConfig
 
-            source = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+            source = base or PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
         model: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=torch.bfloat16 if on_gpu else torch.float32, attn_implementation="sdpa"
         )
         if source != folder:
             model = _with_adapter(model, folder, tokens)
+            model = model.merge_and_unload() if merge else model
     except OSError as error:
         where = folder if source == folder else f"{source}, the base model of the adapter in {folder}"
         raise UserError(f"{where}: its weights can't be loaded ({error})") from error
@@ -73,7 +79,7 @@ def _with_adapter(model: Any, folder: Path, tokens: int) -> Any:
     if size > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(size, mean_resizing=False)
     adapted: Any = PeftModel.from_pretrained(model, str(folder))
-    return adapted.merge_and_unload()
+    return adapted
 
 
 def complete(

@@ -219,11 +219,15 @@ def _tags(cfg: Recipe) -> None:
         )
     # A stage that starts from another got its embeddings trained there; single ones are looked at once there is a model.
     if cfg.get("adapter") and adds_tag_tokens(cfg) and not cfg.get("sftkey_after"):
-        if cfg.get("peft_trainable_token_indices"):
-            return
         trained = set(cfg.get("lora_modules_to_save") or [])
         missing_modules = [name for name in ("embed_tokens", "lm_head") if name not in trained]
-        if missing_modules:
+        if cfg.get("peft_trainable_token_indices"):
+            if len(missing_modules) < 2 and cfg.get("chat_template") != "jinja":
+                raise UserError(
+                    "peft_trainable_token_indices trains single embeddings, and lora_modules_to_save all of them; remove "
+                    "one of the two"
+                )
+        elif missing_modules:
             raise UserError(
                 f"adapter: {cfg['adapter']} with added tag tokens, but {' and '.join(missing_modules)} would stay frozen: "
                 "the new embeddings would never be trained. Add `lora_modules_to_save: [embed_tokens, lm_head]` or use "

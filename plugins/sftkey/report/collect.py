@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sftkey.evaluation.results import Evaluation, is_results_file, read_evaluations
 from sftkey.report.stages import LoggedStage, read_stage
-from sftkey.stages.links import find_before, resolved, stages_at
+from sftkey.stages.links import MERGED_FOLDER, find_before, resolved, stages_at
 from sftkey.stages.marker import LOG_FILE, MARKER_FILE, RUN_FILE
 from sftkey.util.sources import Ledger
 
@@ -51,6 +51,16 @@ def collect(roots: Sequence[Path]) -> Collection:
         stage = _stage(directory, collection.ledger)
         if stage is not None:
             collection.stages[directory] = stage
+    for directory, stage in list(collection.stages.items()):
+        original = collection.stages.get(directory.parent)
+        if (
+            stage.marker
+            and stage.marker.merged
+            and original
+            and original.marker
+            and original.marker.id == stage.marker.id
+        ):
+            del collection.stages[directory]  # the same stage, as full weights
     for directory in list(collection.stages):
         _link(directory, collection)
     for path in results:
@@ -158,7 +168,7 @@ def _evaluated(evaluation: Evaluation, collection: Collection) -> Path | None:
     if evaluation.model is not None and "\0" not in evaluation.model:
         model = evaluation.model
         head, _, tail = model.rstrip("/").rpartition("/")
-        if tail == "merged":  # where `axolotl merge-lora` puts the full weights of an adapter
+        if tail == MERGED_FOLDER:
             model = head
         anchors = (evaluation.path.parent, *collection.roots)
         found = next(stages_at(model, anchors, collection.stage_in, collection.stages.values()), None)

@@ -12,6 +12,8 @@ from sftkey.recipes.load import load_recipe, recipe_before
 from sftkey.recipes.settings import Role, has_role, training_settings
 from sftkey.stages.checkpoints import other_settings
 from sftkey.stages.handover import check_agreement, refuse_earlier_start, stages_before, start_settings
+from sftkey.stages.links import MERGED_FOLDER
+from sftkey.stages.readiness import refuse_missing_part
 from sftkey.stages.stage import Stage
 from sftkey.util.errors import UserError
 
@@ -66,7 +68,10 @@ def refreshed(stage: Stage) -> Stage:
     """Read a planned stage and those before it from disk again, and check them as `plan_chain` does."""
     before = refreshed(stage.linked_before) if stage.linked_before else None
     now = replace(
-        Stage.of_recipe(stage.recipe, stage.config, stage.arguments), linked_before=before, as_trained=stage.as_trained
+        Stage.of_recipe(stage.recipe, stage.config, stage.arguments),
+        linked_before=before,
+        as_trained=stage.as_trained,
+        part=stage.part,
     )
     _check(now)
     return now
@@ -107,12 +112,9 @@ def _check(stage: Stage) -> None:
     name, before = stage.recipe.name, stage.before
     settings = stage.config
     if before is not None:
-        if before.config.get("adapter") and not stage.config.get("adapter"):
-            raise UserError(
-                f"{name} trains no adapter, but {before.recipe.name} does; set adapter: {before.config['adapter']} in {name} "
-                f"too, or remove it from {before.recipe.name}"
-            )
         check_agreement(stage.config, before)
+        if before.finished and before.part != MERGED_FOLDER:  # `sftkey run` merges
+            refuse_missing_part(before, adapter=bool(stage.config.get("adapter")))
         settings = {**stage.config, **start_settings(stage.config, before)}
     run = stage.run if stage.checkpoints else None
     changed = "" if stage.as_trained else other_settings(stage.marker, run, training_settings(settings))

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from sftkey.stages.handover import data_identity, tag_mode, template_fingerprint, tokenizer_file_sha256
+from sftkey.stages.links import MERGED_FOLDER
 from sftkey.stages.marker import SCHEMA, After, DataRecord, Marker, RecipeCopy, TokenizerRecord, TrainingRecord
 from sftkey.stages.stage import Stage
 
@@ -74,6 +75,8 @@ def after_stage(before: Stage | None, output_dir: str, *, copy: bool = True) -> 
     if before is None or before.marker is None:
         return None
     marker = before.marker
+    if before.part == MERGED_FOLDER:
+        marker = Marker.read(before.output_dir / before.part) or marker  # says which of its adapters was merged
     link = After(output_dir=output_dir, id=marker.id, method=marker.method, finished_at=marker.finished_at)
     return link.model_copy(update={"stage": marker}) if copy else link
 

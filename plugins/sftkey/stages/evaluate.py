@@ -86,7 +86,7 @@ def evaluation_command(stage: Stage, settings: EvaluationSettings) -> list[str]:
 
 def _model_arguments(stage: Stage, settings: EvaluationSettings) -> str:
     place = str(stage.output_dir)
-    if stage.config.get("adapter"):
+    if stage.is_adapter:
         first = stage.chain[0]
         marker = stage.marker or first.marker
         base = marker.base_model if marker else str(first.config["base_model"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +18,12 @@ from sftkey.recipes.load import (
     recipe_before,
     template_name,
 )
-from sftkey.stages.marker import MARKER_FILE, After
+from sftkey.stages.links import MERGED_FOLDER, split_part
+from sftkey.stages.marker import MARKER_FILE, RUN_FILE, After
+from sftkey.stages.readiness import ADAPTER_FILE, refuse_missing_part, refuse_unfinished
 from sftkey.stages.stage import Stage, State
 from sftkey.util.errors import UserError
+from sftkey.util.sources import UnreadableFile, read_json
 
 DATA_KEYS = ("path", "name", "split", "type", "revision", "data_files")
 """What tells one entry of ``datasets:`` from another."""
@@ -45,19 +47,22 @@ def stages_before(cfg: Recipe, prepare: Callable[[dict[str, Any]], None] = lambd
         config = {**load_recipe(path), "axolotl_config_path": str(path)}
         prepare(config)
         own = str(config.get("output_dir") or DEFAULT_OUTPUT_DIR)
-        config["output_dir"] = _start(cfg, config, own)
+        config["output_dir"], part = _split(_start(cfg, config, own), own)
         stage = Stage.of_recipe(path, config)
+        if not part and not cfg.get("adapter") and _is_adapter(stage):
+            part = MERGED_FOLDER  # an adapter's weights as a model
+        stage = replace(stage, part=part)
         if not _same_path(config["output_dir"], own):
             # The stage before was run with another --output-dir: what counts is the marker there.
             if stage.state is State.NOT_STARTED:
                 name = f"{Path(str(cfg['axolotl_config_path'])).name}: " if cfg.get("axolotl_config_path") else ""
-                key = "lora_model_dir" if config["output_dir"] == cfg.get("lora_model_dir") else "base_model"
+                key = "lora_model_dir" if cfg.get("lora_model_dir") else "base_model"
                 raise UserError(
                     f"{name}{key}: {stage.output_dir} is neither the output_dir of {path.name} ({own}) nor a finished stage; "
                     f"leave {key} out"
                 )
             stage = replace(stage, as_trained=True)
-            _refuse_unfinished(stage)
+            refuse_unfinished(stage)
         yield stage
         cfg = config
 
@@ -76,18 +81,25 @@ def _refuse_circle(cfg: Recipe, path: Path, files: list[Path]) -> None:
 def _start(cfg: Recipe, before: Recipe, own: str) -> str:
     """Where the weights are that a recipe starts from, as it names it."""
     base_model, adapter = cfg.get("base_model"), cfg.get("lora_model_dir")
-    if adapter and adapter == cfg.get("tokenizer_config") and cfg.get("chat_template") == "jinja":
-        return str(adapter)  # `start_settings` of a recipe that was already prepared, as a Ray worker gets it
+    if adapter:
+        return str(adapter)
     if not base_model or _same_path(base_model, own):
         return own
     if base_model != before.get("base_model"):
         return str(base_model)
-    if adapter:
-        return str(adapter)
     raise UserError(
         f"base_model: {base_model} is what {Path(str(before['axolotl_config_path'])).name} itself starts from; to start from "
         f"its output set base_model: {own}, or leave base_model out"
     )
+
+
+def _split(start: str, own: str) -> tuple[str, str]:
+    """The output directory that a recipe starts from, and the part of it; a folder that only has such a name is whole."""
+    folder, part = split_part(start)
+    if not part or _same_path(start, own):
+        return start, ""
+    is_output = _same_path(folder, own) or any((Path(folder) / name).is_file() for name in (MARKER_FILE, RUN_FILE))
+    return (folder, part) if is_output else (start, "")
 
 
 def _same_path(one: str | Path, other: str | Path) -> bool:
@@ -111,61 +123,31 @@ def start_from(cfg: Any) -> Stage | None:
     before = next(stages_before(cfg), None)
     if before is None:
         return None
-    _refuse_unfinished(before)
+    refuse_unfinished(before)
     check_agreement(cfg, before)
+    refuse_missing_part(before, adapter=bool(cfg.get("adapter")))
     for key, value in start_settings(cfg, before).items():
         cfg[key] = value
     return before
 
 
 def start_settings(cfg: Recipe, before: Stage) -> dict[str, str]:
-    """What a recipe sets to start from a stage: its weights, or the base model and the adapter that was trained on it.
-
-    Raises:
-        UserError: The stage is an adapter, and the recipe trains none.
-    """
-    place = str(before.config["output_dir"])
-    if before.marker is None or not _is_adapter(before):
+    """What a recipe sets to start from a stage: its weights, or the base model and the adapter that was trained on it."""
+    place = before.place
+    if before.marker is None or before.part == MERGED_FOLDER or not _is_adapter(before):
         return {"base_model": place}
-    if not cfg.get("adapter"):
-        raise UserError(
-            f"{place} holds an adapter, but this recipe trains no adapter; merge it first "
-            f"(axolotl merge-lora {shlex.quote(str(before.recipe))}) and set base_model to the merged folder, or set "
-            "adapter: here too"
-        )
     # The adapter is trained on: the weights of the stage before are its base model plus its adapter.
-    return {"base_model": before.marker.base_model, "lora_model_dir": place, "tokenizer_config": place}
+    base = str(cfg.get("base_model") or place)
+    named = cfg.get("lora_model_dir") and not any(_same_path(base, one) for one in (place, before.output_dir))
+    base = base if named and not (Path(base) / MARKER_FILE).is_file() else before.marker.base_model
+    return {"base_model": base, "lora_model_dir": place, "tokenizer_config": place}
 
 
 def _is_adapter(stage: Stage) -> bool:
-    if (stage.output_dir / "adapter_config.json").exists():
+    if (stage.output_dir / ADAPTER_FILE).exists():
         return True
     # The marker may be all that is left of it; a merged folder, whose recipe is the adapter's, holds whole weights.
     return bool(stage.config.get("adapter")) and not any(stage.output_dir.glob("*.safetensors"))
-
-
-def _refuse_unfinished(stage: Stage) -> None:
-    if stage.finished:
-        return
-    place, name = stage.config["output_dir"], stage.recipe.name
-    command = f"axolotl train {shlex.quote(str(stage.recipe))}"
-    if stage.as_trained:
-        command += f" --output-dir {shlex.quote(place)}"
-    if not stage.output_dir.is_dir():
-        raise UserError(f"{name} has not been run: there is no {place}. Run\n  {command}")
-    weights = any(stage.output_dir.glob("*.safetensors"))
-    if stage.run is None and not stage.checkpoints and not weights:
-        raise UserError(f"{name} has not been run: {place} holds no {MARKER_FILE}. Run\n  {command}")
-    if weights:
-        state = f"was interrupted: the weights in {place} are half-trained (no {MARKER_FILE})"
-    else:
-        state = f"has not finished: {place} holds no {MARKER_FILE}"
-    resume = (
-        f"to go on from {stage.checkpoints[-1].name}"
-        if stage.checkpoints
-        else "again (it left no checkpoint to go on from)"
-    )
-    raise UserError(f"{name} {state}. Run it {resume}:\n  {command}")
 
 
 def check_agreement(cfg: Recipe, before: Stage) -> None:
@@ -178,7 +160,7 @@ def check_agreement(cfg: Recipe, before: Stage) -> None:
     Raises:
         UserError: They differ in something that both must share.
     """
-    marker, place = before.marker, str(before.config["output_dir"])
+    marker, place = before.marker, before.place
     ours, theirs = METHODS[cfg["sftkey_method"]], METHODS.get(before.method)
     if theirs is None:
         raise UserError(f"{place} was made by the method {before.method!r}, which this version doesn't know")
@@ -256,6 +238,16 @@ def template_fingerprint(cfg: Recipe) -> dict[str, str]:
     name = template_name(cfg)
     text = chat_template(name, cfg.get("default_system_message"))
     return {"name": name, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def added_tokens(folder: str | Path) -> frozenset[str]:
+    """The tokens that were added to the vocabulary of a folder's ``tokenizer.json``; none where there is no such file."""
+    path = Path(folder) / "tokenizer.json"
+    try:
+        listed = read_json(path).get("added_tokens") if path.is_file() else None
+        return frozenset(token["content"] for token in listed or [])
+    except (UnreadableFile, TypeError, KeyError) as error:
+        raise UserError(f"{path} can't be used ({error})") from error
 
 
 def tokenizer_file_sha256(folder: str | Path) -> str | None:

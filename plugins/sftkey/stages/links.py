@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from sftkey.stages.marker import After
     from sftkey.stages.stage import Stage
 
 _Stage = TypeVar("_Stage", bound="Stage")
+
+MERGED_FOLDER = "merged"
+"""Where ``axolotl merge-lora`` puts the full weights of an adapter, inside an output directory."""
+
+_PART = re.compile(rf"checkpoint-\d+|{MERGED_FOLDER}")
 
 
 def find_before(
@@ -36,21 +41,31 @@ def find_before(
         return None, None
     known = list(known)
     by_id = (other for other in known if after.id and other.marker and other.marker.id == after.id)
-    by_path = stages_at(after.output_dir, (stage.output_dir,), read, known)
+    places = dict.fromkeys((split_part(after.output_dir)[0], after.output_dir))
+    by_path = itertools.chain.from_iterable(stages_at(place, (stage.output_dir,), read, known) for place in places)
+    moved = itertools.chain.from_iterable(_moved(stage, place) for place in places)
     instead = None
-    for other in itertools.chain(by_path, filter(None, map(read, _moved(stage, after))), by_id):
+    for other in itertools.chain(by_path, filter(None, map(read, moved)), by_id):
         if other.marker is not None and after.names(other.marker):
             return other, None
         instead = instead or (other if other.finished else None)
     return None, instead
 
 
-def _moved(stage: Stage, after: After) -> Iterator[Path]:
+def split_part(place: str) -> tuple[str, str]:
+    """The output directory that a path leads to, and the part of it: a checkpoint, the merged weights, or empty."""
+    folder, separator, part = place.rstrip("/").rpartition("/")
+    if not separator or not _PART.fullmatch(part):
+        return place, ""
+    return folder or "/", part
+
+
+def _moved(stage: Stage, place: str) -> Iterator[Path]:
     """Where the stage before is after both were moved: the same way from one to the other, or side by side."""
     directory, own = resolved(stage.output_dir), str(stage.config.get("output_dir") or "")
-    if own and os.path.isabs(own) == os.path.isabs(after.output_dir):
-        yield Path(os.path.normpath(directory / os.path.relpath(after.output_dir, own)))
-    yield directory.parent / Path(after.output_dir).name
+    if own and os.path.isabs(own) == os.path.isabs(place):
+        yield Path(os.path.normpath(directory / os.path.relpath(place, own)))
+    yield directory.parent / Path(place).name
 
 
 def stages_at(

@@ -87,8 +87,23 @@ class TrainingRecord(_Part):
     eval_losses: dict[str, int | float] = Field(default_factory=dict)
 
 
+class MergeRecord(_Part):
+    """Which adapter was merged, and how far the merged weights' logits are from its own, over how many positions.
+
+    ``weights`` is the `sftkey.stages.manifest.identity` of the merged weights.
+    """
+
+    adapter: _Path
+    weights: str | None = None
+    difference: float | None = None
+    positions: int | None = None
+
+
 class After(_Part):
-    """The stage that this one started from; ``stage``, a copy of its marker, outlives its directory."""
+    """The stage that this one started from, and where: its output directory, a checkpoint, or its merged weights.
+
+    ``stage``, a copy of its marker, outlives its directory.
+    """
 
     output_dir: _Path
     id: _Word | None = None
@@ -156,7 +171,10 @@ class _StageFile(_Part):
 
 
 class Marker(_StageFile):
-    """The completion marker. ``id`` is random, and missing before 0.2; ``finished_at`` is ISO 8601, UTC."""
+    """The completion marker. ``id`` is random, and missing before 0.2; ``finished_at`` is ISO 8601, UTC.
+
+    In a folder of merged weights it is that of the adapter's stage, with ``merged``.
+    """
 
     FILE = MARKER_FILE
 
@@ -172,6 +190,7 @@ class Marker(_StageFile):
     data: list[DataRecord] = Field(default_factory=list)
     versions: dict[str, str] = Field(default_factory=dict)
     training: TrainingRecord = Field(default_factory=TrainingRecord)
+    merged: MergeRecord | None = None
 
 
 class RunFile(_StageFile):

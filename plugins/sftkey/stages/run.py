@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sftkey.stages.evaluate import (
 from sftkey.stages.launch import Launch, Runner
 from sftkey.stages.lock import RUN_LOCK, Occupied, OutputLock
 from sftkey.stages.marker import MARKER_FILE
+from sftkey.stages.readiness import merge_before
 from sftkey.stages.stage import Stage
 
 _EVALUATION_LOCK = ".sftkey_evaluation.lock"
@@ -48,6 +50,7 @@ def train_stage(stage: Stage, launch: Launch, runner: Runner, *, log: Path | Non
         stage = refreshed(stage)
         if stage.finished:
             return stage
+        _merge_before(stage, runner, log)
         status = runner.run(launch.train_command(stage.recipe, stage.arguments), log=log)
         stage = refreshed(stage)
         # The marker is written by the first process, on one machine, after the others have ended.
@@ -60,6 +63,16 @@ def train_stage(stage: Stage, launch: Launch, runner: Runner, *, log: Path | Non
             f"axolotl train {stage.recipe} {_ending(status)}" + (f" but left no {MARKER_FILE}" if status == 0 else "")
         )
     return stage
+
+
+def _merge_before(stage: Stage, runner: Runner, log: Path | None) -> None:
+    """Merge the adapter of the stage before, where this one starts from its full weights."""
+    command = merge_before(stage)
+    if command is None:
+        return
+    status = runner.run(command, log=log)
+    if merge_before(stage) is not None:
+        raise StageFailed(f"{shlex.join(command)} {_ending(status)}")
 
 
 def evaluate_stage(

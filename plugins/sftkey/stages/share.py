@@ -71,7 +71,7 @@ def _bundle(output_dir: Path, weights: bool) -> Bundle:
     bundle = Bundle(stages, notes=notes)
     if weights:
         bundle.copies = _weight_files(output_dir)
-    library = "peft" if stages[-1].config.get("adapter") else "transformers"
+    library = "peft" if stages[-1].is_adapter else "transformers"
     card = model_card(stages, scores, commands=_commands(bundle), notes=notes, library=library if weights else None)
     bundle.texts = {
         **{f"recipes/{stage.recipe}": _recipe_text(stage) for stage in stages},
@@ -257,7 +257,7 @@ def _commands(bundle: Bundle) -> list[str]:
     tasks = [f"sftkey_{name}{suffix}" for name in names if name in DATASETS]
     if tasks:
         place = last.config["output_dir"]
-        model = f"{first.config['base_model']},peft={place}" if last.config.get("adapter") else place
+        model = f"{first.config['base_model']},peft={place}" if last.is_adapter else place
         arguments = ["--model_args", f"pretrained={model}", "--tasks", ",".join(tasks), "--apply_chat_template"]
         commands.append(shlex.join(["lm_eval", "--model", "hf", *arguments]))
     return commands

@@ -42,6 +42,8 @@ class Stage:
         linked_before: See `linked`.
         arguments: The options of a planned stage that ``axolotl train`` gets.
         as_trained: Whether a planned stage was trained into another place than its recipe says: its settings are its own.
+        part: What of a planned stage the next one starts from: a checkpoint's folder, `MERGED_FOLDER`, or empty for the
+            weights that it ended with.
     """
 
     output_dir: Path
@@ -54,6 +56,7 @@ class Stage:
     linked_before: Self | None = field(default=None, repr=False)
     arguments: tuple[str, ...] = ()
     as_trained: bool = False
+    part: str = ""
 
     @classmethod
     def read(cls, output_dir: str | Path) -> Self:
@@ -79,6 +82,16 @@ class Stage:
         marker = Marker.read(output_dir)
         run = None if marker else RunFile.read(output_dir)
         return cls(output_dir, config, marker, run, recipe, linked=True, arguments=arguments)
+
+    @property
+    def place(self) -> str:
+        """Where the weights of a planned stage are that the next one starts from, as its recipe writes it."""
+        return os.path.join(str(self.config.get("output_dir") or DEFAULT_OUTPUT_DIR), self.part).removesuffix("/")
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it trains an adapter, and these are not its merged weights."""
+        return bool(self.config.get("adapter")) and not (self.marker and self.marker.merged)
 
     @property
     def method(self) -> str:
