@@ -147,7 +147,7 @@ def moment(workplace: Path, name: str, generator: random.Random, seconds: float)
     pattern = MOMENTS[name]
     before = set(workplace.glob(pattern)) if pattern else set()
     began, reached = time.monotonic(), [0.0]
-    delay = generator.uniform(0, seconds / 2 if name in ("any", "evaluating") else 0.3)
+    delay = generator.uniform(0, min(seconds / 4, 15) if name in ("any", "evaluating") else 0.3)
 
     def now() -> bool:
         if not reached[0] and (
@@ -203,6 +203,7 @@ def test_fifty_kills(workplace: Path) -> None:
         name = generator.choice(list(MOMENTS))
         last = sum(kills.values()) >= KILLS
         now = moment(workplace, name, generator, seconds)
+        print(f"{time.monotonic() - began:5.0f} s: {sum(kills.values())} kills, {rounds} chains, {name}", flush=True)
         while not chain.ended() and (last or not now()):
             time.sleep(0.005)
         done = chain.ended()
