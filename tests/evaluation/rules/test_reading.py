@@ -224,6 +224,41 @@ def test_a_letter_that_is_denied_is_never_right(output, letter):
     assert verdict(output.format(letter), "openbookqa", choice(letter)) is not RuleVerdict.SAME
 
 
+PROSE = (
+    ("She started with 20 cups and gave away 8, so she has {} left.", True),
+    ("There are {} cups left (20 - 8).", True),
+    ("20 - 8 = {} cups are left.", True),
+    ("{} cups. She gave away 8.", True),
+    ("She has {} cups.\n\nNote: this assumes that 8 were given away.", True),
+    ("The answer is {} cups.\n\nNote: this assumes that 8 were given away.", True),
+    ("The total is {}. She shared it with 3 friends.", True),
+    ("So the answer is 7. Let me verify: 20 - 9 = 11. So it is {}.", True),
+    ("So the answer is {}. Let me verify: it fits. Correct.", True),
+    ("7? No, {}.", True),
+    ("Her profit was ${} on sales of $20.", True),
+    ("If the answer were {}, she would have 20. So the answer is 15.", False),
+    ("Not {}.", False),
+    ("It can't be {}.", False),
+    ("The answer is not {}.", False),
+    ("I don't think the answer is {}.", False),
+    ("At least {}.", False),
+    ("More than {}", False),
+    ("{} or more", False),
+    ("It's either {} or 13.", False),
+    ("Ann has {} and Bob has 8.", False),
+)
+
+
+@pytest.mark.parametrize(("phrase", "right"), PROSE)
+@pytest.mark.parametrize("wrapper", WRAPPERS[:5])
+def test_prose_without_a_convention_is_never_misread(wrapper, phrase, right):
+    found = verdict(wrapper.format(phrase.format(12)), "gsm8k", gsm8k(12))
+    assert found in (
+        (RuleVerdict.SAME, RuleVerdict.CANT_TELL) if right else (RuleVerdict.DIFFERENT, RuleVerdict.CANT_TELL)
+    )
+    assert verdict(wrapper.format(phrase.format(12)), "gsm8k", gsm8k(97)) is not RuleVerdict.SAME
+
+
 @pytest.mark.parametrize(
     ("output", "boxes"),
     [

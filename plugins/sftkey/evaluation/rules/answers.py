@@ -72,6 +72,11 @@ _CONCLUSION = re.compile(
 _CONNECTIVE = re.compile(
     r"(?:\b(?:so|therefore|thus|hence|which\s(?:is|means|makes|gives|leaves)|leaving|making|giving)\b|[=≈])", re.I
 )
+_HEDGED = re.compile(
+    r"\b(?:not|no|never|neither|nor|cannot|least|most|(?:more|less|fewer|other|rather)\sthan|or|between|over|under|above|below"
+    r"|up\sto|within|if)\b|n['’]t\b|[<>≤≥±?]",
+    re.IGNORECASE,
+)
 _FORMULA = re.compile(r"\$\$[^$]+\$\$|\$[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
 _MAX_PARAGRAPH = 2_000
 _SHORT = 100
@@ -169,11 +174,12 @@ def answer_is(text: str, kind: AnswerKind) -> list[Found]:
         stop = _SENTENCE_END.search(line)
         asked = stop is not None and stop.group() == "?"
         sentence = line[: stop.start()] if stop else line
+        end = start + len(sentence)
         if kind is AnswerKind.NUMBER and not _says_a_number(sentence):
             continue
         sentence = _ADVERBS.sub("", _EDGE.sub("", asserted(sentence)), count=1)
         if sentence.strip() and not _ANSWER_IS.match(sentence):
-            found.append((asked, Found(sentence, match.start(), start + len(line), ANSWER_IS)))
+            found.append((asked, Found(sentence, match.start(), end, ANSWER_IS)))
     stated = [one for asked, one in found if not asked]
     return stated or [one for _, one in found]
 
@@ -184,11 +190,13 @@ def closing_number(text: str) -> list[Found]:
     if not told:
         short = len(text) <= _SHORT and not _DIGIT.search(text) and _says_a_number(text)
         return [Found(text.strip(), 0, len(text), "number in words")] if short else []
+    if supposed(told[-1][1], len(told[-1][1].rstrip(".!"))):
+        return []
     closing = _concluded(*told[-1])
     if len(told) > 1 and not _CONCLUSION.search(told[-1][1]):
-        # "The total is 12. She shared it with 3 friends."
-        earlier = next((one for one in reversed(told[:-1]) if _CONCLUSION.search(one[1])), None)
-        return [*([_concluded(*earlier)] if earlier else []), closing]
+        # "The total is 12. She shared it with 3 friends." or "12 cups. She gave away 8."
+        total = next((one for one in reversed(told[:-1]) if _CONCLUSION.search(one[1])), None)
+        return [*(_concluded(*one) for one in ([total] if total else [told[0], told[-2]])), closing]
     return [closing]
 
 
@@ -207,7 +215,8 @@ def _concluded(place: int, sentence: str) -> Found:
     parts = _CONNECTIVE.split(text)
     clause = next(part for part in (*reversed(parts), text, sentence) if NUMBER.search(part))
     numbers = [match.group() for match in NUMBER.finditer(clause)]
-    one = numbers[0] if len(set(numbers)) == 1 else clause.strip()
+    sure = len(set(numbers)) == 1 and not _HEDGED.search(clause)
+    one = numbers[0] if sure else clause.strip(" ,;:")
     return Found(one, place, place + len(sentence), "last number" if len(numbers) == 1 else "last numbers")
 
 

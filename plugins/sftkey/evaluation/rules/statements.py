@@ -32,7 +32,7 @@ _CORRECTION = re.compile(
         wait\b(?=[\s,.!?:;…—–-]{0,3}(?:$|[,.!?:;…—–-]|\n|(?:no|actually|that|this|it|i|let|a|the|so|sorry|hold)\b))
       | (?:no|nope)(?=\s?[,:.!;—–-]\s?)
       | (?:correction|corrected|scratch\sthat|strike\sthat|oops|whoops|sorry|hold\son|on\ssecond\sthoughts?|my\smistake
-          |i\s(?:made|see)\sa[n]?\s(?:mistake|error)|i\smeant?|i\smisread|let\sme\s(?:correct|re\w{2,12}|double.?check)
+          |i\s(?:made|see)\sa[n]?\s(?:mistake|error)|i\smeant?|i\smisread|let\sme\s(?:correct|re\w{2,12}|double.?check|check|verify)
           |that['’]?s\s(?:wrong|not\sright|incorrect)|that\s(?:is|was)\s(?:wrong|not\sright|incorrect|a\smistake)
           |that\smisses)\b
       | (?:but\s)?actually\b(?=\s?[,:]|\s(?:it|the|that|this|no|i|\W?\w\b|[\\$]))
@@ -48,9 +48,9 @@ _FAREWELL = re.compile(
 _SENTENCE = re.compile(r"[.!?。！？…](?:[*_)\"'”’]{0,3})(?=\s|$)|[。！？]|\n")
 _ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Rs|vs|etc|approx|e\.g|i\.e)$")
 _SUPPOSED = re.compile(
-    r"\b(?:if|whether|unless|suppos(?:e|ing)|assum(?:e|ing)|why|wonder(?:ing)?|tempting|wrongly|mistakenly|incorrectly"
-    r"|(?:might|may|could|some|many|people|students)\s(?:\w{1,12}\s){0,2}(?:think|say|guess|believe|assume|argue|pick|choose)"
-    r"|(?:not|n['’]t)\s(?:\w{1,12}\s){0,2}(?:think|believe|say|sure|certain|clear|true|mean))\b"
+    r"(?:\b(?:if|whether|unless|suppos(?:e|ing)|assum(?:e|ing)|why|wonder(?:ing)?|tempting|wrongly|mistakenly|incorrectly"
+    r"|(?:might|may|could|some|many|people|students)\s(?:\w{1,12}\s){0,2}(?:think|say|guess|believe|assume|argue|pick|choose))"
+    r"|(?:\bnot|n['’]t)\s(?:\w{1,12}\s){0,2}(?:think|believe|say|sure|certain|clear|true|mean))\b"
     r"[^.!?;\n]{0,40}$",
     re.IGNORECASE,
 )
