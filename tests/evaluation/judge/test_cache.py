@@ -154,7 +154,7 @@ def _foreign_schema(path: Path) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("damage", [_no_folder, _no_database, _cut_off_database, _foreign_schema])
+@pytest.mark.parametrize("damage", [_no_folder, _foreign_schema])
 def test_a_broken_cache_is_reported_once_and_left_alone(tmp_path: Path, damage, caplog) -> None:
     damage(tmp_path / "cache")
     with JudgeCache(tmp_path / "cache") as cache:
@@ -164,6 +164,68 @@ def test_a_broken_cache_is_reported_once_and_left_alone(tmp_path: Path, damage, 
     assert len(caplog.records) == 1
     assert "SFTKEY_JUDGE_CACHE" in caplog.text
     assert str(tmp_path / "cache") in caplog.text
+
+
+def _flipped_bytes(path: Path) -> None:
+    with JudgeCache(path) as cache:
+        for number in range(200):
+            cache.put(f"key{number}", CachedVerdict(True, "yes" * 100))
+    database = path / "cache.db"
+    content = bytearray(database.read_bytes())
+    for offset in range(40_960, len(content), 4_096):
+        content[offset : offset + 8] = b"\xff" * 8
+    database.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [_no_database, _cut_off_database, _flipped_bytes])
+def test_a_damaged_cache_is_set_aside_and_healed(tmp_path: Path, damage, caplog) -> None:
+    folder = tmp_path / "cache"
+    damage(folder)
+    damaged = (folder / "cache.db").read_bytes()
+    with JudgeCache(folder) as cache:
+        kept = sum(cache.get(f"key{number}") == CachedVerdict(True, "yes" * 100) for number in range(200))
+        for number in range(300):
+            cache.put(f"other{number}", CachedVerdict(True, "no"))
+    assert len(caplog.records) == 1
+    assert f"the judge cache {folder} was damaged" in caplog.text
+    (aside,) = folder.glob("cache.db.damaged-*[0-9]")
+    assert aside.read_bytes() == damaged
+    with JudgeCache(folder) as cache:
+        assert all(cache.get(f"other{number}") == CachedVerdict(True, "no") for number in range(300))
+        found = [cache.get(f"key{number}") for number in range(200)]
+    taken_over = len(found) - found.count(None)
+    assert set(found) <= {None, CachedVerdict(True, "yes" * 100)}
+    assert f" {taken_over} verdicts taken over" in caplog.text
+    assert taken_over > kept / 2 - 1
+    assert len(caplog.records) == 1
+    assert bool(kept) == (damage is _flipped_bytes)
+
+
+def test_a_cache_that_can_only_be_read_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    with JudgeCache(folder) as cache:
+        cache.put("key", CachedVerdict(True, "yes"))
+    code = (
+        "import sys, logging; from pathlib import Path\n"
+        "from sftkey.evaluation.judge.cache import CachedVerdict, JudgeCache\n"
+        "logging.basicConfig(level=logging.INFO)\n"
+        "with JudgeCache(Path(sys.argv[1])) as cache:\n"
+        "    cache.put('new', CachedVerdict(True, 'yes'))\n"
+        "    cache.put('newer', CachedVerdict(True, 'yes'))\n"
+        "    print(cache.get('key'), cache.get('new'))\n"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    if os.geteuid() == 0:  # who may write everywhere
+        command = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override", "--", *command]
+    for path in (folder / "cache.db", folder):
+        path.chmod(0o444 if path.is_file() else 0o555)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    finally:
+        folder.chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "CachedVerdict(same=True, reply='yes') None\n"
+    assert done.stderr.count("can only be read") == len(done.stderr.splitlines()) == 1, done.stderr
 
 
 _WRITER = """

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sftkey.util.text import encodable
 
@@ -58,9 +60,9 @@ def cache_key(prompt: str, model: str, parameters: dict[str, Any]) -> str:
 class JudgeCache:
     """Verdicts in an SQLite file, shared safely by threads and processes.
 
-    Each verdict is committed when it is stored, so a killed run loses none, and none is ever evicted. A cache that
-    cannot be read or written costs the verdicts' reuse, not the run: that is logged once as an error, and the cache is
-    left alone from then on.
+    Each verdict is committed when it is stored, so a killed run loses none, and none is ever evicted. A damaged file is set
+    aside, and what can be read of it taken over. One that can only be read is read. A cache that can't be used at all costs
+    the verdicts' reuse, not the run: that is logged once as an error, and the cache is left alone from then on.
 
     Args:
         directory: Folder of the cache; created if absent. What is read from it is parsed as JSON, never unpickled.
@@ -69,16 +71,12 @@ class JudgeCache:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._database: sqlite3.Connection | None = None
-        with self._tolerant("open"):
-            directory.mkdir(parents=True, exist_ok=True)
-            # isolation_level None: each statement is a transaction.
-            self._database = sqlite3.connect(
-                directory / _FILE, timeout=60, isolation_level=None, check_same_thread=False
-            )
-            with suppress(sqlite3.OperationalError):  # another process is doing the same
-                self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            self._database.execute(_TABLE)
+        self._read_only = False
+        try:
+            self._open()
+        except Exception as error:
+            if not (_is_damage(error) and self._heal(error)):
+                self._give_up("open", error)
 
     def __enter__(self) -> JudgeCache:
         return self
@@ -96,17 +94,13 @@ class JudgeCache:
 
     def read(self, key: str) -> str | None:
         """The text stored under ``key``."""
-        if self._database is not None:
-            with self._tolerant("read"):
-                row = self._database.execute(_READ, (key,)).fetchone()
-                return row[0] if row and isinstance(row[0], str) else None
-        return None
+        row = self._execute("read", _READ, (key,))
+        return row[0] if row and isinstance(row[0], str) else None
 
     def write(self, key: str, text: str) -> None:
         """Store a text; it is on disk when this returns."""
-        if self._database is not None:
-            with self._tolerant("write"):
-                self._database.execute(_WRITE, (key, text))
+        if not self._read_only:
+            self._execute("write", _WRITE, (key, text))
 
     def close(self) -> None:
         """Close the file. What was stored stays."""
@@ -114,21 +108,121 @@ class JudgeCache:
             self._database.close()
             self._database = None
 
-    @contextmanager
-    def _tolerant(self, what: str) -> Iterator[None]:
+    def _execute(self, what: str, statement: str, values: tuple[str, ...]) -> tuple[Any, ...] | None:
         """Whatever goes wrong, from a full disk to a file that is no database, the evaluation goes on without the cache."""
+        for healed in (False, True):
+            if self._database is None:
+                return None
+            try:
+                row: tuple[Any, ...] | None = self._database.execute(statement, values).fetchone()
+                return row
+            except Exception as error:
+                if _code(error) == sqlite3.SQLITE_READONLY:
+                    self._only_read()
+                    return None
+                if healed or not (_is_damage(error) and self._heal(error)):
+                    self._give_up(what, error)
+        return None
+
+    def _open(self) -> None:
+        path = self._directory / _FILE
         try:
-            yield
-        except Exception as error:
-            logger.error(
-                "cannot %s the judge cache %s (%s: %s): verdicts are not reused or kept from here on; "
-                "point SFTKEY_JUDGE_CACHE at a folder that can be written to",
-                what,
-                self._directory,
-                type(error).__name__,
-                error,
-            )
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._connect(str(path), uri=False)
+            assert self._database is not None
+            with suppress(sqlite3.OperationalError):  # another process is doing the same
+                self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.execute(_TABLE)
+        except (OSError, sqlite3.OperationalError):
             self.close()
+            if not path.is_file():
+                raise
+            # immutable: without it a write-ahead log is needed, which nobody can create here.
+            self._connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1", uri=True)
+            assert self._database is not None
+            self._database.execute(_READ, ("",)).fetchone()
+            self._only_read()
+
+    def _connect(self, name: str, *, uri: bool) -> None:
+        # isolation_level None: each statement is a transaction.
+        self._database = sqlite3.connect(name, timeout=60, isolation_level=None, check_same_thread=False, uri=uri)
+        self._database.text_factory = lambda stored: stored.decode("utf-8", "replace")
+
+    def _only_read(self) -> None:
+        if not self._read_only:
+            self._read_only = True
+            logger.warning(
+                "the judge cache %s can only be read: new verdicts are not kept; point SFTKEY_JUDGE_CACHE at a folder that "
+                "can be written to",
+                self._directory,
+            )
+
+    def _heal(self, damage: Exception) -> bool:
+        """Set a damaged file aside and begin a new one with what can be read of it; whether that went well."""
+        from filelock import FileLock
+
+        self.close()
+        path = self._directory / _FILE
+        try:
+            with FileLock(f"{path}.lock", timeout=60):
+                if self._whole():
+                    return True  # another process has done it
+                aside = path.with_name(f"{_FILE}.damaged-{time.time_ns()}")
+                for ending in ("", "-wal", "-shm"):
+                    with suppress(FileNotFoundError):
+                        os.replace(f"{path}{ending}", f"{aside}{ending}")
+                self._open()
+                taken_over = self._take_over(aside)
+        except Exception:
+            self.close()
+            return False
+        logger.error(
+            "the judge cache %s was damaged (%s): set aside as %s, %d verdicts taken over",
+            self._directory,
+            damage,
+            aside.name,
+            taken_over,
+        )
+        return True
+
+    def _whole(self) -> bool:
+        try:
+            self._open()
+            assert self._database is not None
+            return bool(self._database.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+        except sqlite3.DatabaseError:
+            self.close()
+            return False
+
+    def _take_over(self, aside: Path) -> int:
+        assert self._database is not None
+        taken_over = 0
+        with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(aside)) as damaged:
+            for key, text in damaged.execute("SELECT key, value FROM Cache NOT INDEXED WHERE raw = 1"):
+                if isinstance(key, str) and isinstance(text, str):
+                    self._database.execute(_WRITE, (key, text))
+                    taken_over += 1
+        return taken_over
+
+    def _give_up(self, what: str, error: Exception) -> None:
+        logger.error(
+            "cannot %s the judge cache %s (%s: %s): verdicts are not reused or kept from here on; "
+            "point SFTKEY_JUDGE_CACHE at a folder that can be written to",
+            what,
+            self._directory,
+            type(error).__name__,
+            error,
+        )
+        self.close()
+
+
+def _code(error: Exception) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _is_damage(error: Exception) -> bool:
+    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _parse(stored: str | None) -> CachedVerdict | None:
