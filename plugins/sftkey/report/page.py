@@ -105,6 +105,7 @@ def render_page(
         cards=_cards(scores),
         scores=[tables[metric] for metric in METRIC_TITLES] if scores.data_sets else [],
         failures=tables["format_failures"],
+        judge=tables.get("judge"),
         groups=[group for group in groups if group[2]],
         change_table=tables["changes"],
         changes=change_heads,

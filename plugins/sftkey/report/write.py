@@ -12,6 +12,7 @@ from pathlib import Path
 from sftkey.report.changes import all_items, changes_of
 from sftkey.report.collect import Collection, collect, input_files
 from sftkey.report.figures import figures_of
+from sftkey.report.judge_table import judge_tables
 from sftkey.report.page import render_page
 from sftkey.report.runs import runs_of
 from sftkey.report.score_tables import score_tables
@@ -67,6 +68,7 @@ def write_report(roots: Sequence[Path], output: Path, refresh: int = 0) -> Writt
             *score_tables(scores),
             comparison_table(scores),
             failure_table(scores),
+            *judge_tables(scores),
             change_table(changes),
             run_table(runs, collection.roots),
         )

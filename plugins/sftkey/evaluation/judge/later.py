@@ -264,8 +264,7 @@ def _write(
         update_groups(results.path, results.content, content, items)
     content["sftkey_judged_later"] = {
         "judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "judge": settings.model,
-        "mode": settings.mode.value,
+        **settings.described,
     }
     new: dict[Path, Iterable[bytes]] = {path: _updated(path, of_line) for path, of_line in by_line.items()}
     new[results.path] = [json.dumps(content, indent=2, ensure_ascii=False).encode()]
