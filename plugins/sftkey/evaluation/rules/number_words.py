@@ -71,6 +71,8 @@ def _numeral(match: re.Match[str], text: str) -> str:
     if words == ["one"] and (text[: match.start()].strip() or _PRONOUN.match(text[match.end() :].lstrip())):
         return match.group()
     scale = words[-1] if words[-1] in _SCALES else None
+    if scale and any(_SCALES.get(word, 0) >= _SCALES[scale] for word in words[:-1]):
+        scale = None  # one thousand four hundred
     value = _value(words[:-1] if scale else words) if words[:-1] or not scale else _bare_scale(match, text)
     if value is None:
         return match.group()

@@ -18,7 +18,11 @@ from sftkey.evaluation.verdicts import RuleVerdict
 SAME, DIFFERENT, CANT_TELL = RuleVerdict.SAME, RuleVerdict.DIFFERENT, RuleVerdict.CANT_TELL
 Verdict = tuple[RuleVerdict, str]
 
-_PLAIN = re.compile(r"\s?\$?(-?)\$?(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?\.?\s?")
+_PLAIN = re.compile(
+    r"(?:\*\*|=\s?|(?:the\s)?(?:(?:final|total|correct)\s)?(?:answer|total|result|amount)\sis:?\s)?"
+    r"(?P<currency>\$)?(?P<sign>-)?(?P<late>\$)?(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?:\.0+)?(?:\*\*)?(?P<dollars>\sdollars)?\.?",
+    re.IGNORECASE,
+)
 _ORDINAL = re.compile(r"\d(?:st|nd|rd|th)\b", re.I)
 _LONE_ORDINAL = re.compile(r"\W*(?:the\s)?\d+(?:st|nd|rd|th)\W*", re.I)
 _DECADE = re.compile(r"\d0['’]?s\b")
@@ -29,6 +33,7 @@ _FILLER = re.compile(
     r"|has|have|had|so|exactly|only|just|approximately|would|be|will|in|all)\b)*",
     re.I,
 )
+_SHORT = 60
 _NOISE_DIGITS = 12
 """Digits from which on a difference in the last ones is floating-point noise."""
 
@@ -45,9 +50,9 @@ def compare(prediction: str, reference: str, asked: Asked, *, bare: bool = False
     Raises:
         OverLimit: A number is too long or its exponent too large.
     """
-    plain = _plain(prediction), _plain(reference)
-    if plain[0] is not None and plain[0] == plain[1]:
-        return SAME, "equal numbers"
+    plain = _plain(prediction, reference, asked)
+    if plain is not None:
+        return plain
     times = claims.time_of_day(prediction), claims.time_of_day(reference)
     if times[1] is not None:
         return _times(times[0], times[1])
@@ -67,9 +72,20 @@ def compare(prediction: str, reference: str, asked: Asked, *, bare: bool = False
     return verdict, detail
 
 
-def _plain(text: str) -> Fraction | None:
-    match = _PLAIN.fullmatch(text) if len(text) <= 40 else None
-    return None if match is None else Fraction(match[1] + match[2].replace(",", "") + (match[3] or ""))
+def _plain(prediction: str, reference: str, asked: Asked) -> Verdict | None:
+    """The verdict on two whole numbers that nothing can be read into; ``None`` for any other texts."""
+    if len(prediction) > _SHORT or len(reference) > _SHORT:
+        return None
+    found, wanted = _PLAIN.fullmatch(prediction.strip()), _PLAIN.fullmatch(reference.strip())
+    if found is None or wanted is None or asked.scale != 1 or asked.unit not in ("", "dollar"):
+        return None
+    values = [int((match["sign"] or "") + match["digits"].replace(",", "")) for match in (found, wanted)]
+    if values[0] == values[1]:
+        return SAME, "equal numbers"
+    money = any(match["currency"] or match["late"] or match["dollars"] for match in (found, wanted))
+    if values[0] == -values[1] or (money and max(values) == 100 * min(values)):
+        return None
+    return DIFFERENT, "different numbers"
 
 
 def count_of(text: str) -> Quantity | None:
