@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from sftkey.datasets.registry import DATASETS, find_dataset
+from sftkey.datasets.registry import find_dataset
 from sftkey.evaluation.rules import claims, notation, number_words, quantities, question, text
 from sftkey.evaluation.rules.limits import OverLimit
 from sftkey.evaluation.rules.reading import read
 from sftkey.format import tags, untagged
 
 ROOMS = ("evaluation", "format", "datasets", "report", "stages")
-SHORT, LONG = 1_000, 4_000
-SLOW = 0.02
+SHORT, LONG = 750, 3_000
+SLOW = 0.015
 PUMPS = (
     " ", "\n", "a", "1", ".", ",", "-", "$", "*", "(", ")", "{", "}", "[", "\\", "/", "=", "^", "_", "#", "<", "'", "|", "%",
     "a ", "1 ", " 1", "1,", "1.", "a,", "(a", "(a)", "{a}", "\\a", "x=", "= 1", "1/", "$a$", "**a**", "ab\n", "a. ", "so ",
@@ -70,7 +70,7 @@ def literals(pattern: re.Pattern[str]) -> list[str]:
     """The words of a pattern: what it may have to match before the costly part."""
     plain = re.sub(r"\(\?[a-zA-Z<!=:]+|\\[bBsSdDwWAZ]|[\[\](){}?*+|^$]", " ", pattern.pattern)
     words = sorted(set(re.findall(r"[A-Za-z#<>$\\]{2,}", plain)), key=len, reverse=True)
-    return words[:4]
+    return words[:2]
 
 
 def seconds(call: Callable[[str], object], argument: str) -> float:
@@ -99,6 +99,7 @@ def exhaust(pattern: re.Pattern[str], *, anchored: bool = False) -> Callable[[st
     return lambda argument: sum(1 for _ in pattern.finditer(argument))
 
 
+@pytest.mark.slow
 def test_every_pattern_is_linear():
     patterns = all_patterns()
     assert len(patterns) > 100
@@ -118,8 +119,9 @@ def test_every_pattern_is_linear():
 
 RULES: dict[str, Callable[[str], object]] = {
     **{
-        f"read {name}": (lambda answer, on=find_dataset(name): read(answer, on.kind, on.untagged, {"A": "a", "B": "the sun"}))
-        for name in DATASETS
+        f"read {name}": (lambda answer, on=on: read(answer, on.kind, on.untagged, {"A": "a", "B": "the sun"}))
+        for name in ("gsm8k", "openr1_math", "openbookqa", "cot_collection")
+        for on in [find_dataset(name)]
     },
     "tags": tags.parse,
     "untagged": lambda answer: untagged.parse(answer, find_dataset("gsm8k").untagged, one_line=True),

@@ -46,7 +46,7 @@ _ADVERBS = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"[.](?=\s|$|\*)|[。]|(?<=[\w)}\]$])[!?](?=\s|$)")
-_EDGE = re.compile(r"^[\s}*_:：]+|(?<=\S)\*+$")
+_EDGE = re.compile(r"^[\s}*_:：]+|(?<=[^\s*])\*+$")
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _DIGIT = re.compile(r"\d")
 _SCALE = re.compile(

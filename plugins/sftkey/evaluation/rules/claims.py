@@ -51,7 +51,10 @@ _DECIMAL_COMMA = re.compile(r"(?<![\w.,])(\d+),(\d{1,2}|(?<=\b0,)\d+)(?![\d,]|\.
 _TIME = re.compile(r"(?<![\d:.])(\d{1,2})\s?:\s?([0-5]\d)(?::[0-5]\d)?\s?([ap])?\.?\s?m?\b\.?(?![\d:])", re.I)
 _PAIR = re.compile(r"(\d[\d,.]*)\s([a-z]+),?\s(?:and\s)?(\d[\d.]*)\s([a-z]+)", re.I)
 _MENTION = re.compile(r"(\d+(?:\s\d+)?/\d+)|(\d+(?:[,.\u2009']\d+)*|\.\d+)")
-_SCIENTIFIC = re.compile(r"\d[\d.,]*\s?(?:×|\\times|\\cdot|[*x·])\s?10\s?(?:\^\s?\{?[-\u2212]?\d+\}?|[⁺⁻]?[⁰¹²³⁴-⁹]+)")
+_SCIENTIFIC = re.compile(
+    r"(?<![\d.,])\d[\d.,]*\s?(?:×|\\times|\\cdot|[*x·])\s?10\s?(?:\^\s?\{?[-\u2212]?\d+\}?|[⁺⁻]?[⁰¹²³⁴-⁹]+)"
+)
+_BOX = re.compile(r"\\(?:boxed|fbox)\s?\{([^{}]*)\}")
 _COMMAS = re.compile(r"[,\u2009']")
 _DOT_GROUPS = re.compile(r"\d{1,3}(?:[.,]\d{3})+(?:[.,]\d+)?")
 _DECIMAL = re.compile(r"\d+(?:\.\d+)?|\.\d+")
@@ -128,7 +131,7 @@ def _fraction_readings(text: str) -> set[Fraction]:
 
 def _written_out(text: str) -> str:
     """The text with number words, separators, currencies and signs in one spelling, without ornaments."""
-    text = _ORNAMENTS.sub(" ", text)
+    text = _BOX.sub(r"\1", _ORNAMENTS.sub(" ", text))
     text = _CURRENCY_NAME.sub("$", text)
     text = _CENT_SIGN.sub(" cents", text)
     text = _GERMAN.sub(lambda match: match.group().replace(".", "").replace(",", "."), text)

@@ -82,6 +82,7 @@ def _number(prediction: str, reference: str, asked: Asked, *, bare: bool = False
     return Comparison(*numbers.compare(prediction, reference, asked, bare=bare))
 
 
+_COMMAND = re.compile(r"\\[A-Za-z]+")
 _CALCULATION = re.compile(r"[-+*/^√|×·÷⁰¹²³⁴-⁹]|\\sqrt|\\frac")
 
 
@@ -91,7 +92,7 @@ def _number_or_sum(prediction: str, reference: str, question: Asked) -> Comparis
     if found.verdict is not RuleVerdict.CANT_TELL or not _CALCULATION.search(prediction):
         return found
     formula = canonical(prediction)
-    if re.search(r"(?<!\\)[A-Za-z]{2}|,", formula) or formula.lstrip(" (").startswith("-"):
+    if re.search(r"[A-Za-z]{2}|,", _COMMAND.sub(" ", formula)) or formula.lstrip(" (").startswith("-"):
         return found
     verdict, detail = FORMULAS.compare(formula, reference)
     return Comparison(verdict, detail) if verdict is RuleVerdict.SAME else found

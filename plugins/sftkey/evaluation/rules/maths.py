@@ -42,7 +42,7 @@ _WORD = re.compile(r"[^\W\d_]{2,}|(?<=[\d}])\s(?:[mglshk]|k?m/[sh])(?=(?:\s?\^\s
 _ITEMS = re.compile(r"(?:\(\d\)\s?){2,}")
 _FORMULA_WORDS = frozenset("sin cos tan cot sec csc log ln lg exp gcd lcm max min mod or and if pi sqrt".split())
 _PER = frozenset("square cubic per sq cu and unit units way ways".split())
-_SEVERAL = re.compile(r"=.*(?:,|;|\band\b|\bor\b).*=")
+_SEPARATOR = re.compile(r"[,;]|\b(?:and|or)\b")
 _DEGREE = re.compile(r"\\circ\b")
 
 
@@ -151,7 +151,7 @@ def _words(text: str, other: str) -> list[str]:
 def _with_words(found: str, wanted: str, words: tuple[list[str], list[str]], asked: Asked) -> Verdict:
     """A formula parser reads words as products of letters, so only a number or a unit beside them is compared."""
     sides = [comma_readings(text, other, asked) for text, other in ((found, wanted), (wanted, found))]
-    if len(sides[0]) == len(sides[1]) == 1 and not any(_SEVERAL.search(side) for side in (found, wanted)):
+    if len(sides[0]) == len(sides[1]) == 1 and not any(_several(side) for side in (found, wanted)):
         number = numbers.compare(sides[0][0], sides[1][0], asked)
         if number[0] is not CANT_TELL or all(words):
             return number
@@ -163,6 +163,11 @@ def _with_words(found: str, wanted: str, words: tuple[list[str], list[str]], ask
     if all(quantities.parse(side, strict=True) is not None for side in bare):
         return CANT_TELL, "different values whose units may convert"
     return FORMULAS.compare(*bare, asked, convertible=words[0] != words[1])
+
+
+def _several(text: str) -> bool:
+    """Whether it gives several things a value: ``width = 3, length = 4``."""
+    return bool(_SEPARATOR.search(text, text.find("=") + 1, max(text.rfind("="), 0)))
 
 
 def _is_unit(word: str) -> bool:

@@ -59,11 +59,12 @@ def to_numerals(text: str) -> str:
     bare = text.strip()
     if _NONE.fullmatch(bare):
         return "0"
+    whole = _PART.fullmatch(bare.rstrip("."))
+    if whole is not None:
+        return _part(whole)
     text = _HALF_OF_A_SCALE.sub(lambda match: str(_SCALES[match.group(1).lower()] // 2), text)
     text = _RUN.sub(lambda match: _numeral(match, text), text)
-    text = _AND_A_PART.sub(_with_part, text)
-    whole = _PART.fullmatch(text.strip().rstrip("."))
-    return text if whole is None else _part(whole)
+    return _AND_A_PART.sub(_with_part, text)
 
 
 def _numeral(match: re.Match[str], text: str) -> str:

@@ -20,7 +20,7 @@ Verdict = tuple[RuleVerdict, str]
 
 _PLAIN = re.compile(
     r"(?:\*\*|=\s?|(?:the\s)?(?:(?:final|total|correct)\s)?(?:answer|total|result|amount)\sis:?\s)?"
-    r"(?P<currency>\$)?(?P<sign>-)?(?P<late>\$)?(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?:\.0+)?(?:\*\*)?(?P<dollars>\sdollars)?\.?",
+    r"(?P<currency>\$)?(?P<sign>-)?(?P<late>\$)?(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?:\.0{1,2})?(?:\*\*)?(?P<dollars>\sdollars)?\.?",
     re.IGNORECASE,
 )
 _ORDINAL = re.compile(r"\d(?:st|nd|rd|th)\b", re.I)
@@ -138,7 +138,7 @@ def _decide(found: Quantity, wanted: Quantity, asked: Asked, claim: claims.Claim
         return SAME, "the reference is the answer, rounded"
     if wanted.value in others:
         return CANT_TELL, "equal in another scale"
-    if found.value == -wanted.value and (claim.loose_sign or claim.loss or asked.loss):
+    if found.value == -wanted.value and (claim.loose_sign or claim.loss or (asked.loss and not asked.signed)):
         return CANT_TELL, "numbers that differ in a sign that words may set"
     if found.unit != wanted.unit and (quantities.may_convert(found) or quantities.may_convert(wanted)):
         return CANT_TELL, "different numbers whose units may convert"

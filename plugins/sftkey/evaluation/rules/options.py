@@ -27,7 +27,7 @@ _LABELLED = re.compile(
     r"^\s*(?:(?:option|choice|letter)\s+)?(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Z])\s*[.):,\-–—]|([A-Z])\s+)(.*)$", re.S
 )
 _LOWER_CASE = re.compile(r"^\s*([a-z])\s*[.):]\s*(.*)$", re.S)
-_LONE = re.compile(r"^\s*(?:(?:option|choice|letter)\s+)?[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:,;!)]?\s*$", re.I)
+_LONE = re.compile(r"^\s*+(?:(?:option|choice|letter)\s++)?[(\[]?\s*+([A-Za-z])\s*+[)\]]?\s*+[.:,;!)]?\s*+$", re.I)
 _AT_THE_END = re.compile(r"^(.*\S)\s*[(\[]\s*([A-Za-z])\s*[)\]][\s.]*$", re.S)
 _IS_RIGHT = re.compile(
     r"(?<![\w'’])(?:([A-Z])\b\W{0,2}\s?(?:is\s(?:(?:the|clearly|definitely|obviously|most\slikely)\s)?(?:correct|right|best|answer|true)\b|it\sis\b)"

@@ -107,7 +107,7 @@ _GOES_ON = re.compile(
 )
 _IN_A_CALCULATION = re.compile(
     r"\b(?:(?:half|third|quarter|double|twice|thrice|triple)(?:\s+(?:of|the|as\s+(?:many|much)\s+as))*"
-    r"|times|plus|minus|negative|divided\s+by|multiplied\s+by|root\s+of)\s+[$€£¥₹]?\s*$",
+    r"|times|plus|minus|negative|divided\s+by|multiplied\s+by|root\s+of)\s++[$€£¥₹]?\s*+$",
     re.IGNORECASE,
 )
 _ANOTHER = re.compile(r"\s*(?:or|and|to|-)\b", re.IGNORECASE)
