@@ -224,3 +224,27 @@ def test_formulas_in_every_spelling_and_never_another_one(a, b, c):
 )  # fmt: skip
 def test_formulas_of_every_kind(prediction, reference, verdict):
     assert of(prediction, reference, MATHS) is verdict
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "verdict"),
+    [
+        ("(A) 5", "A", SAME), ("(B) 5", "A", DIFFERENT), ("A) 5", "5", SAME),
+        ("A, B, D", "ABD", SAME), ("A, B", "ABD", DIFFERENT),
+        ("18 km/h", "5 m/s", SAME), ("18 km/h", "6 m/s", DIFFERENT),
+        (r"(-\infty, 1) \cup (2, +\infty)", r"(-\infty,1)\cup(2,\infty)", SAME),
+    ],
+)  # fmt: skip
+def test_labels_and_speeds(prediction, reference, verdict):
+    assert of(prediction, reference, MATHS) is verdict
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "verdict"),
+    [
+        ("10 apples. 4 are red.", "10", SAME), ("10 apples. 4 are red.", "4", CANT_TELL), ("5 each, 10 total", "10", SAME),
+        ("Step 1: 5\nStep 2: 12", "12", SAME), ("a 12-year-old", "12", SAME), ("first", "1", SAME),
+    ],
+)  # fmt: skip
+def test_the_main_part_of_several(prediction, reference, verdict):
+    assert of(prediction, reference, NUMBER) is verdict

@@ -42,6 +42,10 @@ _ENUMERATOR = re.compile(r"^\s?(?:step\s)?\d{1,2}(?:\)|\.(?=\s)|:(?=\s))\s?(?=\S
 _MONEY_SUFFIX = re.compile(r"(?<=\d)\s?(k|m|bn|b|million|billion)(?![\w/^])", re.I)
 _SUFFIXES = {"k": "thousand", "m": "million", "b": "billion", "bn": "billion"}
 _CURRENCY_NAME = re.compile(r"\b(?:US|C|CA|A|AU|NZ|HK|S)\$|\b(?:Rs\.?|INR|USD|EUR|GBP)\s?(?=\d)")
+_HYPHEN = re.compile(r"(?<=\d)-(?=(?:year|day|week|hour|minute|mile|foot|inch|page|dollar|cent)s?\b)")
+_STEP = re.compile(r"step\s\d{1,2}\s?:", re.I)
+_TOTAL = re.compile(r"\b(?:in\s(?:total|all)|total|altogether)\b", re.I)
+_FIRST_SENTENCE = re.compile(r"\$?\d[\d,.]*(?:\s[a-z]+){1,3}\.(?=\s[A-Z\d])")
 _CENT_SIGN = re.compile(r"(?<=\d)\s?¢")
 _GROUPS = re.compile(
     r"(?<![\w.,'])(\d{1,3})(?:([ '\u2019\u00a0\u202f\u2009~])\d{3}(?:\2\d{3})*|(?:\.\d{3}){2,})(?:,\d+)?(?![\w.,]*\d)"
@@ -132,7 +136,7 @@ def _fraction_readings(text: str) -> set[Fraction]:
 def _written_out(text: str) -> str:
     """The text with number words, separators, currencies and signs in one spelling, without ornaments."""
     text = _BOX.sub(r"\1", _ORNAMENTS.sub(" ", text))
-    text = _CURRENCY_NAME.sub("$", text)
+    text = _HYPHEN.sub(" ", _CURRENCY_NAME.sub("$", text))
     text = _CENT_SIGN.sub(" cents", text)
     text = _GERMAN.sub(lambda match: match.group().replace(".", "").replace(",", "."), text)
     text = _GROUPS.sub(_joined, text)
@@ -183,11 +187,24 @@ def _parts(text: str) -> list[str]:
     without = _ASIDE.sub("", text)
     if any(character.isdigit() for character in without):
         text = without
+    text = _main_part(text)
     concluded = list(_CONCLUSION.finditer(text))
     if concluded and any(character.isdigit() for character in text[concluded[-1].end() :]):
         text = text[concluded[-1].end() :]
     parts.append(text)
     return parts
+
+
+def _main_part(text: str) -> str:
+    """The last of several steps, the part with the total, the first of several sentences if it is a bare number."""
+    lines = text.split("\n")
+    if len(lines) > 1 and all(_STEP.match(line.strip()) for line in lines):
+        return lines[-1].partition(":")[2]
+    totals = [part for part in re.split(r",\s|;\s", text) if _TOTAL.search(part) and any(map(str.isdigit, part))]
+    if len(totals) == 1 and "=" not in text:
+        return totals[0]
+    sentence = _FIRST_SENTENCE.match(text)
+    return text if sentence is None else sentence.group()
 
 
 def _compound(text: str) -> Quantity | None:

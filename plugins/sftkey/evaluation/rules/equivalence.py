@@ -22,6 +22,7 @@ from sftkey.evaluation.rules.text import (
     as_words,
     choice_of,
     loosely,
+    normalise,
     without_tags,
 )
 from sftkey.evaluation.verdicts import RuleVerdict
@@ -123,6 +124,9 @@ def _text(prediction: str, reference: str, question: Asked) -> Comparison:
         reference = ordinal(to_numerals(reference))
     if quantities.parse(reference, strict=True) is not None or time_of_day(reference) is not None:
         return _number(prediction, reference, question, bare=True)
+    joined = [normalise(text).replace("-", "") for text in (prediction, reference)]
+    if joined[0] == joined[1] and joined[0].isalpha():
+        return Comparison(RuleVerdict.SAME, "same words")
     if ordinal(prediction) == reference or (loosely(prediction) and loosely(prediction) == loosely(reference)):
         return Comparison(RuleVerdict.SAME, "same words")
     letters = _LETTER.fullmatch(prediction), _LETTER.fullmatch(reference)

@@ -15,7 +15,8 @@ SAME, DIFFERENT, CANT_TELL = RuleVerdict.SAME, RuleVerdict.DIFFERENT, RuleVerdic
 Verdict = tuple[RuleVerdict, str]
 
 LETTER = re.compile(r"\s?(?:(?:option|choice|answer:?)\s)?\(?\s?([A-H])\s?\)?\s?[.):]?\s?", re.I)
-_UPPER = re.compile(r"[A-H]")
+_LABELLED = re.compile(r"(?:\(([A-H])\)|([A-H])[).:])\s(?=\S)")
+_LETTERS = re.compile(r"[A-H](?:(?:,\s?|\s|\sand\s)?[A-H]){1,7}")
 _PHRASES = (
     (re.compile(r"\b(?:the\sset\sof\s)?all\s(?:real\snumbers|reals)\b", re.I), r"\\mathbb{R}"),
     (re.compile(r"\bno\s(?:real\s)?solutions?(?:\sexists?)?\b|\bno\sreal\sroots?\b", re.I), "no solution"),
@@ -26,7 +27,7 @@ _CONDITION = re.compile(
     r"|as)\s[^,;]{0,80}(?:=|\\[gl]eq?\b|[<>]|\\in\b)[^,;]*\)?$",
     re.I,
 )
-_ASIDE = re.compile(r"(?<=[\w}.!])\s\((?:[^()]*[a-z]{3,}[^()]*|\s?[a-z]\s?=[^()]*)\)$")
+_ASIDE = re.compile(r"(?<=[\w}.!])\s\((?:[^()]*(?<![\\A-Za-z])[a-z]{3,}[^()]*|\s?[a-z]\s?=[^()]*)\)$")
 _LEAD = re.compile(
     r"^(?:so|thus|hence|therefore)?,?\s?(?:the|its|our|a)?\s?(?:[a-z]+\s){1,4}(?:is|are|equals|equal\sto)\s(?:equal\sto\s|exactly\s)?(?=\S)",
     re.I,
@@ -64,7 +65,10 @@ def compare(prediction: str, reference: str, asked: Asked) -> Verdict:
     letter = LETTER.fullmatch(wanted)
     if letter is not None and letter.group(1).isupper():
         return _letters(found, letter.group(1))
-    found, wanted = _statement(found), _statement(wanted)
+    if _LETTERS.fullmatch(found) and _LETTERS.fullmatch(wanted):
+        letters = [set(re.findall(r"[A-H]", side)) for side in (found, wanted)]
+        return (SAME if letters[0] == letters[1] else DIFFERENT), "several letters"
+    found, wanted = _statement(_LABELLED.sub("", found, count=1)), _statement(wanted)
     if found and found == wanted:
         return SAME, "same formula"
     if _ITEMS.fullmatch(found) or _ITEMS.fullmatch(wanted):
@@ -88,12 +92,13 @@ def _simplified(text: str) -> str:
 
 
 def _letters(found: str, wanted: str) -> Verdict:
-    chosen = LETTER.fullmatch(found)
+    labelled = _LABELLED.match(found)
+    chosen = LETTER.fullmatch(found if labelled is None else labelled[1] or labelled[2])
     if chosen is None:
         return CANT_TELL, "the reference is a lone letter, the answer isn't"
     if chosen.group(1) != wanted:
         same = chosen.group(1).upper() == wanted
-        return (CANT_TELL, "letters of other case") if same else (DIFFERENT, "lone letters")
+        return (SAME, "lone letters of other case") if same else (DIFFERENT, "lone letters")
     return SAME, "lone letters"
 
 

@@ -11,6 +11,7 @@ import re
 from fractions import Fraction
 
 from sftkey.evaluation.rules import claims, quantities, units
+from sftkey.evaluation.rules.number_words import ordinal
 from sftkey.evaluation.rules.quantities import Quantity
 from sftkey.evaluation.rules.question import Asked
 from sftkey.evaluation.verdicts import RuleVerdict
@@ -53,6 +54,7 @@ def compare(prediction: str, reference: str, asked: Asked, *, bare: bool = False
     plain = _plain(prediction, reference, asked)
     if plain is not None:
         return plain
+    prediction = ordinal(prediction)
     times = claims.time_of_day(prediction), claims.time_of_day(reference)
     if times[1] is not None:
         return _times(times[0], times[1])

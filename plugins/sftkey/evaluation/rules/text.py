@@ -22,6 +22,7 @@ _MAX_LAYERS = 4
 _ARTICLE = re.compile(r"^(?:the|a|an)\s+(?=\S)")
 
 _CLOSED_SETS = (
+    {"+": 1, "-": -1},
     {"yes": True, "no": False},
     {"true": True, "false": False},
     {"positive": 1, "negative": -1, "neutral": 0},
@@ -79,6 +80,11 @@ def _without_brackets(text: str) -> str:
 def as_words(prediction: str, reference: str) -> tuple[RuleVerdict, str] | None:
     """The verdict on two texts as words: the same, or of one closed set; ``None`` where that says nothing."""
     found, wanted = normalise(prediction), normalise(reference)
+    if (
+        not found
+        and unicodedata.normalize("NFKC", prediction).strip() == unicodedata.normalize("NFKC", reference).strip()
+    ):
+        return RuleVerdict.SAME, "same text"
     if found and found == wanted:
         if may_be_an_acronym(prediction, reference):
             return RuleVerdict.CANT_TELL, "a word or an acronym"

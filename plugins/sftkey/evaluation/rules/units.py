@@ -48,6 +48,7 @@ _TABLE: dict[str, dict[str, str]] = {
     "weight": {"ounce oz": "1", "pound lb": "16"},
     "volume": {"ml milliliter millilitre": "1", "cl": "10", "l liter litre": "1000"},
     "capacity": {"tablespoon tbsp": "1/16", "cup": "1", "pint": "2", "quart": "4", "gallon": "16"},
+    "speed": {"km/h kmh kph": "1", "m/s": "3.6"},
     "angle": {"degree deg": "1"},
 }
 _UNITS = {
@@ -56,6 +57,7 @@ _UNITS = {
     for names, factor in units.items()
     for name in names.split()
 }
+_SPEEDS = frozenset(name for name, (dimension, _) in _UNITS.items() if dimension == "speed")
 _PARTS = re.compile(r"(?<=[a-z])\^?([23²³])$")
 _SUPERSCRIPT = {"²": 2, "³": 3, "2": 2, "3": 3}
 _SHORT = frozenset("in s h m g l".split())
@@ -74,6 +76,8 @@ def known(unit: str) -> tuple[str, Fraction, int] | None:
     The unit is the first word that is one (``cubic inches``, ``cm^2``); of a quotient (``km/h``) nothing is known.
     """
     words = unit.casefold().split()
+    if words and words[0] in _SPEEDS:
+        return "speed", _UNITS[words[0]][1], 1
     if not words or any("/" in word or word == "per" for word in words[:3]):
         return None
     power = 1
