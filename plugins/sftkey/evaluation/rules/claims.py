@@ -172,6 +172,9 @@ def _claimed(text: str, asked: Asked) -> Quantity | None:
 
 def _parts(text: str) -> list[str]:
     """The text, and what is left of it without explanation, aside, condition; most careful first."""
+    lines = text.split("\n")
+    if len(lines) > 1 and all(_STEP.match(line.strip()) for line in lines):
+        text = lines[-1].partition(":")[2].strip()
     explained = _EXPLANATION.search(text)
     if explained is not None and any(character.isdigit() for character in text[: explained.start()]):
         text = text[: explained.start()].strip()
@@ -196,10 +199,7 @@ def _parts(text: str) -> list[str]:
 
 
 def _main_part(text: str) -> str:
-    """The last of several steps, the part with the total, the first of several sentences if it is a bare number."""
-    lines = text.split("\n")
-    if len(lines) > 1 and all(_STEP.match(line.strip()) for line in lines):
-        return lines[-1].partition(":")[2]
+    """The part with the total, the first of several sentences if it is a bare number."""
     totals = [part for part in re.split(r",\s|;\s", text) if _TOTAL.search(part) and any(map(str.isdigit, part))]
     if len(totals) == 1 and "=" not in text:
         return totals[0]

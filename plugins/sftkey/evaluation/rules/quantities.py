@@ -23,6 +23,7 @@ from fractions import Fraction
 
 from sftkey.evaluation.rules.limits import OverLimit
 from sftkey.evaluation.rules.question import SCALES
+from sftkey.evaluation.rules.units import singular
 
 MAX_DIGITS = 1_000
 """Numbers with more digits are not read."""
@@ -122,7 +123,6 @@ _CONVERTIBLE = frozenset(
     mn bn mg g kg gram kilogram milligram ounce oz pound lb ton tonne
     ml l liter litre milliliter millilitre gallon quart pint cup""".split()
 )
-_PLURALS = {"feet": "foot", "inches": "inch", "pennies": "penny", "centuries": "century", "people": "person"}
 
 
 def parse(text: str, *, strict: bool = False) -> Quantity | None:
@@ -211,13 +211,7 @@ def _unit(currency: str | None, before: str, after: str) -> str:
     if after.lstrip().startswith("°"):
         return "degree"
     words = re.findall(r"[^\W\d_][\w/^²³'-]*", after)
-    return " ".join(_singular(word.casefold()) for word in words)
-
-
-def _singular(word: str) -> str:
-    if word in _PLURALS:
-        return _PLURALS[word]
-    return word[:-1] if len(word) > 2 and word.endswith("s") and not word.endswith("ss") else word
+    return " ".join(singular(word.casefold()) for word in words)
 
 
 def equal(first: Quantity, second: Quantity) -> bool:
@@ -242,7 +236,7 @@ def may_convert(quantity: Quantity) -> bool:
 
 def is_unit(word: str) -> bool:
     """Whether a word is a unit of measure, of money or of time."""
-    return _singular(word.casefold()) in _CONVERTIBLE | set(_CURRENCY.values())
+    return singular(word.casefold()) in _CONVERTIBLE | set(_CURRENCY.values())
 
 
 def may_be_cents(first: Quantity, second: Quantity) -> bool:

@@ -67,7 +67,7 @@ def singular(word: str) -> str:
     """The singular of a noun, casefolded by the caller."""
     if word in _IRREGULAR:
         return _IRREGULAR[word]
-    return word[:-1] if len(word) > 2 and word.endswith("s") and not word.endswith("ss") else word
+    return word[:-1] if len(word) > 2 and word.endswith("s") and not word.endswith(("ss", "/s")) else word
 
 
 def known(unit: str) -> tuple[str, Fraction, int] | None:
