@@ -170,7 +170,7 @@ def test_a_stage_starts_from_a_checkpoint(place: Place) -> None:
     assert place.marker("lora_from4")["after"]["output_dir"] == "out/lora1/checkpoint-4"
 
 
-@pytest.mark.parametrize("settings", [{}, {"peft_use_dora": True}, {"rows": True}], ids=["lora", "dora", "single rows"])
+@pytest.mark.parametrize("settings", [{}, {"rows": True}], ids=["lora", "single rows"])
 def test_an_adapter_after_full_weights_that_have_the_tags(place: Place, settings: dict[str, Any]) -> None:
     name = "_".join(["on_full", *settings])
     if settings.pop("rows", None):
