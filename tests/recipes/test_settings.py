@@ -25,13 +25,14 @@ wandb_mode wandb_name wandb_project wandb_run_id wandb_watch gradient_clipping s
 
 BEGINS: dict[Role, str] = {
     Role.NOT_TRAINING: """
-        axolotl_config_path output_dir dataset_prepared_path dataset_num_proc dataset_keep_in_memory dataloader_ logging_steps
+        axolotl_config_path output_dir dataset_prepared_path dataset_num_proc dataset_keep_in_memory logging_steps
+        dataloader_num_workers dataloader_pin_memory dataloader_prefetch_factor sftkey_accept_changes
         save_ saves_per_epoch eval_ evals_per_epoch resume_from_checkpoint auto_resume_from_checkpoints wandb use_wandb
         mlflow use_mlflow comet use_comet trackio use_trackio use_tensorboard hub_ debug strict ddp_timeout include_tkps shard
         prompter""",
     Role.NOT_VARIANT: """
         output_dir base_model lora_model_dir tokenizer_config sftkey_after datasets dataset_prepared_path wandb mlflow comet
-        trackio hub_ plugins logging_steps save_ eval_ strict axolotl_config""",
+        trackio hub_ plugins logging_steps save_ eval_ strict axolotl_config sftkey_accept_changes""",
     Role.PLACE: "wandb_ mlflow_ comet_ trackio_ hub_ use_wandb use_mlflow use_comet use_trackio",
 }
 
@@ -42,12 +43,14 @@ IS: dict[Role, str] = {
         gradient_accumulation_steps sequence_len bf16 adapter lora_r lora_alpha sftkey_tags sftkey_segment_weights
         sftkey_segment_schedule sftkey_context_grad seed""",
     Role.ONE_STAGE: """
-        base_model output_dir sftkey_method sftkey_after sftkey_other_data chat_template hub_model_id lora_model_dir""",
+        base_model output_dir sftkey_method sftkey_after sftkey_other_data chat_template hub_model_id lora_model_dir
+        sftkey_accept_changes""",
     Role.LAST_STAGE: "output_dir hub_model_id",
     Role.DATA: """
         sftkey_method datasets test_datasets sftkey_columns sequence_len eval_sequence_len excess_length_strategy
         chat_template_jinja tokens special_tokens sftkey_segment_weights sftkey_segment_schedule""",
-    Role.PER_STAGE: "base_model base_model_config tokenizer_config lora_model_dir resume_from_checkpoint",
+    Role.PER_STAGE: """
+        base_model base_model_config tokenizer_config lora_model_dir resume_from_checkpoint sftkey_accept_changes""",
 }
 
 KEYS = {*AXOLOTL, *" ".join(IS.values()).split()} | {key for key in ROLES if not key.endswith("*")}

@@ -21,6 +21,7 @@ from sftkey.axolotl.preparation import (
     train_together_on_cpus,
 )
 from sftkey.axolotl.prepared_data import check_unprepared_data, remove_half_written, vouch_for
+from sftkey.axolotl.run_lineage import RunLineage
 from sftkey.axolotl.sweep import swept_recipe
 from sftkey.axolotl.used_weights import choose_weights, start_of
 from sftkey.datasets.base import use_front_end
@@ -31,22 +32,20 @@ from sftkey.recipes.settings import plain, training_settings
 from sftkey.stages.card import update_card
 from sftkey.stages.checkpoints import (
     Checkpoint,
-    other_settings,
     refuse_inexact,
     survey,
     warnings_before_training,
 )
-from sftkey.stages.completion import after_stage, make_marker, now, training_record
-from sftkey.stages.handover import refuse_earlier_start
+from sftkey.stages.completion import after_stage, kept_checkpoint, make_marker, now, training_record
 from sftkey.stages.lifeline import end_with_the_run
 from sftkey.stages.lock import TRAINING_LOCK, OutputLock
 from sftkey.stages.manifest import record_files
-from sftkey.stages.marker import LOG_FILE, MARKER_FILE, RUN_FILE, SCHEMA, Marker, RunFile
+from sftkey.stages.marker import LOG_FILE, MARKER_FILE, RUN_FILE, SCHEMA, KeptCheckpoint, Marker, RunFile
 from sftkey.stages.resuming import resume
 from sftkey.stages.saving import Saving
 from sftkey.stages.stage import Stage
 from sftkey.util.disk import watch
-from sftkey.util.errors import UserError, install_short_error_hook
+from sftkey.util.errors import install_short_error_hook
 from sftkey.util.files import write_atomically
 
 LOG = get_logger(__name__)
@@ -81,6 +80,8 @@ class SFTKeyPlugin(BasePlugin):
         self._state: Any = None
         self._started = 0.0
         self._base_model_commit: str | None = None
+        self._lineage: Any = None
+        self._kept: KeptCheckpoint | None = None
         self._lock: OutputLock | None = None
         self._run: RunFile | None = None
 
@@ -142,33 +143,25 @@ class SFTKeyPlugin(BasePlugin):
             # Patient, because what is left of a killed run takes a moment to end.
             self._lock.acquire(patience=_PATIENCE_SECONDS)
         marker, run = Marker.read(output_dir), RunFile.read(output_dir)
-        found = survey(output_dir, run, cfg, world_size)
-        whole = [checkpoint for checkpoint in found if checkpoint.fault is None]
-        changed = other_settings(marker, run if whole else None, self._settings)
-        if changed:
-            what = "a finished stage" if marker else "checkpoints of a run"
-            raise UserError(
-                f"{output_dir} holds {what} with other settings ({changed}). Choose another output_dir, or delete that one "
-                "to train again"
-            )
+        self._lineage = RunLineage(cfg, self._recipe, self._settings, self._before, _is_main_process())
+        _log_once(*self._lineage.remarks)
         if marker is not None:
             _log_once(f"{output_dir} is finished ({marker.finished_at}); nothing to do. Delete it to train again.")
             raise SystemExit(0)
+        found = survey(output_dir, run, cfg, world_size)
+        whole = [checkpoint for checkpoint in found if checkpoint.fault is None]
         automatic = bool(cfg.auto_resume_from_checkpoints and not cfg.resume_from_checkpoint and whole)
-        if automatic:
-            refuse_inexact(whole[-1].path, run, world_size)
-            refuse_earlier_start(output_dir, run.after if run else None, self._before)
-        if self._before is not None:
-            _log_once(
-                f"{output_dir} starts from {start_of(cfg)}, of the stage that finished {self._before.finished_at}"
-            )
+        if before := self._before:
+            _log_once(f"{output_dir} starts from {start_of(cfg)}, of the stage that finished {before.finished_at}")
+        if automatic or cfg.resume_from_checkpoint:
+            start = whole[-1].path if automatic else Path(cfg.resume_from_checkpoint)
+            refuse_inexact(start, RunFile.read(start.parent), world_size)
         if _is_main_process():
             self._run = self._resume(cfg, run, found, automatic, world_size)
         elif automatic:
             # Until the first process has seen which one is whole.
             cfg.resume_from_checkpoint = str(whole[-1].path)
-        for warning in warnings_before_training(cfg):
-            _log_once(warning)
+        _log_once(*warnings_before_training(cfg))
         if cfg.dataset_prepared_path:
             # In every process, because whichever comes first prepares the data.
             remove_half_written(cfg.dataset_prepared_path)
@@ -180,11 +173,11 @@ class SFTKeyPlugin(BasePlugin):
         output_dir = Path(cfg.output_dir)
         named = Path(cfg.resume_from_checkpoint) if cfg.resume_from_checkpoint else None
         resumption = resume(output_dir, run, found, automatic=automatic, named=named)
-        for remark in resumption.remarks:
-            LOG.warning("%s", remark)
+        _log_once(*resumption.remarks)
         if resumption.checkpoint is not None:
             cfg.resume_from_checkpoint = str(resumption.checkpoint)
             _log_once(f"going on from {resumption.checkpoint}")
+            self._lineage.resume_from(resumption.checkpoint, RunFile.read(resumption.checkpoint.parent))
         run = RunFile(
             schema=SCHEMA,
             id=resumption.id,
@@ -194,9 +187,18 @@ class SFTKeyPlugin(BasePlugin):
             after=after_stage(self._before, start_of(cfg), copy=False),
             world_size=processes,
             pid=os.getpid(),
+            lineage=self._lineage.record,
         )
         write_atomically(output_dir / RUN_FILE, run.content)
         return run
+
+    def pre_model_load(self, cfg: Any) -> None:
+        """Called when the data is prepared: record and compare it (`sftkey.stages.lineage_check.check_rows`)."""
+        if self._lineage is None or not _is_main_process():
+            return
+        from sftkey.axolotl.strategy import entry_rows
+
+        _log_once(*self._lineage.data_is_prepared([entry_rows(cfg, entry) for entry in cfg.datasets]))
 
     def get_trainer_cls(self, cfg: Any) -> Any:
         """The trainer with the segment loss."""
@@ -210,13 +212,13 @@ class SFTKeyPlugin(BasePlugin):
         Raises:
             UserError: See `sftkey.axolotl.trainer_setup.set_up_trainer`.
         """
-        # Here, because it brings torch, which a command that imports the plugin may not need.
         from sftkey.axolotl.trainer_setup import agree_on_start, set_up_trainer
 
         adds_tags = self._trains and self._before is None and adds_tag_tokens(self._recipe)
         set_up_trainer(cfg, trainer, adds_tags=adds_tags)
         agree_on_start(cfg, trainer)
         if self._run is not None:
+            _log_once(*self._lineage.rows_are_split(trainer.train_dataset, trainer.eval_dataset))
             trainer.saving = Saving(self._run, trainer.args.save_total_limit)
         if cfg.dataset_prepared_path and _is_main_process():
             vouch_for(cfg.dataset_prepared_path)
@@ -227,6 +229,7 @@ class SFTKeyPlugin(BasePlugin):
     def post_train(self, cfg: Any, model: Any) -> None:
         """Keep the trainer's state for the marker and let go of the trainer."""
         if self._trainer is not None:
+            self._kept = kept_checkpoint(self._trainer)
             self._state, self._trainer = self._trainer.state, None
 
     def post_lora_merge(self, cfg: Any, adapter_path: str, output_path: str) -> None:
@@ -281,7 +284,9 @@ class SFTKeyPlugin(BasePlugin):
                 epochs=self._state.epoch,
                 seconds=time.monotonic() - self._started,
                 world_size=int(os.environ.get("WORLD_SIZE", 1)),
+                kept=self._kept,
             ),
+            lineage=self._lineage.of_the_marker() if self._lineage else None,
         )
 
 
@@ -289,6 +294,6 @@ def _is_main_process() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def _log_once(message: str) -> None:
-    if _is_main_process():
+def _log_once(*messages: str) -> None:
+    for message in messages if _is_main_process() else ():
         LOG.warning(message)

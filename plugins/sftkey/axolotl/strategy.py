@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from axolotl.prompt_tokenizers import DatasetWrappingStrategy
+from axolotl.utils.data.shared import datasets_with_name_generator
 from axolotl.utils.logging import get_logger
 
 from sftkey.axolotl.preparation import DEFAULT_PREPARED_PATH
@@ -119,8 +121,20 @@ def read_rows(cfg: Any) -> dict[str, Any]:
 
 
 def entry_rows(cfg: Any, entry: Any) -> dict[str, Any]:
-    """The counts and the commit of one entry of ``datasets:``; empty where this plugin didn't prepare it."""
-    return read_rows(cfg).get(_entry_key(entry), {})
+    """The counts and the commit of one entry of ``datasets:``; empty where this plugin didn't prepare it.
+
+    Axolotl loads an entry with several names, or with ``preprocess_shards``, part by part: the counts are summed.
+    """
+    rows = read_rows(cfg)
+    parts = [rows[key] for key in dict.fromkeys(map(_entry_key, datasets_with_name_generator([entry]))) if key in rows]
+    if len(parts) < 2:
+        return parts[0] if parts else {}
+    skipped: Counter[str] = Counter()
+    for part in parts:
+        skipped.update(part["rows_skipped"])
+    commits = {part.get("commit") for part in parts}
+    counts = {"rows_used": sum(part["rows_used"] for part in parts), "rows_skipped": dict(skipped)}
+    return counts | ({"commit": commits.pop()} if len(commits) == 1 and None not in commits else {})
 
 
 def _entry_key(entry: Any) -> str:
@@ -137,4 +151,8 @@ def _is_for_evaluation(entry: Any, cfg: Any) -> bool:
     if any(entry is test for test in tests):
         return True
     key = _entry_key(entry)
-    return key in map(_entry_key, tests) and key not in map(_entry_key, cfg.datasets or [])
+    return key in _part_keys(tests) and key not in _part_keys(cfg.datasets or [])
+
+
+def _part_keys(entries: Any) -> set[str]:
+    return set(map(_entry_key, datasets_with_name_generator(entries)))

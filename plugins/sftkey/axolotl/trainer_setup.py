@@ -12,6 +12,7 @@ from axolotl.utils.logging import get_logger
 from sftkey.axolotl.added_tags import refuse_frozen_tags
 from sftkey.axolotl.merging import stop_tokens
 from sftkey.format.methods import METHODS
+from sftkey.training.selection import greater_is_better
 from sftkey.training.trainer import SegmentLossTrainer
 from sftkey.training.weights import stage_weights
 from sftkey.util.errors import UserError
@@ -43,6 +44,15 @@ def set_up_trainer(cfg: Any, trainer: Any, *, adds_tags: bool) -> None:
             "doesn't compute the segment loss; remove that plugin, or list sftkey.SFTKeyPlugin before it"
         )
 
+    metric, better = str(cfg.metric_for_best_model or ""), greater_is_better(str(cfg.metric_for_best_model or ""))
+    if cfg.greater_is_better is not None:
+        if better not in (None, cfg.greater_is_better):
+            raise UserError(
+                f"greater_is_better: {str(cfg.greater_is_better).lower()}, but {metric} is better when it is "
+                f"{'higher' if better else 'lower'}; remove the key"
+            )
+        # Axolotl drops a false.
+        trainer.args.greater_is_better = cfg.greater_is_better
     weights, end_weights = stage_weights(
         METHODS[cfg.sftkey_method], cfg.sftkey_segment_weights, cfg.sftkey_segment_schedule
     )

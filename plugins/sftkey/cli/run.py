@@ -159,12 +159,14 @@ def _run(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettings |
     from sftkey.stages.run import StageFailed, evaluate_stage, train_stage
 
     again = this_command()
-    done = []
+    done, said = [], list[str]()
     try:
         with Runner(stdout=STDERR if as_json else None) as runner:
             for number, stage in enumerate(stages, 1):
                 what = f"Stage {number} of {len(stages)}, {stage.recipe.name} ({stage.method})"
-                progress(f"{what}: {_intention(stage)}")
+                new = [remark for remark in stage.remarks if remark not in said]
+                said += new
+                progress("\n  ".join((f"{what}: {_intention(stage)}", *new)))
                 done.append(train_stage(stage, launch, runner))
             for stage in done:
                 if settings is not None:
@@ -206,7 +208,7 @@ def describe(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettin
         {
             "recipe": str(stage.recipe),
             "method": stage.method,
-            "state": _intention(stage),
+            "state": "; ".join((_intention(stage), *stage.remarks)),
             "output": str(stage.output_dir),
             "merge": shlex.join(merge_before(stage) or []) or None,
             "train": None if stage.finished else shlex.join(launch.train_command(stage.recipe, stage.arguments)),

@@ -49,6 +49,11 @@ class SFTKeyArgs(BaseModel):
     sftkey_other_data: bool | None = _described(
         None, "Set to true when this stage is meant to train on other data than the stage that it starts from."
     )
+    sftkey_accept_changes: list[Literal["before", "data", "weights"]] | None = _described(
+        None,
+        "What may have changed since this stage was started or finished, to go on with it all the same: the stage before "
+        "and its weights, the data, the weights that this stage finished with.",
+    )
     sftkey_sparse_logits: bool | None = _described(
         True,
         "Compute the output layer and the loss at labelled positions only: same loss and gradients, less time and "
@@ -116,6 +121,9 @@ class AxolotlKeys(BaseModel):
         None, description="a mapping such as {question: prompt, thinking: cot, answer: target}"
     )
     sftkey_warmup_epochs: _Number = None
+    sftkey_accept_changes: list[Literal["before", "data", "weights"]] | None = Field(
+        None, description="a list of before, data and weights"
+    )
 
 
 class EntryKeys(BaseModel):

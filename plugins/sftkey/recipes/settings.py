@@ -50,6 +50,7 @@ ROLES: Mapping[str, Role] = MappingProxyType(
         **_each("sftkey_other_data chat_template", Role.ONE_STAGE),
         "resume_from_checkpoint": Role.NOT_TRAINING | Role.PER_STAGE,
         "auto_resume_from_checkpoints": Role.NOT_TRAINING,
+        "sftkey_accept_changes": _ELSEWHERE | Role.ONE_STAGE | Role.PER_STAGE,
         # Training.
         **_each("learning_rate lr_scheduler optimizer weight_decay num_epochs max_steps", Role.SHOWN),
         **_each("sftkey_warmup_epochs micro_batch_size gradient_accumulation_steps", Role.SHOWN),
@@ -62,7 +63,8 @@ ROLES: Mapping[str, Role] = MappingProxyType(
         **_each("test_datasets sftkey_columns eval_sequence_len excess_length_strategy", Role.DATA),
         **_each("chat_template_jinja tokens special_tokens", Role.DATA),
         "dataset_prepared_path": _ELSEWHERE,
-        **_each("dataset_num_proc dataset_keep_in_memory dataloader_*", Role.NOT_TRAINING),
+        **_each("dataset_num_proc dataset_keep_in_memory", Role.NOT_TRAINING),
+        **_each("dataloader_num_workers dataloader_pin_memory dataloader_prefetch_factor", Role.NOT_TRAINING),
         # Logging, saving, evaluating.
         **_each("logging_steps save_* eval_*", _ELSEWHERE),
         **_each("saves_per_epoch evals_per_epoch include_tkps use_tensorboard", Role.NOT_TRAINING),
@@ -127,16 +129,16 @@ def changed_settings(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list
     return [
         f"{key}: {earlier.get(key)!r} -> {now.get(key)!r}"
         for key in sorted({*earlier, *now})
-        if not _alike(earlier.get(key), now.get(key))
+        if not alike(earlier.get(key), now.get(key))
     ]
 
 
-def _alike(one: Any, other: Any) -> bool:
+def alike(one: Any, other: Any) -> bool:
     """Compare two settings across parsers: ``"1e-5"`` from a command line is ``1.0e-5`` in YAML."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_alike, one, other))
+        return len(one) == len(other) and all(map(alike, one, other))
     if one == other:
         return True
     if one is None or other is None:

@@ -10,9 +10,11 @@ from typing import Any
 from sftkey.recipes.checks import check_recipe
 from sftkey.recipes.load import load_recipe, recipe_before
 from sftkey.recipes.settings import Role, has_role, training_settings
-from sftkey.stages.checkpoints import other_settings
-from sftkey.stages.handover import check_agreement, refuse_earlier_start, stages_before, start_settings
+from sftkey.stages.handover import check_agreement, stages_before, start_settings
+from sftkey.stages.lineage import lineage_of
+from sftkey.stages.lineage_check import check_stage
 from sftkey.stages.links import MERGED_FOLDER
+from sftkey.stages.marker import Lineage
 from sftkey.stages.readiness import refuse_missing_part
 from sftkey.stages.stage import Stage
 from sftkey.util.errors import UserError
@@ -60,7 +62,7 @@ def plan_chain(
     linked: Stage | None = None
     for stage in stages:
         linked = replace(stage, linked_before=linked)
-        _check(linked)
+        linked = replace(linked, remarks=tuple(_check(linked)))
     return linked.chain if linked else ()
 
 
@@ -73,8 +75,7 @@ def refreshed(stage: Stage) -> Stage:
         as_trained=stage.as_trained,
         part=stage.part,
     )
-    _check(now)
-    return now
+    return replace(now, remarks=tuple(_check(now)))
 
 
 def _override(config: dict[str, Any], overrides: Sequence[Override], run_code: bool) -> None:
@@ -107,7 +108,7 @@ def _refuse_shared_places(stages: Sequence[Stage]) -> None:
             )
 
 
-def _check(stage: Stage) -> None:
+def _check(stage: Stage) -> list[str]:
     """Find out before the first stage is trained, not after, what keeps this one from starting or going on."""
     name, before = stage.recipe.name, stage.before
     settings = stage.config
@@ -116,16 +117,11 @@ def _check(stage: Stage) -> None:
         if before.finished and before.part != MERGED_FOLDER:  # `sftkey run` merges
             refuse_missing_part(before, adapter=bool(stage.config.get("adapter")))
         settings = {**stage.config, **start_settings(stage.config, before)}
-    run = stage.run if stage.checkpoints else None
-    changed = "" if stage.as_trained else other_settings(stage.marker, run, training_settings(settings))
-    if changed:
-        what = "is finished" if stage.finished else "has checkpoints of a run"
-        raise UserError(
-            f"{name}: {stage.output_dir} {what} with other settings ({changed}). An override holds for every stage of the "
-            "chain (--last-only: for the last one); choose another output_dir, or delete that one to train again"
-        )
-    if stage.finished or stage.resume_from:
-        refuse_earlier_start(stage.output_dir, stage.after, before)
+    if stage.as_trained:  # by a recipe of its own, whose settings and data aren't those of this file
+        return check_stage(stage, settings, Lineage(), None, f"{name}: ")
+    return check_stage(
+        stage, settings, lineage_of(settings, read_weights=False), training_settings(settings), f"{name}: "
+    )
 
 
 def _apply(override: Override, config: dict[str, Any]) -> None:

@@ -13,7 +13,18 @@ from uuid import uuid4
 
 from sftkey.stages.handover import data_identity, tag_mode, template_fingerprint, tokenizer_file_sha256
 from sftkey.stages.links import MERGED_FOLDER
-from sftkey.stages.marker import SCHEMA, After, DataRecord, Marker, RecipeCopy, TokenizerRecord, TrainingRecord
+from sftkey.stages.manifest import record_files, weights_files
+from sftkey.stages.marker import (
+    SCHEMA,
+    After,
+    DataRecord,
+    KeptCheckpoint,
+    Lineage,
+    Marker,
+    RecipeCopy,
+    TokenizerRecord,
+    TrainingRecord,
+)
 from sftkey.stages.stage import Stage
 
 _PACKAGES = ("sftkey", "axolotl", "torch", "transformers", "datasets")
@@ -32,6 +43,7 @@ def make_marker(
     tokenizer_size: int | None,
     rows: Sequence[Mapping[str, Any]],
     training: TrainingRecord,
+    lineage: Lineage | None = None,
 ) -> Marker:
     """Build the marker of a stage that has just finished.
 
@@ -47,6 +59,7 @@ def make_marker(
         tokenizer_size: Number of tokens, added ones included.
         rows: For each data set ``rows_used``, ``rows_skipped`` and ``commit``, as far as they are known.
         training: See `training_record`.
+        lineage: What it was made from.
     """
     return Marker(
         schema=SCHEMA,
@@ -67,6 +80,8 @@ def make_marker(
         ],
         versions={"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
         training=training,
+        lineage=lineage,
+        weights=record_files(output_dir, weights_files(output_dir)),
     )
 
 
@@ -82,12 +97,32 @@ def after_stage(before: Stage | None, output_dir: str, *, copy: bool = True) -> 
 
 
 def training_record(
-    log: Sequence[Mapping[str, Any]], *, steps: int, epochs: float | None, seconds: float, world_size: int
+    log: Sequence[Mapping[str, Any]],
+    *,
+    steps: int,
+    epochs: float | None,
+    seconds: float,
+    world_size: int,
+    kept: KeptCheckpoint | None = None,
 ) -> TrainingRecord:
-    """Sum up the trainer's ``log_history``; the seconds are those since the start or the last resumption."""
-    logs = [entry for entry in log if "loss" in entry]
-    evals = [entry for entry in log if "eval_loss" in entry]
+    """Sum up the trainer's ``log_history``.
+
+    Args:
+        log: The log.
+        steps: Optimizer steps.
+        epochs: Epochs.
+        seconds: Since the start or the last resumption.
+        world_size: Number of processes.
+        kept: Whose weights it ended with: the losses are those up to its step.
+    """
+    last = kept.step if kept and kept.step is not None else steps
+    logs = [entry for entry in log if "loss" in entry and entry["step"] <= last]
     summary = [entry for entry in log if "train_loss" in entry]
+    evals: dict[int, dict[str, Any]] = {}
+    for entry in log:  # one of each evaluation split
+        figures = {key: value for key, value in entry.items() if key.startswith("eval_")}
+        if figures and entry["step"] <= last:
+            evals.setdefault(entry["step"], {}).update(figures)
     return TrainingRecord(
         steps=steps,
         epochs=epochs,
@@ -95,7 +130,27 @@ def training_record(
         world_size=world_size,
         train_loss=mean_loss(logs) if logs else summary[-1]["train_loss"] if summary else None,
         losses={key: value for key, value in (logs or [{}])[-1].items() if key.startswith(("loss", "acc_"))},
-        eval_losses={key: value for key, value in (evals or [{}])[-1].items() if key.startswith("eval_")},
+        eval_losses=evals[max(evals)] if evals else {},
+        kept=kept,
+    )
+
+
+def kept_checkpoint(trainer: Any) -> KeptCheckpoint:
+    """Whose weights a trainer ended with: the best checkpoint where it went back to that one, else the last step's."""
+    state: Any = trainer.state
+    args: Any = getattr(trainer, "args", None)
+    missed = getattr(trainer, "eval_rows_missed", None)
+    best = Path(state.best_model_checkpoint or "").name if getattr(args, "load_best_model_at_end", False) else ""
+    step = best.rpartition("-")[2]
+    if not step.isdecimal():
+        return KeptCheckpoint(step=state.global_step, eval_rows_missed=missed)
+    return KeptCheckpoint(
+        step=int(step),
+        checkpoint=best,
+        metric=args.metric_for_best_model,
+        value=state.best_metric,
+        greater_is_better=bool(args.greater_is_better),
+        eval_rows_missed=missed,
     )
 
 

@@ -100,14 +100,30 @@ def _model_arguments(stage: Stage, settings: EvaluationSettings) -> str:
 def is_evaluated(stage: Stage, settings: EvaluationSettings) -> bool:
     """Whether a stage, as it is trained now, has been evaluated with these settings, and the results are still there."""
     key = _key(stage, settings)
-    return any(entry["key"] == key and _results_file(stage, entry).is_file() for entry in _entries(stage))
+    return any(
+        _is_of(stage, entry) and _what(entry["key"]) == _what(key) and _results_file(stage, entry).is_file()
+        for entry in _entries(stage)
+    )
+
+
+def _is_of(stage: Stage, entry: Mapping[str, Any]) -> bool:
+    """Whether an evaluation is of the stage as it is now; earlier notes say only when the stage had finished."""
+    key = entry["key"]
+    if key.get("stage_id") is not None and stage.marker is not None:
+        return bool(key["stage_id"] == stage.marker.id)
+    return bool(key.get("stage_finished_at") == stage.finished_at)
+
+
+def _what(key: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in key.items() if name not in ("stage_id", "stage_finished_at")}
 
 
 def _key(stage: Stage, settings: EvaluationSettings) -> dict[str, Any]:
     """What two evaluations share that need not both be run; the batch size and the folder are how, not what."""
     chosen = asdict(settings) | {"tasks": list(settings.tasks or tasks_of(stage))}
     del chosen["batch_size"], chosen["include_path"]
-    return chosen | {"stage_finished_at": stage.finished_at}
+    identity = {"stage_id": stage.marker.id} if stage.marker and stage.marker.id else {}
+    return chosen | {"stage_finished_at": stage.finished_at} | identity
 
 
 def _entries(stage: Stage) -> list[dict[str, Any]]:
@@ -153,7 +169,8 @@ def record_evaluation(stage: Stage, settings: EvaluationSettings, before: frozen
     if new is None:
         raise UserError(f"lm_eval ended without an error but wrote no results under {folder}")
     key = _key(stage, settings)
-    entries = [{"key": entry["key"], "file": entry["file"]} for entry in _entries(stage) if entry["key"] != key]
+    others = (entry for entry in _entries(stage) if not (_is_of(stage, entry) and _what(entry["key"]) == _what(key)))
+    entries = [{"key": entry["key"], "file": entry["file"]} for entry in others]
     entries.append({"key": key, "file": str(new.relative_to(folder))})
     write_atomically(folder / EVALUATION_FILE, {"schema": SCHEMA, "evaluations": entries})
     update_cards([new])
@@ -165,11 +182,10 @@ def evaluation_results(stage: Stage) -> list[Evaluation]:
     Raises:
         UserError: A file of results can't be read.
     """
-    finished_at = stage.finished_at
     found: list[Evaluation] = []
     for entry in _entries(stage):
         path = _results_file(stage, entry)
-        if entry["key"].get("stage_finished_at") != finished_at or not path.is_file():
+        if not _is_of(stage, entry) or not path.is_file():
             continue
         try:
             results = read_results(path)

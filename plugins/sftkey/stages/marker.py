@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sftkey.stages.manifest import FileRecord
 from sftkey.util.errors import UserError
 from sftkey.util.sources import UnreadableFile, read_json
 
@@ -75,8 +76,56 @@ class DataRecord(_Part):
     rows_skipped: dict[str, int] = Field(default_factory=dict)
 
 
+class DataContent(_Part):
+    """What one data set held: how many files and bytes, one SHA-256 for them and their names, and for its own module."""
+
+    files: int | None = None
+    size: int | None = None
+    sha256: _Word | None = None
+    code: _Word | None = None
+    commit: _Word | None = None
+    rows_used: int | None = None
+
+
+class Lineage(_Part):
+    """What a stage is made from, by content; `sftkey.stages.lineage` builds and compares it.
+
+    ``weights`` is the identity of those that it starts from, ``adapter`` the shape of the adapter that is trained, and
+    ``changes`` what was gone on with although it had changed. ``evaluated_before`` of the ``rows_evaluated`` had been trained
+    on in this stage or one before.
+    """
+
+    weights: _Word | None = None
+    tokenizer: _Word | None = None
+    template: _Word | None = None
+    data: list[DataContent] = Field(default_factory=list)
+    adapter: dict[str, Any] = Field(default_factory=dict)
+    resumed_from: list[_Path] = Field(default_factory=list)
+    changes: list[_Path] = Field(default_factory=list)
+    rows_trained: int | None = None
+    rows_evaluated: int | None = None
+    evaluated_before: int | None = None
+
+
+class KeptCheckpoint(_Part):
+    """Whose weights the stage ended with: the best checkpoint by a metric, or without one those of the last step.
+
+    ``eval_rows_missed`` counts rows of the evaluation split that the last evaluation left out.
+    """
+
+    step: int | None = None
+    checkpoint: _Word | None = None
+    metric: _Word | None = None
+    value: float | None = None
+    greater_is_better: bool | None = None
+    eval_rows_missed: int | None = None
+
+
 class TrainingRecord(_Part):
-    """How long it trained (seconds of wall time), on how many processes, and the losses at the end."""
+    """How long it trained (seconds of wall time), on how many processes, and the losses of what it ended with.
+
+    Without a `kept` checkpoint those are the last ones.
+    """
 
     steps: int | None = None
     epochs: float | None = None
@@ -85,6 +134,7 @@ class TrainingRecord(_Part):
     train_loss: float | None = None
     losses: dict[str, int | float] = Field(default_factory=dict)
     eval_losses: dict[str, int | float] = Field(default_factory=dict)
+    kept: KeptCheckpoint | None = None
 
 
 class MergeRecord(_Part):
@@ -126,6 +176,7 @@ class _StageFile(_Part):
     schema_: int = Field(default=SCHEMA, alias="schema")
     settings: dict[str, Any] = Field(default_factory=dict)
     after: After | None = None
+    lineage: Lineage | None = None
 
     @property
     def content(self) -> dict[str, Any]:
@@ -174,6 +225,8 @@ class Marker(_StageFile):
     """The completion marker. ``id`` is random, and missing before 0.2; ``finished_at`` is ISO 8601, UTC.
 
     In a folder of merged weights it is that of the adapter's stage, with ``merged``.
+
+    ``weights`` are the files that it ended with.
     """
 
     FILE = MARKER_FILE
@@ -191,6 +244,7 @@ class Marker(_StageFile):
     versions: dict[str, str] = Field(default_factory=dict)
     training: TrainingRecord = Field(default_factory=TrainingRecord)
     merged: MergeRecord | None = None
+    weights: dict[_Word, FileRecord] = Field(default_factory=dict)
 
 
 class RunFile(_StageFile):

@@ -44,6 +44,7 @@ class Stage:
         as_trained: Whether a planned stage was trained into another place than its recipe says: its settings are its own.
         part: What of a planned stage the next one starts from: a checkpoint's folder, `MERGED_FOLDER`, or empty for the
             weights that it ended with.
+        remarks: What to say of a planned stage although it goes on.
     """
 
     output_dir: Path
@@ -57,6 +58,7 @@ class Stage:
     arguments: tuple[str, ...] = ()
     as_trained: bool = False
     part: str = ""
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, output_dir: str | Path) -> Self:
@@ -140,6 +142,8 @@ class Stage:
     def resume_from(self) -> Path | None:
         """The checkpoint that it goes on from; ``None`` where it is finished or starts at the beginning."""
         config = self.config
+        if not self.finished and config.get("resume_from_checkpoint"):
+            return Path(str(config["resume_from_checkpoint"]))
         if self.finished or config.get("auto_resume_from_checkpoints") is False or config.get("save_only_model"):
             return None
         return self.checkpoints[-1] if self.checkpoints else None

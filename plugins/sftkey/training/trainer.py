@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -11,9 +12,12 @@ from sftkey.format.segments import RESPONSE, SEGMENT_GROUPS, Segment
 from sftkey.training.collator import SEGMENTS_COLUMN
 from sftkey.training.context_grad import unsupported
 from sftkey.training.loss import SegmentStatistics, causal_loss
+from sftkey.training.selection import greater_is_better
 from sftkey.training.tokenization import IGNORE_INDEX
 from sftkey.training.weights import token_weights, weights_at
 from sftkey.util.errors import UserError
+
+LOG = logging.getLogger(__name__)
 
 
 class SegmentLossTrainer(Trainer):
@@ -45,6 +49,12 @@ class SegmentLossTrainer(Trainer):
         self._sums: dict[bool, SegmentStatistics | None] = {True: None, False: None}
         self._examples_seen = 0
         self._new_examples: torch.Tensor | int = 0
+        self._evaluated_rows = 0
+        self.eval_rows_missed: int | None = None
+        better = greater_is_better(str(self.args.metric_for_best_model or ""))
+        if better is not None:
+            # transformers takes every name that doesn't end in "loss" for one that is better when it is higher.
+            self.args.greater_is_better = better
 
     def configure_segment_loss(
         self,
@@ -131,6 +141,8 @@ class SegmentLossTrainer(Trainer):
             # num_items_in_batch counts all processes, and the gradient is averaged over them.
             loss = loss * self.args.world_size
         self._collect(result.statistics, training)
+        if not training and segments is not None:
+            self._evaluated_rows += int((segments == Segment.END_OF_TURN).sum())
         if training and segments is not None:
             # Counted from the segments: a fused loss of the model gives no statistics.
             # It stays on the device: reading it here would make every step wait.
@@ -204,9 +216,26 @@ class SegmentLossTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> Any:
         """Evaluate, with the segment metrics of the whole split among the metrics."""
-        self._sums[False] = None
+        self._sums[False], self._evaluated_rows = None, 0
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         metrics = {
             f"{metric_key_prefix}_{name}": value for name, value in self._segment_metrics(training=False).items()
         }
+        self._note_missed_rows(self.num_examples(dataloader), metric_key_prefix, measured=bool(metrics))
         return output._replace(metrics={**(output.metrics or {}), **metrics})
+
+    def _note_missed_rows(self, rows: int, split: str, *, measured: bool) -> None:
+        """Say where an evaluation covered fewer rows than the split has, as packed batches that aren't full are left out."""
+        seen = torch.tensor([self._evaluated_rows], device=self.args.device)
+        if self.args.world_size > 1:
+            seen = self.accelerator.reduce(seen, reduction="sum")
+        covered = int(seen)
+        self.eval_rows_missed = max(rows - covered, 0)
+        if not self.eval_rows_missed or (measured and not covered):  # rows without segments aren't counted
+            return
+        what = f"{split}: the evaluation covered {covered} of the {rows} rows of its split"
+        advice = "set eval_sample_packing: false to evaluate all"
+        if not covered and self.args.metric_for_best_model:
+            raise UserError(f"{what}, so there is no {self.args.metric_for_best_model} to choose by; {advice}")
+        if self.is_world_process_zero():
+            LOG.warning("%s; %s", what, advice)
