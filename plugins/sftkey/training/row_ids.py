@@ -10,7 +10,7 @@ import numpy as np
 
 from sftkey.util.files import write_bytes_atomically
 
-ROW_IDS_FILE = "sftkey_rows.bin"
+ROW_IDS_FILE = "sftkey_rows.ids"
 """In the output directory: eight bytes a row."""
 
 _TYPE = np.dtype("<u8")
