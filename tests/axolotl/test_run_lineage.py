@@ -38,3 +38,21 @@ def test_rows_of_an_earlier_version_and_a_broken_file_are_none(tmp_path: Path) -
     assert len(read_row_ids(tmp_path)) == 0
     (tmp_path / ROW_IDS_FILE).write_bytes(b"x" * 11)
     assert len(read_row_ids(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("how", [{"preprocess_shards": 3}, {"name": ["a", "b", "c"]}])
+def test_counts_of_an_entry_that_is_loaded_in_parts_are_summed(tmp_path: Path, how: dict[str, Any]) -> None:
+    from axolotl.utils.data.shared import datasets_with_name_generator
+    from axolotl.utils.dict import DictDefault
+    from sftkey.axolotl.strategy import _entry_key, entry_rows, rows_path
+    from sftkey.util.files import write_atomically
+
+    entry = DictDefault({"path": "rows.jsonl", "type": "sftkey.datasets.columns", **how})
+    cfg = DictDefault({"dataset_prepared_path": str(tmp_path)})
+    assert entry_rows(cfg, entry) == {}
+    parts = {
+        _entry_key(part): {"rows_used": 10**index, "rows_skipped": {"no answer": 1}}
+        for index, part in enumerate(datasets_with_name_generator([entry]))
+    }
+    write_atomically(rows_path(cfg), parts)
+    assert entry_rows(cfg, entry) == {"rows_used": 111, "rows_skipped": {"no answer": 3}}

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sftkey.stages.evaluate import EVALUATION_FILE, EVALUATION_FOLDER, SCHEMA, evaluation_results
+from sftkey.stages.evaluate import (
+    EVALUATION_FILE,
+    EVALUATION_FOLDER,
+    SCHEMA,
+    EvaluationSettings,
+    evaluation_results,
+    is_evaluated,
+)
 from sftkey.stages.stage import Stage
 from sftkey.util.errors import UserError
 
@@ -35,3 +42,15 @@ def test_a_note_without_evaluations_is_one_line(tmp_path: Path) -> None:
 
 def test_an_empty_note_has_no_results(tmp_path: Path) -> None:
     assert evaluation_results(stage_with(tmp_path, {"schema": SCHEMA, "evaluations": []})) == []
+
+
+@pytest.mark.parametrize(("noted", "known"), [({"stage_id": "1"}, True), ({"stage_id": "2"}, False), ({}, True)])
+def test_an_evaluation_is_of_the_stage_with_its_id(tmp_path: Path, noted: dict[str, str], known: bool) -> None:
+    """Two trainings can finish in the same second; notes of before say no more than when."""
+    marker = {"schema": 1, "id": "1", "finished_at": "2026", "method": "sft-tag", "base_model": "x"}
+    (tmp_path / "sftkey_stage.json").write_text(json.dumps(marker))
+    settings = EvaluationSettings(tasks=("t",))
+    key = {"backend": "hf", "model_arguments": "", "tasks": ["t"], "limit": None, "stage_finished_at": "2026", **noted}
+    stage = stage_with(tmp_path, {"schema": SCHEMA, "evaluations": [{"key": key, "file": "results_1.json"}]})
+    (tmp_path / EVALUATION_FOLDER / "results_1.json").write_text("{}")
+    assert is_evaluated(stage, settings) is known
