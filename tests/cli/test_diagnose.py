@@ -184,3 +184,25 @@ def test_an_adapter_is_merged_into_its_base_model(stage1: Path, tiny_root: Path,
     (stage1 / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "no/model"}))
     result = diagnose(stage1, "--data", tiny_root / "data" / "test.jsonl", "--rows", "3")
     assert f"Error: no/model, the base model of the adapter in {stage1}: its weights can't be loaded" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "code", [{"datasets": [{"path": "rows.jsonl", "type": "strangers_lab.rows"}]}, {"trust_remote_code": True}]
+)
+def test_a_marker_that_names_code_is_refused(
+    stage1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: dict[str, Any]
+) -> None:
+    """A marker may be a stranger's: what it names isn't imported before the user says so."""
+    (tmp_path / "strangers_lab").mkdir()
+    (tmp_path / "strangers_lab" / "rows.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    recipe = json.loads((stage1 / MARKER_FILE).read_text())["recipe"]
+    mark(stage1, recipe={**recipe, "config": {**recipe["config"], **code}})
+    result = diagnose(stage1)
+    assert result.exit_code == 1, result.output
+    assert f"{stage1 / MARKER_FILE} runs code that it names" in result.output
+    assert "--trust-remote-code" in result.output
+    assert not (tmp_path / "ran").exists()
+    if "datasets" in code:
+        diagnose(stage1, "--trust-remote-code")
+        assert (tmp_path / "ran").exists()

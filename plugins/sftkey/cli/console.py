@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from sftkey.util.text import Cell, table
+from sftkey.util.text import Cell, table, visible
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 STDERR = 2
@@ -52,16 +52,21 @@ def is_quiet() -> bool:
     return _is_on(_QUIET)
 
 
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a text whatever it holds: what could command a terminal is shown as an escape."""
+    click.echo(visible(text), err=err)
+
+
 def note(text: str) -> None:
     """Tell the user something beside the result, on stderr; nothing with ``--quiet``."""
     if not is_quiet():
-        click.echo(f"note: {text}", err=True)
+        echo(f"note: {text}", err=True)
 
 
 def progress(text: str) -> None:
     """Say what is done now, on stderr; nothing with ``--quiet``."""
     if not is_quiet():
-        click.secho(text, bold=True, err=True)
+        click.secho(visible(text), bold=True, err=True)
 
 
 def json_option(function: _Function) -> _Function:
@@ -71,7 +76,13 @@ def json_option(function: _Function) -> _Function:
 
 def print_json(content: Any) -> None:
     """Print plain JSON types; what isn't a finite number becomes null."""
-    click.echo(json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
+    # In JSON's own escapes, so that what is read from it is unchanged.
+    click.echo(text if text.isprintable() else "".join(map(_json_character, text)))
+
+
+def _json_character(character: str) -> str:
+    return character if character.isprintable() or character == "\n" else json.dumps(character)[1:-1]
 
 
 def _finite(value: Any) -> Any:
@@ -87,7 +98,7 @@ def print_table(rows: Sequence[Sequence[Cell]], as_json: bool) -> None:
     if as_json:
         print_json(records(rows))
     else:
-        click.echo(table(rows))
+        echo(table(rows))
 
 
 def records(rows: Sequence[Sequence[Cell]]) -> list[dict[str, Cell]]:
@@ -109,9 +120,16 @@ def others_on_stderr() -> Iterator[None]:
         logging.disable(before)
 
 
+class _VisibleFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 def start_logging() -> None:
     """Show the log messages of this package on stderr: warnings, with ``--verbose`` all, with ``--quiet`` errors only."""
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_VisibleFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     if is_quiet() or _is_on(_VERBOSE):
         logging.getLogger("sftkey").setLevel(logging.ERROR if is_quiet() else logging.INFO)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftkey.cli.console import note, others_on_stderr, print_json
+from sftkey.cli.console import echo, note, others_on_stderr, print_json
 from sftkey.evaluation.headroom import MEANINGS
 from sftkey.util.errors import UserError
 
@@ -51,6 +51,11 @@ class _WithMeanings(click.Command):
 )
 @click.option("--gradient/--no-gradient", default=True, help="Without, half of the memory is enough.")
 @click.option(
+    "--trust-remote-code",
+    is_flag=True,
+    help="Run the code that STAGE1_OUTPUT names: its model's, and data sets' that aren't of this package.",
+)
+@click.option(
     "--json",
     "json_file",
     is_flag=False,
@@ -67,6 +72,7 @@ def diagnose_command(
     batch_size: int,
     max_new_tokens: int,
     gradient: bool,
+    trust_remote_code: bool,
     json_file: Path | None,
 ) -> None:
     """Tell what Stage 2 can gain from a Stage 1 checkpoint.
@@ -83,7 +89,7 @@ def diagnose_command(
         from sftkey.evaluation.generation import load_model
         from sftkey.evaluation.verdicts import RuleVerdict
 
-        cfg, tokenizer = _recipe_and_tokenizer(stage)
+        cfg, tokenizer = _recipe_and_tokenizer(stage, trust_remote_code)
         held_out = _held_out(cfg, tokenizer, data, rows)
         try:
             on = held_out.tokenize.dataset.with_kind(AnswerKind(answers) if answers else None)
@@ -98,10 +104,10 @@ def diagnose_command(
         return assess(output, held_out.usable[index][0], on, plain=False).rule_verdict is RuleVerdict.SAME
 
     if json_file != _STDOUT:
-        click.echo(f"{stage1_output}: {held_out.source}")
+        echo(f"{stage1_output}: {held_out.source}")
     with others_on_stderr():
         diagnosis = diagnose(
-            load_model(stage1_output, len(tokenizer)),
+            load_model(stage1_output, len(tokenizer), trust_remote_code),
             held_out.tokenize.tokenizer,
             [example for _, example in held_out.usable],
             is_right,
@@ -124,7 +130,7 @@ def diagnose_command(
     if json_file == _STDOUT:
         print_json(content)
         return
-    click.echo(report(diagnosis))
+    echo(report(diagnosis))
     if json_file is not None:
         json_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -148,20 +154,28 @@ def _checked(output_dir: Path) -> Stage:
     return stage
 
 
-def _recipe_and_tokenizer(stage: Stage) -> tuple[Any, Any]:
-    """The recipe that a stage was made with, as far as its rows need it, and the stage's tokenizer."""
+def _recipe_and_tokenizer(stage: Stage, trust_remote_code: bool) -> tuple[Any, Any]:
+    """The recipe that a stage was made with, as far as its rows need it, and the stage's tokenizer.
+
+    Raises:
+        UserError: The marker, which may be a stranger's, names code that would run, and the user doesn't.
+    """
     from axolotl.utils.dict import DictDefault
     from transformers import AutoTokenizer
 
     from sftkey.axolotl.rows import prepared_for_rows
+    from sftkey.recipes.foreign_code import refuse_foreign_code
+    from sftkey.stages.marker import MARKER_FILE
 
     assert stage.marker is not None
+    if not trust_remote_code:
+        refuse_foreign_code(dict(stage.config), str(stage.output_dir / MARKER_FILE))
     cfg = DictDefault(stage.config)
     cfg.axolotl_config_path = str(stage.output_dir / stage.marker.recipe.name)
     # It was checked when the stage was trained; its data may be elsewhere by now.
     cfg = prepared_for_rows(cfg)
     cfg.base_model = cfg.base_model_config = cfg.tokenizer_config = str(stage.output_dir)
-    tokenizer = AutoTokenizer.from_pretrained(stage.output_dir)
+    tokenizer = AutoTokenizer.from_pretrained(stage.output_dir, trust_remote_code=trust_remote_code)
     tokenizer.chat_template = cfg.chat_template_jinja
     return cfg, tokenizer
 

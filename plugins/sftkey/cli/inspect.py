@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftkey.cli.console import is_quiet, json_option, others_on_stderr, print_json
+from sftkey.cli.console import echo, is_quiet, json_option, others_on_stderr, print_json
 from sftkey.util.errors import UserError
 from sftkey.util.text import visible
 
@@ -51,9 +51,9 @@ def inspect_command(recipe: Path, rows: int, color: bool | None, trust_remote_co
         tokenizer = _load_tokenizer(cfg)
     method = METHODS[cfg.sftkey_method]
     if not as_json:
-        click.echo(f"{recipe}: {method.name}, {method.summary}")
+        echo(f"{recipe}: {method.name}, {method.summary}")
         for text in () if is_quiet() else notes:
-            click.echo(f"note: {text}")
+            echo(f"note: {text}")
 
     def decode(ids: list[int]) -> str:
         return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -67,12 +67,12 @@ def inspect_command(recipe: Path, rows: int, color: bool | None, trust_remote_co
             empty.append(f"{label} ({held}. {naming_keys(entry.type)})")
         if as_json:
             continue
-        click.echo(f"\n== {label} ==")
+        echo(f"\n== {label} ==")
         for index, example in shown:
             render = render_colour if color else render_plain
-            click.echo(f"\nrow {index}, {len(example.input_ids):,} tokens")
+            echo(f"\nrow {index}, {len(example.input_ids):,} tokens")
             click.echo(render(example, decode), file=_stdout(color), color=color)
-        click.echo(f"\n{table(found[label])}")
+        echo(f"\n{table(found[label])}")
     if as_json:
         data = [{"data": label, **statistics.as_dict()} for label, statistics in found.items()]
         print_json({"recipe": str(recipe), "method": method.name, "notes": notes, "data": data})

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from sftkey.cli.console import json_option, print_json, print_table, records, start_logging
+from sftkey.cli.console import echo, json_option, print_json, print_table, records, start_logging
 from sftkey.evaluation.judge.later import NotJudgeable, TaskJudgement, TaskPlan, plan, rejudge
 from sftkey.evaluation.judge.settings import JudgeMode, JudgeSettings
 from sftkey.stages.evaluate import update_cards
@@ -84,4 +84,4 @@ def _print_outcome(judgements: list[TaskJudgement], as_json: bool) -> None:
         for done in judgements
     ]
     header = (*columns, "acc", "fmt", "score")
-    click.echo(table([header, *((*row, *change) for row, change in zip(rows, changes, strict=True))]))
+    echo(table([header, *((*row, *change) for row, change in zip(rows, changes, strict=True))]))

@@ -12,6 +12,7 @@ import click
 from sftkey.cli.console import QUIET, VERBOSE
 from sftkey.util.disk import full_disk
 from sftkey.util.errors import UserError
+from sftkey.util.text import visible
 from sftkey.util.version import __version__
 
 _SUMMARIES = {
@@ -48,12 +49,15 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(visible(str(error))) from error
+        except click.ClickException as error:
+            vars(error)["message"] = visible(error.message)
+            raise
         except OSError as error:
             full = full_disk(error)
             if full is None:
                 raise
-            raise click.ClickException(str(full)) from error
+            raise click.ClickException(visible(str(full))) from error
         except KeyboardInterrupt:
             ctx.exit(130)
 

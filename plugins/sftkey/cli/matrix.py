@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftkey.cli.console import json_option, note, print_json, print_table, progress, records, this_command
+from sftkey.cli.console import echo, json_option, note, print_json, print_table, progress, records, this_command
 from sftkey.cli.options import (
     LauncherArguments,
     evaluation_options,
@@ -19,7 +19,7 @@ from sftkey.cli.options import (
     given_evaluation_options,
     launcher_arguments,
 )
-from sftkey.util.text import Cell
+from sftkey.util.text import Cell, visible
 
 if TYPE_CHECKING:
     from sftkey.recipes.matrix import MatrixCell
@@ -110,7 +110,7 @@ def matrix_command(
             print_json({"stages": records(rows), "commands": commands})
             return
         print_table(rows, as_json)
-        click.echo("\n".join(["", f"{len(commands)} command{'s' if len(commands) != 1 else ''} to run:", *commands]))
+        echo("\n".join(["", f"{len(commands)} command{'s' if len(commands) != 1 else ''} to run:", *commands]))
         return
     save_recipes(cells, folder, force=force)
     if slurm:
@@ -125,7 +125,7 @@ def matrix_command(
         )
         path = Path(output_root) / "matrix.sh"
         path.write_text(script, encoding="utf-8")
-        click.echo(f"wrote {path}; submit it with\n  bash {shlex.quote(str(path))}")
+        echo(f"wrote {path}; submit it with\n  bash {shlex.quote(str(path))}")
         return
     planned = _plan(cells, folder)
     finished, failures = _run(planned, logs, launch, settings)
@@ -214,7 +214,7 @@ def _run(
                         break
                 if reason is not None:
                     failures.append(f"  {one.cell.name}: {reason}")
-                    click.secho(f"  failed: {reason}", fg="red", err=True)
+                    click.secho(visible(f"  failed: {reason}"), fg="red", err=True)
     except Stopped:
         click.secho(f"Stopped. To go on:\n  {this_command()}", bold=True, err=True)
         raise SystemExit(130) from None

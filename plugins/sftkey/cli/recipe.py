@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sftkey.cli.console import note, others_on_stderr
+from sftkey.cli.console import echo, note, others_on_stderr
 from sftkey.datasets.registry import DATASETS
 from sftkey.recipes.catalogue import shipped_recipe
 from sftkey.recipes.keys import KEYS
@@ -60,7 +60,7 @@ def recipe_command(
             note(f"starts from {earlier.file_name}, in the same folder:\n  {earlier.command} > {earlier.file_name}")
     else:
         for path in save_recipes(written.chain, output.parent, force=force, option="-o"):
-            click.echo(f"wrote {path}", err=True)
+            echo(f"wrote {path}", err=True)
     for text in written.notes:
         note(text)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sftkey.cli.console import is_quiet, progress
+from sftkey.cli.console import echo, is_quiet, progress
 
 
 @click.command("report")
@@ -49,9 +49,9 @@ def report_command(output_roots: tuple[Path, ...], output: Path, watch: bool, in
     def say(written: Written) -> None:
         ledger = written.collection.ledger
         for file in () if is_quiet() else ledger.skipped:
-            click.echo(f"skipped {file.path}: {file.skipped}", err=True)
+            echo(f"skipped {file.path}: {file.skipped}", err=True)
         used = len(ledger.files) - len(ledger.skipped)
-        click.echo(f"{written.page} (from {used} files, skipped: {len(ledger.skipped)}, notes: {len(ledger.notes)})")
+        echo(f"{written.page} (from {used} files, skipped: {len(ledger.skipped)}, notes: {len(ledger.notes)})")
 
     progress(f"reading {', '.join(map(str, output_roots))}")
     try:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftkey.cli.console import STDERR, json_option, others_on_stderr, print_json, print_table, progress, this_command
+from sftkey.cli.console import (
+    STDERR,
+    echo,
+    json_option,
+    others_on_stderr,
+    print_json,
+    print_table,
+    progress,
+    this_command,
+)
 from sftkey.cli.options import LauncherArguments, evaluation_options, evaluation_settings, launcher_arguments
 
 if TYPE_CHECKING:
@@ -132,7 +141,7 @@ def run_command(
         if as_json:
             print_json(plan)
         else:
-            click.echo(_plan_text(plan))
+            echo(_plan_text(plan))
         return
     _run(stages, launch, settings, as_json)
 

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from sftkey.cli.console import note
+from sftkey.cli.console import echo, note
 
 
 @click.command("share")
@@ -44,15 +44,15 @@ def share_command(
         note("the weights are not included (--weights)")
     if dry_run:
         for name, size in bundle.files:
-            click.echo(f"{size:>15,}  {name}")
-        click.echo(f"\n{bundle.texts['README.md']}")
+            echo(f"{size:>15,}  {name}")
+        echo(f"\n{bundle.texts['README.md']}")
         where = f"{push_to_hub} ({'public' if public else 'private'}, if new)" if push_to_hub else ""
-        click.echo(f"would go to {where or output or output_dir / 'share'}; nothing was written", err=True)
+        echo(f"would go to {where or output or output_dir / 'share'}; nothing was written", err=True)
         return
     with TemporaryDirectory() as temporary:
         folder = output or (output_dir / "share" if push_to_hub is None else Path(temporary) / "bundle")
         save_bundle(bundle, folder)
         if output is not None or push_to_hub is None:
-            click.echo(str(folder))
+            echo(str(folder))
         if push_to_hub is not None:
-            click.echo(push_bundle(folder, push_to_hub, private=not public))
+            echo(push_bundle(folder, push_to_hub, private=not public))

@@ -32,13 +32,20 @@ class Completion(NamedTuple):
 
 
 def load_model(
-    folder: Path, tokens: int, *, base: str | None = None, quantization: Any = None, merge: bool = True
+    folder: Path,
+    tokens: int,
+    trust_remote_code: bool = False,
+    *,
+    base: str | None = None,
+    quantization: Any = None,
+    merge: bool = True,
 ) -> Any:
     """Load a checkpoint onto the GPU in bf16, or onto the CPU in fp32; merge an adapter into its base model.
 
     Args:
         folder: The stage's output directory.
         tokens: The size of its tokenizer.
+        trust_remote_code: Whether the code of the model's repository may run; else a model that has some is refused.
         base: The base model of an adapter; by default what the adapter says.
         quantization: A `transformers` quantization config for the base model of an adapter.
         merge: Merge an adapter.
@@ -56,7 +63,10 @@ def load_model(
 
             source = base or PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
         model: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.bfloat16 if on_gpu else torch.float32, attn_implementation="sdpa"
+            source,
+            dtype=torch.bfloat16 if on_gpu else torch.float32,
+            attn_implementation="sdpa",
+            trust_remote_code=trust_remote_code,
         )
         if source != folder:
             model = _with_adapter(model, folder, tokens)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftkey.util.sources import Ledger, UnreadableFile, number, read_json
+from sftkey.util.text import is_plain_name, one_line, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,7 +145,11 @@ def read_results(path: Path, ledger: Ledger | None = None) -> dict[str, Evaluati
     """
     content = read_content(path)
     ledger = ledger or Ledger()
-    return {str(task): _evaluation(path, str(task), content, ledger) for task in content["results"]}
+    bad = [task for task in content["results"] if not is_plain_name(task)]
+    if bad:
+        shown = ", ".join(visible(repr(task[:60])) for task in bad[:5])
+        ledger.note(f"{path}: {len(bad)} tasks with a name that no task can have are left out ({shown}).")
+    return {task: _evaluation(path, task, content, ledger) for task in content["results"] if task not in bad}
 
 
 def read_evaluations(path: Path, ledger: Ledger) -> list[Evaluation]:
@@ -163,7 +168,7 @@ def read_evaluations(path: Path, ledger: Ledger) -> list[Evaluation]:
         ledger.skip(path, "results", str(error))
         return []
     ledger.used(path, "results")
-    found = [one for one in tasks if len(one.reported) == len(METRICS) and len(one.task) <= _MAX_NAME]
+    found = [one for one in tasks if len(one.reported) == len(METRICS)]
     ignored = [one.task[:80] for one in tasks if one not in found]
     if ignored:
         ledger.note(f"{path}: no acc, fmt and score for {', '.join(ignored[:10])}; not a task of sftkey, left out.")
@@ -211,7 +216,7 @@ def _evaluation(path: Path, task: str, content: Mapping[str, Any], ledger: Ledge
         group=bool(_mapping(content.get("group_subtasks")).get(task)),
         model=_model(config, content),
         date=number(content.get("date")) or 0.0,
-        settings={name: str(value)[:200] for name, value in settings.items() if value is not None},
+        settings={name: one_line(str(value)[:200]) for name, value in settings.items() if value is not None},
         reported=_reported(row),
         count=int(count) if count is not None else None,
         available=int(available) if available is not None else None,

@@ -14,7 +14,7 @@ import pandas as pd
 from sftkey.evaluation.verdicts import composite
 from sftkey.format.tags import FormatFailure
 from sftkey.util.sources import Ledger, UnreadableFile, number, read_json_lines
-from sftkey.util.text import shorten
+from sftkey.util.text import one_line, shorten
 
 MAX_TEXT = 12_000
 """Characters of a text that are kept; the middle of a longer one is left out."""
@@ -82,15 +82,15 @@ def _item(sample: Mapping[str, Any]) -> dict[str, Any] | None:
     reference = _string(sample.get("reference")) or _string(sample.get("target"))
     return {
         "key": hashlib.blake2b(f"{question}\0{reference}".encode(), digest_size=16).hexdigest(),
-        "doc_id": _string(sample.get("doc_id"))[:40],
+        "doc_id": one_line(_string(sample.get("doc_id")))[:40],
         "question": shorten(question, MAX_TEXT),
         "reference": shorten(reference, MAX_TEXT),
         "output": shorten(_first_text(sample.get("resps")), MAX_TEXT),
         "extracted": shorten(_string(sample.get("extracted")), MAX_TEXT),
-        "extraction": _string(sample.get("extraction"))[:80],
+        "extraction": one_line(_string(sample.get("extraction")))[:80],
         "failure": _failure(sample),
-        "verdict": _string(sample.get("verdict"))[:40],
-        "decided_by": _string(sample.get("decided_by"))[:40],
+        "verdict": one_line(_string(sample.get("verdict")))[:40],
+        "decided_by": one_line(_string(sample.get("decided_by")))[:40],
         "no_answer": float("extracted" in sample and sample["extracted"] is None),
         "acc": acc,
         "fmt": fmt,
@@ -101,7 +101,7 @@ def _item(sample: Mapping[str, Any]) -> dict[str, Any] | None:
 def _failure(sample: Mapping[str, Any]) -> str:
     """Why an output is not in the expected format: as recorded, else the one failure metric that is 1."""
     if "format_failure" in sample:
-        return _string(sample["format_failure"])[:80]
+        return one_line(_string(sample["format_failure"]))[:80]
     return next((kind.value for kind in FormatFailure if number(sample.get(f"fmt_{kind.name.lower()}")) == 1), "")
 
 

@@ -13,6 +13,7 @@ from sftkey.report.stages import LoggedStage, read_stage
 from sftkey.stages.links import MERGED_FOLDER, find_before, resolved, stages_at
 from sftkey.stages.marker import LOG_FILE, MARKER_FILE, RUN_FILE
 from sftkey.util.sources import Ledger
+from sftkey.util.text import visible
 
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 
@@ -94,14 +95,26 @@ def _scan(roots: Iterable[Path], ledger: Ledger) -> tuple[list[Path], list[Path]
 
     for root in roots:
         for folder, subfolders, names in os.walk(root, onerror=unreadable):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             here = Path(folder)
+            names = _plain(names, here, ledger)
+            subfolders[:] = _plain((name for name in subfolders if not name.startswith(".")), here, ledger)
             if MARKER_FILE in names or RUN_FILE in names:
                 directories.add(here)
             if LOG_FILE in names:
                 directories.add(here.parent if _CHECKPOINT.fullmatch(here.name) else here)
             results.update(here / name for name in names if is_results_file(here / name))
     return sorted(directories), sorted(results)
+
+
+def _plain(names: Iterable[str], folder: Path, ledger: Ledger) -> list[str]:
+    """The names that can be shown, sorted; the others are noted."""
+    found = sorted(names)
+    for name in found:
+        if not name.isprintable():
+            ledger.note(
+                f"{folder}: {visible(name)!r} has a character in its name that can't be shown; it is passed over."
+            )
+    return [name for name in found if name.isprintable()]
 
 
 def input_files(roots: Sequence[Path]) -> dict[Path, tuple[int, int]]:

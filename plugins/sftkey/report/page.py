@@ -24,6 +24,7 @@ from sftkey.report.score_tables import METRIC_TITLES
 from sftkey.report.scores import Scores
 from sftkey.report.summary import below_root
 from sftkey.report.tables import Table, figure, signed
+from sftkey.util.text import one_line
 from sftkey.util.version import __version__
 
 _GROUPS = (
@@ -86,6 +87,7 @@ def render_page(
     ]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.globals.clear()
+    environment.finalize = _printable
     template = environment.from_string(_resource("page.html.jinja"))
     groups = [(title, text, _by_model(one for one in panels if one.kind == kind)) for kind, title, text in _GROUPS]
     return template.render(
@@ -127,6 +129,11 @@ def _by_model(panels: Iterable[Panel]) -> dict[str, list[Panel]]:
 
 def _resource(name: str) -> str:
     return files("sftkey.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _printable(value: Any) -> Any:
+    """Every text on the page is shown on one line; what is markup is ours."""
+    return one_line(value) if type(value) is str else value
 
 
 def _markup(text: str) -> Any:

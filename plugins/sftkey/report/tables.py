@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from sftkey.evaluation.statistics import Interval
+from sftkey.util.text import one_line
 
 NOTHING = "\u2013"
 """Stands where there is no figure."""
@@ -156,7 +158,7 @@ def _markdown_cell(cell: TableCell) -> str:
 
 def _markdown(text: str) -> str:
     """Escape a text: no markup, no HTML, no line break."""
-    escaped = re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", " ".join(text.split()))
+    escaped = re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", one_line(text))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -205,7 +207,7 @@ def _latex_cell(cell: TableCell, side: str) -> str:
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    return "".join(_LATEX.get(character, character) for character in one_line(text))
 
 
 def to_csv(table: Table) -> str:
@@ -222,4 +224,8 @@ def to_csv(table: Table) -> str:
 
 
 def _inert(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    if not isinstance(value, str):
+        return value
+    text = one_line(value)
+    # Full-width signs, too: some spreadsheets take them for the plain ones.
+    return f"'{text}" if unicodedata.normalize("NFKC", text[:1]) in ("=", "+", "-", "@") and text else text

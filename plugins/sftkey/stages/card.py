@@ -7,6 +7,7 @@ each evaluation, and the card that ``sftkey share`` writes. Acc, Fmt and Score a
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from sftkey.stages.marker import DataRecord
 from sftkey.stages.stage import Stage, finished_stage
 from sftkey.util.files import write_text_atomically
 from sftkey.util.sources import Ledger
+from sftkey.util.text import one_line
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard, ModelCardData
@@ -34,6 +36,7 @@ _TEMPLATE = Path(__file__).with_name("card.md.jinja")
 _BEGIN = "<!-- sftkey: this section is written again after each training and evaluation -->"
 _END = "<!-- end of sftkey's section -->"
 _METRICS = {"acc": "Acc", "fmt": "Fmt", "score": "Score"}
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 _OURS = "sftkey"
 """The tag by which metadata at the top of a card is known to be from here."""
 
@@ -54,7 +57,7 @@ def update_card(output_dir: Path) -> None:
         write_text_atomically(path, _with_section(text, card))
     # Whatever it is: results and the card's metadata are other people's files, which huggingface_hub's code reads.
     except Exception as error:
-        LOG.warning("%s: no section was written into %s (%s)", output_dir, CARD_FILE, error)
+        LOG.warning("%s: no section was written into %s (%s)", output_dir, CARD_FILE, one_line(str(error)))
 
 
 def newest_scores(stage: Stage, ledger: Ledger) -> list[Evaluation]:
@@ -106,7 +109,7 @@ def model_card(
 def is_local(path: str) -> bool:
     """Whether a model or data set is a file or folder of this machine."""
     by_name = path.startswith(("/", "~", "./", "../")) or path.endswith((".jsonl", ".json", ".parquet"))
-    return by_name or Path(path).exists()
+    return by_name or os.path.exists(path)
 
 
 def _with_section(text: str, card: ModelCard) -> str:
@@ -146,7 +149,7 @@ def _metadata(stages: Sequence[Stage], scores: Sequence[Evaluation], library: st
     from huggingface_hub import EvalResult, ModelCardData
 
     base = str(stages[0].config.get("base_model"))
-    data = [path for path in _data_paths(stages[-1]) if not is_local(path)]
+    data = [path for path in _data_paths(stages[-1]) if _is_on_hub(path)]
     results = [
         EvalResult(
             task_type="text-generation",
@@ -159,13 +162,18 @@ def _metadata(stages: Sequence[Stage], scores: Sequence[Evaluation], library: st
         for metric, name in _METRICS.items()
     ]
     return ModelCardData(
-        tags=[_OURS, "axolotl", stages[-1].method],
+        tags=[_OURS, "axolotl", *({stages[-1].method} & METHODS.keys())],
         library_name=library,
-        base_model=None if is_local(base) else base,
+        base_model=base if _is_on_hub(base) else None,
         datasets=data or None,
-        model_name=_title(stages) if results else None,
+        model_name=re.sub(r"[<>]", "", one_line(_title(stages))) if results else None,
         eval_results=results or None,
     )
+
+
+def _is_on_hub(path: str) -> bool:
+    """Whether it is what a repository can be called, and not something of this machine."""
+    return _REPOSITORY.fullmatch(path) is not None and not is_local(path)
 
 
 def _evaluated(name: str) -> dict[str, Any]:
@@ -243,4 +251,4 @@ def _inert(value: Any) -> Any:
         return {key: _inert(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_inert(item) for item in value]
-    return re.sub(r"[\\`|<]|\](?=\()", r"\\\g<0>", re.sub(r"\s+", " ", str(value)))
+    return re.sub(r"[\\`|<]|\](?=\()", r"\\\g<0>", one_line(str(value)))

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sftkey.stages.manifest import FileRecord
 from sftkey.util.errors import UserError
 from sftkey.util.sources import UnreadableFile, read_json
+from sftkey.util.text import one_line
 
 MARKER_FILE = "sftkey_stage.json"
 RUN_FILE = "sftkey_run.json"
@@ -25,6 +26,7 @@ SCHEMA = 1
 
 # The report shows these texts, so none may be longer than what it can be.
 _Word = Annotated[str, Field(max_length=100)]
+_Name = Annotated[str, Field(max_length=255)]
 _Path = Annotated[str, Field(max_length=4096)]
 
 
@@ -50,8 +52,17 @@ class _Part(BaseModel):
 class RecipeCopy(_Part):
     """The recipe as it was run: the file's name, and the keys with the command line's values."""
 
-    name: str = ""
+    name: _Name = ""
     config: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("config")
+    @classmethod
+    def _data_are_entries(cls, config: dict[str, Any]) -> dict[str, Any]:
+        for key in ("datasets", "test_datasets"):
+            entries = config.get(key) or []
+            if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+                raise ValueError(f"{key} isn't a list of entries")
+        return config
 
 
 class TokenizerRecord(_Part):
@@ -155,7 +166,7 @@ class After(_Part):
     ``stage``, a copy of its marker, outlives its directory.
     """
 
-    output_dir: _Path
+    output_dir: _Path = Field(min_length=1)
     id: _Word | None = None
     method: _Word | None = None
     finished_at: _Word | None = None
@@ -166,6 +177,21 @@ class After(_Part):
         if self.id is not None:
             return marker.id == self.id
         return self.finished_at in (None, marker.finished_at)
+
+
+def _on_one_line(value: Any) -> Any:
+    """The same with every text printable and on one line: a marker may be a stranger's, and its texts become other files'.
+
+    But for what a recipe holds, where a line break may be meant.
+    """
+    if isinstance(value, Mapping):
+        return {
+            one_line(str(key)): item if key in ("config", "settings") else _on_one_line(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_on_one_line(item) for item in value]
+    return one_line(value) if isinstance(value, str) else value
 
 
 class _StageFile(_Part):
@@ -193,7 +219,9 @@ class _StageFile(_Part):
         if content.get("schema", SCHEMA) != SCHEMA:
             raise UnreadableFile("has a schema this version of sftkey doesn't know; upgrade sftkey")
         try:
-            return cls.model_validate(content)
+            return cls.model_validate(_on_one_line(content))
+        except RecursionError:
+            raise UnreadableFile("is nested too deeply; delete it and run the stage again") from None
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from sftkey.util.disk import full_disk
+from sftkey.util.text import visible
 
 
 class UserError(ValueError):
@@ -28,7 +29,7 @@ def install_short_error_hook() -> None:
     def excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         mendable = error if isinstance(error, UserError) else full_disk(error)
         if mendable is not None:
-            print(f"sftkey: {mendable}", file=sys.stderr)
+            print(f"sftkey: {visible(str(mendable))}", file=sys.stderr)
         else:
             previous(kind, error, traceback)
 

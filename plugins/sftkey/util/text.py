@@ -32,7 +32,7 @@ def _shown(cell: Cell) -> str:
         return "-"
     if isinstance(cell, float):
         return f"{cell:.4f}"
-    return f"{cell:,}" if isinstance(cell, int) else cell
+    return f"{cell:,}" if isinstance(cell, int) else one_line(cell)
 
 
 def shorten(text: str, limit: int, gap: str = "left out") -> str:
@@ -61,3 +61,14 @@ def visible(text: str) -> str:
         else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def one_line(text: str) -> str:
+    """A text on one line, printable: every control character, bidirectional override and line break is a space."""
+    text = text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())
+
+
+def is_plain_name(name: str, longest: int = 200) -> bool:
+    """Whether a name that a stranger chose may be a file's and be shown: one printable part of a path, not too long."""
+    return 0 < len(name) <= longest and name.isprintable() and not set(name) & set("/\\") and name not in (".", "..")
