@@ -154,7 +154,7 @@ NOT_CLEAR = (
     "Neither {} nor {other} is correct.",
 )
 letters = st.sampled_from(sorted(OPTIONS))
-numbers = st.integers(10, 99_999)
+numbers = st.integers(10, 99_999) | st.integers(-99_999, -10)
 
 
 def verdict(output: str, name: str, row: dict) -> RuleVerdict:
@@ -176,6 +176,7 @@ def test_a_number_in_every_phrase(wrapper, phrase, number, off):
     assert verdict(output, "gsm8k", gsm8k(number)) is RuleVerdict.SAME
     assert verdict(output, "gsm8k", gsm8k(number + off)) is not RuleVerdict.SAME
     assert verdict(output, "gsm8k", gsm8k(7)) is not RuleVerdict.SAME
+    assert verdict(output, "gsm8k", gsm8k(-number)) is not RuleVerdict.SAME
 
 
 @given(st.sampled_from(WRAPPERS), st.sampled_from(SAY_A_LETTER), letters, letters)

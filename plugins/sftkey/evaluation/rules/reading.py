@@ -76,10 +76,17 @@ def read(output: str, kind: AnswerKind, untagged: UntaggedForm, options: Mapping
         found += said
     if not shown:
         return Reading((), NOTHING_FOUND, "", regions.unfinished)
-    texts = tuple(dict.fromkeys(one.text.strip()[: MAX_ANSWER + 1] for one in found))
+    texts = tuple(dict.fromkeys(_cut_at_a_tag(one, output)[: MAX_ANSWER + 1] for one in found))
     if not found:
         return Reading((), NOTHING_FOUND, _shown(output, ()))
     return Reading(texts, found[-1].rule, _shown("\n".join(shown), texts))
+
+
+def _cut_at_a_tag(found: Found, output: str) -> str:
+    """A text; where a tag, which is a line break by now, stood inside the braces of a box, what comes before it."""
+    text = found.text.strip()
+    in_a_box = found.rule.endswith(answers.BOXED) and "\n" in text
+    return text.partition("\n")[0] if in_a_box and text not in output.translate(HALF_WIDTH) else text
 
 
 def read_thinking(

@@ -56,14 +56,14 @@ _SUPPOSED = re.compile(
 )
 _LABEL = re.compile(r"(?<![\w'’])[A-Z]$")
 _CONNECTOR = re.compile(
-    r"^[\s,;:)\]—–-]*(?:(?:but|rather|instead|so|then|and|it['’]?s|it\sis)\b[\s,:]*)*", re.IGNORECASE
+    r"^(?:[\s,;:)\]]|[—–-]+\s)*(?:(?:but|rather|instead|so|then|and|it['’]?s|it\sis)\b[\s,:]*)*", re.IGNORECASE
 )
 
 
 def asserted(text: str) -> str:
     """A statement without the clauses that deny or concede something: of "B, not A" and "not A, but B" it's B."""
     kept = _DENIED.sub(" ", text)
-    return text if kept == text else _CONNECTOR.sub("", kept).strip(" ,;:()—–-")
+    return text if kept == text else _CONNECTOR.sub("", kept).strip(" ,;:").rstrip(" (—–-")
 
 
 def without_reason(text: str) -> str:
