@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sftkey.datasets.registry import DATASETS, dataset
 from sftkey.evaluation.assess import assess
@@ -108,6 +108,8 @@ def test_a_megabyte_of_output(name, unit):
         assert item.rule_verdict is not RuleVerdict.SAME or "(A)" in unit
 
 
+# The first output pays for what is loaded then.
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_any_output_is_assessed(output):
     for name in ("gsm8k", "openbookqa", "cot_collection"):

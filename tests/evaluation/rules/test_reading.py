@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sftkey.datasets import openbookqa
 from sftkey.datasets.base import AnswerKind
@@ -170,6 +170,7 @@ def choice(letter: str) -> dict:
     return {"id": "1", "question_stem": "Light comes from", "choices": choices, "answerKey": letter}
 
 
+@settings(deadline=None)
 @given(st.sampled_from(WRAPPERS), st.sampled_from(SAY_A_NUMBER), numbers, st.integers(1, 9))
 def test_a_number_in_every_phrase(wrapper, phrase, number, off):
     output = wrapper.format(phrase.format(number))
@@ -179,6 +180,7 @@ def test_a_number_in_every_phrase(wrapper, phrase, number, off):
     assert verdict(output, "gsm8k", gsm8k(-number)) is not RuleVerdict.SAME
 
 
+@settings(deadline=None)
 @given(st.sampled_from(WRAPPERS), st.sampled_from(SAY_A_LETTER), letters, letters)
 def test_a_letter_in_every_phrase(wrapper, phrase, letter, other):
     output = wrapper.format(phrase.format(letter))
@@ -186,6 +188,7 @@ def test_a_letter_in_every_phrase(wrapper, phrase, letter, other):
     assert verdict(output, "openbookqa", choice(other)) is expected
 
 
+@settings(deadline=None)
 @given(st.sampled_from(WRAPPERS), st.sampled_from(SAY_A_LETTER_NOT_ANOTHER), st.permutations(sorted(OPTIONS)))
 def test_the_asserted_letter_beats_the_denied_one(wrapper, phrase, shuffled):
     letter, other = shuffled[:2]
@@ -194,6 +197,7 @@ def test_the_asserted_letter_beats_the_denied_one(wrapper, phrase, shuffled):
     assert verdict(output, "openbookqa", choice(other)) is RuleVerdict.DIFFERENT
 
 
+@settings(deadline=None)
 @given(st.sampled_from(("{}", "<Answer>{}</Answer>")), st.sampled_from(NOT_CLEAR), st.permutations(sorted(OPTIONS)))
 def test_several_letters_are_no_answer(wrapper, phrase, shuffled):
     letter, other = shuffled[:2]
@@ -300,6 +304,7 @@ def test_what_holds_no_answer_is_shown_to_no_judge(output):
     assert read_thinking("It is 12.", GSM8K.kind, GSM8K.untagged) == ("12",)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(WRAPPERS), st.sampled_from(SAY_A_NUMBER), numbers)
 def test_the_judge_sees_all_that_the_rules_saw(wrapper, phrase, number):
     said = phrase.format(number)

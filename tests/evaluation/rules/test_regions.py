@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sftkey.evaluation.rules.regions import Where, find_regions
 
@@ -61,12 +61,14 @@ def found(output: str) -> list[str]:
     return [region.text.strip() for region in find_regions(output).found]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(THINKING), texts, st.sampled_from(ENDS), texts.filter(str.strip))
 def test_what_follows_the_thinking(tags, thinking, end, answer):
     opened, closed = tags
     assert found(f"{opened}{thinking}12{closed}{answer}{end}") == [answer.strip()]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(THINKING[:11]), st.sampled_from(ANSWERS), texts, st.sampled_from((*ENDS, *NEW_QUESTIONS)))
 def test_an_answer_block_in_any_case(tags, block, thinking, end):
     opened, closed = tags
@@ -77,6 +79,7 @@ def test_an_answer_block_in_any_case(tags, block, thinking, end):
     ]
 
 
+@settings(deadline=None)
 @given(st.sampled_from([tags for tags in THINKING if tags[0]]), texts, st.sampled_from(ENDS[:1]))
 def test_thinking_that_never_ends_holds_no_answer(tags, thinking, end):
     regions = find_regions(f"{tags[0]}The answer is 12. {thinking}{end}")
@@ -132,6 +135,7 @@ def test_by_hand(output, regions):
     assert found(output) == regions
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(
