@@ -387,3 +387,20 @@ def test_an_empty_root_is_reported_as_such(tmp_path: Path) -> None:
     written = write_report([tmp_path], tmp_path / "report")
     assert written.empty
     assert "Nothing to show yet" in written.page.read_text()
+
+
+def test_replaced_weights_and_evaluation_rows_that_were_trained_on_are_noted(tmp_path: Path) -> None:
+    from sftkey.stages.manifest import record_files
+
+    stage = Outputs(tmp_path).stage("one", "sft-tag")
+    (stage / "model.safetensors").write_text("w")
+    path = stage / "sftkey_stage.json"
+    weights = {name: record.model_dump() for name, record in record_files(stage, ["model.safetensors"]).items()}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": weights}))
+    assert collect([tmp_path]).ledger.notes == []
+    lineage = {"evaluated_before": 51, "rows_evaluated": 77}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"lineage": lineage}))
+    (stage / "model.safetensors").write_text("v")
+    replaced, known = collect([tmp_path]).ledger.notes
+    assert "model.safetensors isn't what this stage finished with" in replaced
+    assert "51 of its 77 evaluation rows" in known

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sftkey.evaluation.results import Evaluation, is_results_file, read_evaluations
 from sftkey.report.stages import LoggedStage, read_stage
+from sftkey.stages.content import changed_weights
 from sftkey.stages.links import MERGED_FOLDER, find_before, resolved, stages_at
 from sftkey.stages.marker import LOG_FILE, MARKER_FILE, RUN_FILE
 from sftkey.util.sources import Ledger
@@ -63,6 +64,7 @@ def collect(roots: Sequence[Path]) -> Collection:
         ):
             del collection.stages[directory]  # the same stage, as full weights
     for directory in list(collection.stages):
+        _note_record(collection.stages[directory], collection.ledger)
         _link(directory, collection)
     for path in results:
         try:
@@ -83,6 +85,27 @@ def _stage(directory: Path, ledger: Ledger) -> LoggedStage | None:
     except OSError as error:
         ledger.note(f"{directory} can't be read: {error.strerror or error}.")
         return None
+
+
+def _note_record(stage: LoggedStage, ledger: Ledger) -> None:
+    """Note what a stage's own record says against its figures."""
+    marker = stage.marker
+    if marker is None:
+        return
+    try:
+        files = changed_weights(stage.output_dir, marker)
+    except OSError:
+        files = []
+    if files:
+        ledger.note(
+            f"{stage.output_dir}: {', '.join(files)} isn't what this stage finished with; it was replaced since."
+        )
+    record = marker.lineage
+    if record and record.evaluated_before:
+        ledger.note(
+            f"{stage.output_dir}: {record.evaluated_before} of its {record.rows_evaluated} evaluation rows had been trained "
+            "on; its eval_ figures are too good."
+        )
 
 
 def _scan(roots: Iterable[Path], ledger: Ledger) -> tuple[list[Path], list[Path]]:
