@@ -23,7 +23,7 @@ from sftkey.evaluation.rules.limits import MAX_SECONDS, OverLimit, check_formula
 from sftkey.evaluation.rules.question import Asked
 from sftkey.evaluation.verdicts import RuleVerdict
 
-_GRACE = 3.0
+_GRACE = 1.1
 """Seconds beyond the process's own time limit, which is of processor time, until it is killed."""
 
 _START = 120.0

@@ -11,7 +11,7 @@ MAX_FORMULA = 1_000
 MAX_NESTING = 40
 """Deepest nesting of brackets in a text that is read as a formula."""
 
-MAX_SECONDS = 1.2
+MAX_SECONDS = 0.8
 """Longest time for one comparison of formulas, in seconds of processor time."""
 
 MAX_MEMORY = 144 << 20

@@ -22,6 +22,8 @@ _SAME = mpf(10) ** -40
 _TINY = mpf(10) ** -50
 _CLEARLY_DIFFERENT_DECIMALS = 0.02
 _NOISE_DIGITS = 12
+# Its parser and sympy take long for long products.
+_MAX_FOR_MATH_VERIFY = 250
 _PECULIAR = frozenset(
     """degree root based choose arrange function ambiguous percent mixed floor ceil sigma prod absolute factorial
     number""".split()
@@ -196,6 +198,8 @@ def _by_math_verify(first: str, second: str) -> bool | None:
     from math_verify import verify
     from sympy import Expr, Rational, nsimplify
 
+    if max(len(first), len(second)) > _MAX_FOR_MATH_VERIFY:
+        return None
     one, other = _parsed(first), _parsed(second)
     if one is None or other is None:
         return None
