@@ -112,7 +112,8 @@ def _logits(rows: list[list[int]], folder: Path, size: int, **options: Any) -> t
     from sftkey.evaluation.generation import load_model
 
     model = load_model(folder, size, **options).eval()
-    if (embeddings := model.get_input_embeddings().num_embeddings) < size:
+    # Where single embeddings are trained, a wrapper with no count of its own is around the layer.
+    if (embeddings := len(model.get_input_embeddings().weight)) < size:
         raise UserError(f"{folder} has {embeddings} embeddings for {size} tokens: the merge left the added ones out")
     with torch.no_grad():
         found = [model(input_ids=row[None].to(model.device)).logits[0].float().cpu() for row in map(torch.tensor, rows)]
