@@ -66,7 +66,7 @@ def test_add_a_data_set(lab: Path, tiny_root: Path) -> None:
     code = """
 from click.testing import CliRunner
 from sftkey.cli.main import sftkey
-result = CliRunner().invoke(sftkey, ["inspect", "recipe.yml"])
+result = CliRunner().invoke(sftkey, ["inspect", "recipe.yml", "--trust-remote-code"])
 print(result.output)
 assert result.exit_code == 0, result.exception
 """

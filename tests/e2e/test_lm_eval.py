@@ -51,7 +51,7 @@ class Case:
 WELL = "<Thinking>We add it up, step by step.</Thinking>"
 CASES = (
     Case(lambda n: f"{WELL}<Answer>{n}</Answer>", 1, None),
-    Case(lambda n: f"{WELL}\n<Answer>${n:,}.00</Answer>\n", 1, None),
+    Case(lambda n: f"{WELL}\n<Answer>{n:,}.00</Answer>\n", 1, None),
     Case(
         lambda n: f"{WELL}<Answer>The answer is {n} in all.</Answer>", 1, None, extraction="answer block, the answer is"
     ),
