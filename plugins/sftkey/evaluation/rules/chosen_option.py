@@ -43,7 +43,9 @@ _LEFT_OF_A_DENIAL = re.compile(
 )
 _CLAUSE = re.compile(r"[;,]\s|\s[—–-]\s|\b(?:but|so|while)\b", re.I)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$|[*_)\"'])|[。！？]")
-_PUNCTUATION = re.compile(r"[.,;:!?]+(?!\d)")
+_LISTED_NO = re.compile(r"\b[A-Z]\s?[):–—-]{1,3}\s?\W{0,3}(?:no|incorrect|wrong|false)\b\W{0,3}$", re.I)
+"""In a list such as ``A: no. B: yes.`` a no takes nothing back."""
+_PUNCTUATION = re.compile(r"[.,;:!?()\[\]]+(?!\d)")
 _MAX_CLAIMS = 20
 
 Choice = tuple[str, str]
@@ -54,7 +56,8 @@ _NONE: Choice = ("", "nothing found")
 
 def chosen(text: str, options: Mapping[str, str]) -> Choice:
     """Find what names the option that a text chooses; an empty statement where it chooses none, or not clearly one."""
-    for place in reversed(corrections(text)[-3:]):
+    takes_back = [place for place in corrections(text) if not _LISTED_NO.search(text, max(0, place - 12), place)]
+    for place in reversed(takes_back[-3:]):
         statement, rule = _chosen(text[place:].lstrip(" ,.:;!—–-…"), options)
         if statement:
             letters = named(statement, options) or frozenset()

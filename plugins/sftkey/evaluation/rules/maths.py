@@ -38,6 +38,7 @@ _CONCLUSION = re.compile(
 )
 _LABEL = re.compile(r"^(?:final\s)?answer\s?:\s", re.I)
 _ABOUT = re.compile(r"^(?:\\(?:approx|sim|simeq)\b|~)\s?")
+_BETWEEN = re.compile(r"(\\(?:approx|simeq|doteq)\b|≈)")
 _COMMAND = re.compile(r"\\[A-Za-z]+|\{[pbv]?matrix\}")
 _WORD = re.compile(r"[^\W\d_]{2,}|(?<=[\d}])\s(?:[mglshk]|k?m/[sh])(?=(?:\s?\^\s?\{?[23]\}?)?$)")
 _ITEMS = re.compile(r"(?:\(\d\)\s?){2,}")
@@ -59,6 +60,10 @@ def compare(prediction: str, reference: str, asked: Asked) -> Verdict:
         OverLimit: Comparing them would exceed a bound.
     """
     as_text = as_words(prediction, reference)
+    exact, approximate = _approximated(prediction)
+    if approximate:
+        verdicts = [compare(side, reference, asked) for side in (exact, approximate)]
+        return next((one for one in verdicts if one[0] is SAME), (CANT_TELL, "an exact value and an approximation"))
     found, wanted = _simplified(prediction), _simplified(reference)
     if found and found == wanted:
         return SAME, "same formula"
@@ -82,6 +87,13 @@ def compare(prediction: str, reference: str, asked: Asked) -> Verdict:
             return as_text
         return _with_words(found, wanted, words, asked)
     return FORMULAS.compare(found, wanted, asked)
+
+
+def _approximated(text: str) -> tuple[str, str]:
+    """Both sides of ``1/3 ≈ 0.33``; two empty texts where there is no such sign between two values."""
+    exact, sign, approximate = [*_BETWEEN.split(text, maxsplit=1), "", ""][:3]
+    both = sign and re.search(r"\d|\\[A-Za-z]", exact) and re.search(r"\d|\\[A-Za-z]", approximate)
+    return (exact, approximate) if both else ("", "")
 
 
 def _simplified(text: str) -> str:

@@ -24,8 +24,9 @@ _PLAIN = re.compile(
     r"(?P<currency>\$)?(?P<sign>-)?(?P<late>\$)?(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?:\.0{1,2})?(?:\*\*)?(?P<dollars>\sdollars)?\.?",
     re.IGNORECASE,
 )
-_ORDINAL = re.compile(r"\d(?:st|nd|rd|th)\b", re.I)
 _LONE_ORDINAL = re.compile(r"\W*(?:the\s)?\d+(?:st|nd|rd|th)\W*", re.I)
+_ORDINAL = re.compile(r"\d(?:st|nd|rd|th)\b", re.I)
+_WORDS_AND_BRACKETS = re.compile(r"[^\d()]{1,80}\(([^()]{1,40})\)\W*")
 _DECADE = re.compile(r"\d0['’]?s\b")
 _COUNT = re.compile(r"\s?[-+]?\d[\d.,]*\s[a-z]+\W?\s?", re.I)
 _HALF_DAY = re.compile(r"^[ap]\.?m\b\.?", re.I)
@@ -67,6 +68,11 @@ def compare(prediction: str, reference: str, asked: Asked, *, bare: bool = False
     if claim.quantity is None:
         return CANT_TELL, "the answer doesn't state one number"
     verdict, detail = _decide(claim.quantity, wanted, asked, claim)
+    in_brackets = _WORDS_AND_BRACKETS.fullmatch(prediction)
+    if in_brackets is not None:
+        other = quantities.parse(in_brackets[1])
+        if other is not None and quantities.equal(other, wanted) is not (verdict is SAME):
+            return CANT_TELL, "a number in words and another one in brackets"
     if verdict is SAME and _something_else(prediction, bare):
         return CANT_TELL, "an ordinal, a date or a decade"
     if verdict is DIFFERENT and abs(wanted.value) in claim.mentioned and abs(wanted.value) != abs(claim.quantity.value):
@@ -152,11 +158,11 @@ def _decide(found: Quantity, wanted: Quantity, asked: Asked, claim: claims.Claim
         return CANT_TELL, "equal after rounding"
     if found.decimals is None and not found.percent and _numerator_of(found, wanted, claim):
         return CANT_TELL, "the reference is a part of the answer's fraction"
-    if found.percent != wanted.percent and 100 in (
+    if (found.percent != wanted.percent or asked.percent) and 100 in (
         found.value / (wanted.value or 1),
         wanted.value / (found.value or 1),
     ):
-        return CANT_TELL, "numbers that are a hundred times each other, one a percentage"
+        return CANT_TELL, "numbers that are a hundred times each other, and a percentage"
     return DIFFERENT, "different numbers"
 
 

@@ -67,7 +67,7 @@ class Asked:
 def asked(question: str) -> Asked:
     """Read a question. Bounded: only its last part counts."""
     text = " ".join(question[-_MAX_QUESTION:].split())
-    if not text:
+    if not re.search(r"\w", text):
         return Asked()
     sentences = [sentence for sentence in _SENTENCE.split(text) if _ASKS.search(sentence)] or [text]
     asking = " ".join(sentences[-2:])
