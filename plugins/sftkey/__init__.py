@@ -73,7 +73,20 @@ def __getattr__(name: str) -> Any:
         return import_module("sftkey.format.tags")
     if name in _WHERE:
         return getattr(import_module(f"sftkey.{_WHERE[name]}"), name)
+    if name.lower().startswith("sftkey") or name.endswith("Plugin"):
+        raise _no_plugin(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _no_plugin(name: str) -> Exception:
+    """What Axolotl ends with where a recipe's ``plugins:`` misspells the plugin."""
+    from sftkey.util.errors import UserError, install_short_error_hook
+
+    class NoPlugin(UserError, AttributeError):
+        pass
+
+    install_short_error_hook()
+    return NoPlugin(f"plugins: sftkey.{name}: there is no such plugin; did you mean sftkey.SFTKeyPlugin?")
 
 
 def __dir__() -> list[str]:

@@ -137,12 +137,17 @@ def test_accumulation_weighs_tokens_not_micro_batches(
         torch.testing.assert_close(single[name], parameter.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_warmup_in_epochs(stage1_recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_warmup_in_epochs(stage1_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sftkey.axolotl import trainer_setup
+
+    said: list[str] = []
+    monkeypatch.setattr(trainer_setup.LOG, "warning", lambda text, *values: said.append(text % values))
     # 64 rows, 4 x 2 a step: 8 steps an epoch.
     cases = (
         (3, None, 0.5, 4),
         (5, None, 0.5, 4),
         (3, 10, 0.5, 4),
+        (3, 1, 0.5, 4),
         (1, None, 1, 8),
         (3, None, 0.125, 1),
         (1, None, 0, 0),
@@ -153,6 +158,9 @@ def test_warmup_in_epochs(stage1_recipe: dict[str, Any], tmp_path: Path) -> None
             recipe["max_steps"] = max_steps
         trainer = build(recipe, tmp_path)
         assert trainer.args.get_warmup_steps(trainer.args.max_steps) == steps
+        assert [text for text in said if "gets to 25% of learning_rate" in text] == said
+        assert bool(said) is (max_steps == 1)
+        said.clear()
 
 
 def test_axolotl_sees_its_own_collator_and_our_count(

@@ -12,11 +12,13 @@ from typing import Any
 from axolotl.integrations.base import BasePlugin
 from axolotl.utils.logging import get_logger
 
+from sftkey.axolotl.known_keys import unknown_keys
 from sftkey.axolotl.merging import finish_merge, merge_own_adapter
 from sftkey.axolotl.preparation import (
     DEFAULT_PREPARED_PATH,
     load_without_device_map,
     prepare_recipe,
+    refuse_obstacles,
     train_rows_alone,
     train_together_on_cpus,
 )
@@ -104,11 +106,14 @@ class SFTKeyPlugin(BasePlugin):
         check_recipe(cfg)
         given = cfg.get("axolotl_config_path")
         self._recipe_file = cfg["axolotl_config_path"] = swept_recipe(cfg) or given
+        for warning in unknown_keys(cfg):
+            _log_once(warning)
         self._recipe = {key: plain(value) for key, value in cfg.items() if key != "axolotl_config_path"}
         self._before, self._trains = choose_weights(cfg)
         # Only where there is something to train: a finished stage can be merged or served when its data is gone.
         training = _is_main_process() and Marker.read(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR) is None
         if training:
+            refuse_obstacles(cfg, trains=False)
             check_hub_data(cfg)
         if cfg.get("merge_lora"):
             merge_own_adapter(cfg, None if self._before else cfg.get("lora_model_dir"))
@@ -134,9 +139,10 @@ class SFTKeyPlugin(BasePlugin):
             # Axolotl calls nobody once it has prepared the data.
             atexit.register(vouch_for, cfg.dataset_prepared_path or DEFAULT_PREPARED_PATH)
             return
+        output_dir, world_size = Path(cfg.output_dir), int(os.environ.get("WORLD_SIZE", 1))
+        if _is_main_process() and Marker.read(output_dir) is None:
+            refuse_obstacles({**self._recipe, "base_model": str(cfg.base_model)}, trains=True)
         load_without_device_map(cfg)
-        output_dir = Path(cfg.output_dir)
-        world_size = int(os.environ.get("WORLD_SIZE", 1))
         if _is_main_process():
             self._release_lock()
             self._lock = OutputLock(output_dir, TRAINING_LOCK)

@@ -13,6 +13,7 @@ from sftkey.datasets.registry import source_of
 from sftkey.format import tags
 from sftkey.format.templates import END_OF_TURN, chat_template
 from sftkey.recipes.load import DEFAULT_OUTPUT_DIR, Recipe, adds_tag_tokens, template_name, warmup_ratio
+from sftkey.recipes.machine import obstacles
 from sftkey.recipes.settings import Role, has_role, plain
 from sftkey.stages.handover import added_tokens
 from sftkey.stages.readiness import ADAPTER_FILE
@@ -104,7 +105,7 @@ def train_together_on_cpus(cfg: Any) -> None:
     Args:
         cfg: The raw recipe. DeepSpeed finds its devices itself.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or cfg.get("deepspeed") or _has_accelerator():
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or cfg.get("deepspeed") or has_accelerator():
         return
     os.environ["ACCELERATE_USE_CPU"] = "true"
     from accelerate import PartialState
@@ -122,11 +123,18 @@ def load_without_device_map(cfg: Any) -> None:
     Args:
         cfg: The recipe as Axolotl validated it; changed in place.
     """
-    if (cfg.get("world_size") or 1) > 1 and not _has_accelerator():
+    if (cfg.get("world_size") or 1) > 1 and not has_accelerator():
         cfg["device_map"] = None
 
 
-def _has_accelerator() -> bool:
+def refuse_obstacles(cfg: Recipe, *, trains: bool) -> None:
+    """Raise the first of `sftkey.recipes.machine.obstacles` as a `UserError`."""
+    for obstacle in obstacles(cfg, accelerator=has_accelerator(), trains=trains):
+        raise UserError(obstacle)
+
+
+def has_accelerator() -> bool:
+    """Whether there is a GPU or the like."""
     import torch
 
     return torch.accelerator.is_available()

@@ -109,4 +109,11 @@ def _warmup_steps(cfg: Any, trainer: Any) -> int:
 
     counted = DictDefault({**cfg, "sample_packing_eff_est": None, "max_steps": None})
     steps = calculate_total_num_steps(counted, trainer.train_dataset, update=False)
-    return round(cfg.sftkey_warmup_epochs * steps / (cfg.num_epochs or 1))
+    warmup = round(cfg.sftkey_warmup_epochs * steps / (cfg.num_epochs or 1))
+    if warmup >= cfg.max_steps and int(os.environ.get("RANK", 0)) == 0:
+        LOG.warning(
+            "max_steps: %s ends the training within the warmup of %s steps (sftkey_warmup_epochs: %s): the learning rate "
+            "gets to %.0f%% of learning_rate and no further; lower sftkey_warmup_epochs or raise max_steps",
+            *(cfg.max_steps, warmup, cfg.sftkey_warmup_epochs, 100 * cfg.max_steps / warmup),
+        )
+    return warmup

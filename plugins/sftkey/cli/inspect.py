@@ -102,19 +102,28 @@ def recipe_to_inspect(path: Path, trust_remote_code: bool = False) -> tuple[Any,
     """
     from axolotl.utils.dict import DictDefault
 
+    from sftkey.axolotl.known_keys import known_keys
+    from sftkey.axolotl.preparation import has_accelerator
     from sftkey.axolotl.rows import prepared_for_rows
     from sftkey.recipes.checks import check_recipe
     from sftkey.recipes.foreign_code import refuse_foreign_code
     from sftkey.recipes.hub import check_hub_data
     from sftkey.recipes.load import load_recipe
+    from sftkey.recipes.machine import obstacles
+    from sftkey.recipes.unknown_keys import check_keys
 
     cfg = DictDefault(load_recipe(path))
     cfg.axolotl_config_path = str(path)
     if not trust_remote_code:
         refuse_foreign_code(cfg, str(path))
     check_recipe(cfg)
+    _refuse_missing_plugin(cfg)
+    notes = check_keys(cfg, known_keys())
     check_hub_data(cfg)
-    notes = _start(cfg)
+    notes += _start(cfg)
+    notes += [
+        f"axolotl train would stop on this machine: {one}" for one in obstacles(cfg, accelerator=has_accelerator())
+    ]
     cfg = prepared_for_rows(cfg)
     cfg.base_model_config = cfg.base_model_config or cfg.base_model
     cfg.tokenizer_config = cfg.tokenizer_config or cfg.base_model_config
@@ -123,6 +132,18 @@ def recipe_to_inspect(path: Path, trust_remote_code: bool = False) -> tuple[Any,
     if cfg.dataset_exact_deduplication:
         notes.append("dataset_exact_deduplication: rows that occur twice are counted twice below, and trained on once")
     return cfg, notes
+
+
+def _refuse_missing_plugin(cfg: Any) -> None:
+    """Say what Axolotl says, or goes on without, where a plugin isn't there; with known names those keys count as known."""
+    from axolotl.integrations.base import PluginManager
+
+    from sftkey.recipes.plugins import check_plugins
+
+    check_plugins(cfg)
+    for name in cfg.plugins:
+        if name.startswith(("sftkey.", "axolotl.")):  # no other code runs here
+            PluginManager.get_instance().register(name)
 
 
 def _start(cfg: Any) -> list[str]:

@@ -17,6 +17,7 @@ from sftkey.cli.options import (
     evaluation_options,
     evaluation_settings,
     given_evaluation_options,
+    known_keys,
     launcher_arguments,
 )
 from sftkey.util.text import Cell, visible
@@ -92,6 +93,7 @@ def matrix_command(
         _names(strategies or methods, PAPER_STRATEGIES),
         output_root=output_root,
         overrides=overrides,
+        known_keys=known_keys,
     )
     for text in notes_of(cells):
         note(text)

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sftkey.cli.console import others_on_stderr
+
 if TYPE_CHECKING:
+    from sftkey.recipes.unknown_keys import KnownKeys
     from sftkey.stages.evaluate import EvaluationSettings
 
 _LAUNCHER_ARGUMENTS = "sftkey.launcher_arguments"
@@ -24,6 +27,14 @@ class LauncherArguments(click.Command):
             args, after = args[:position], args[position + 1 :]
             ctx.meta[_LAUNCHER_ARGUMENTS] = tuple(after)
         return super().parse_args(ctx, args)
+
+
+def known_keys() -> KnownKeys:
+    """The recipe keys that exist, by Axolotl, which is imported for it."""
+    with others_on_stderr():
+        from sftkey.axolotl.known_keys import known_keys as ask
+
+    return ask()
 
 
 def launcher_arguments(ctx: click.Context) -> tuple[str, ...]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from sftkey.cli.console import echo, note, others_on_stderr
+from sftkey.cli.console import echo, note
+from sftkey.cli.options import known_keys
 from sftkey.datasets.registry import DATASETS
 from sftkey.recipes.catalogue import shipped_recipe
-from sftkey.recipes.keys import KEYS
 from sftkey.recipes.writing import save_recipes, write_recipe
 
 
@@ -50,7 +50,7 @@ def recipe_command(
         output_root=output_root,
         overrides=overrides,
         file_name=output.name if output else None,
-        known_keys=_known_keys,
+        known_keys=known_keys,
     )
     if output is None:
         if getattr(sys.modules.get("axolotl.cli.art"), "HAS_PRINTED_LOGO", False) and not sys.stdout.isatty():
@@ -63,10 +63,3 @@ def recipe_command(
             echo(f"wrote {path}", err=True)
     for text in written.notes:
         note(text)
-
-
-def _known_keys() -> set[str]:
-    with others_on_stderr():
-        from axolotl.utils.schemas.config import AxolotlInputConfig
-
-    return {*AxolotlInputConfig.model_fields, *KEYS}

@@ -18,6 +18,7 @@ from sftkey.format.methods import METHODS
 from sftkey.format.segments import SEGMENT_GROUPS
 from sftkey.format.templates import END_OF_TURN, PLAIN, START_OF_TURN, TAGGED, TEMPLATES
 from sftkey.recipes.context_grad import check_context_grad
+from sftkey.recipes.entry_keys import check_entry
 from sftkey.recipes.keys import KEYS, AxolotlKeys, EntryKeys, SpecialTokens
 from sftkey.recipes.load import Recipe, adds_tag_tokens, data_entries, template_name, warmup_ratio
 from sftkey.util.errors import UserError, nearest
@@ -111,8 +112,12 @@ def _template(cfg: Recipe) -> None:
 def _datasets(cfg: Recipe, run_code: bool) -> None:
     if not cfg.get("datasets"):
         raise UserError("datasets: is empty; add an entry such as {path: openai/gsm8k, type: sftkey.datasets.gsm8k}")
+    # A recipe that was already prepared, as a Ray worker gets it, has our keys where Axolotl leaves them.
+    prepared = cfg.get("chat_template") == "jinja"
     for place, entry in data_entries(cfg):
         _dataset_type(place, str(entry.get("type")), run_code)
+        if not prepared:
+            check_entry(place, entry)
         for file in _local_files(entry):
             if not Path(file).exists():
                 raise UserError(f"{place}: there is no {file}; a path is relative to the working directory")
@@ -174,6 +179,8 @@ def _excluded(cfg: Recipe) -> None:
         ("rl", "this is supervised fine-tuning"),
         ("reward_model", "this is supervised fine-tuning"),
         ("skip_prepare_dataset", "the labels are made in preparation"),
+        ("eot_tokens", "the end of the turn is the chat template's"),
+        ("chunked_cross_entropy", "the segment loss has its own: sftkey_sparse_logits"),
         ("use_dft", "it is another loss, which would be ignored"),
         ("use_eaft", "it is another loss, which would be ignored"),
         ("label_smoothing_factor", "it is another loss, which would be ignored"),

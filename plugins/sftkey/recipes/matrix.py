@@ -6,7 +6,7 @@ A stage that several cells build on, such as Stage 1 of SFT-Tag and SFTKey-Tag, 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from sftkey.datasets.registry import DATASETS
 from sftkey.format.methods import STRATEGIES
 from sftkey.recipes import writing
 from sftkey.recipes.catalogue import ShippedRecipe, shipped_recipes
+from sftkey.recipes.unknown_keys import KnownKeys
 from sftkey.recipes.writing import WrittenRecipe, write_recipe
 from sftkey.util.errors import UserError, nearest
 
@@ -47,6 +48,7 @@ def plan_cells(
     *,
     output_root: str | None = None,
     overrides: Sequence[str] = (),
+    known_keys: Callable[[], KnownKeys] | None = None,
 ) -> list[MatrixCell]:
     """Write the recipes of a table, in memory.
 
@@ -56,6 +58,7 @@ def plan_cells(
         strategies: Names of `sftkey.format.methods.STRATEGIES`, in any case.
         output_root: The folder in place of ``outputs``.
         overrides: ``key=value`` pairs for every recipe.
+        known_keys: Called for the keys that exist when one of them isn't in a recipe yet.
 
     Returns:
         The cells, model by model.
@@ -83,6 +86,7 @@ def plan_cells(
                     model_id=model_id or None,
                     output_root=output_root,
                     overrides=overrides,
+                    known_keys=known_keys,
                 )
                 # Again, now that its name is known, so that the comment at its top says it.
                 written = write(file_name=write().file_name)

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from sftkey.recipes.unknown_keys import KnownKeys, keys_of_path
 from sftkey.util.errors import UserError, nearest
 
 
@@ -55,7 +56,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise UserError(f"{key}: {value!r} is not a YAML value: {str(error).splitlines()[0]}") from error
 
 
-def set_key(config: dict[str, Any], path: str, value: Any, known_keys: Callable[[], set[str]] | None = None) -> None:
+def set_key(config: dict[str, Any], path: str, value: Any, known_keys: Callable[[], KnownKeys] | None = None) -> None:
     """Set a key of a recipe, in place.
 
     Args:
@@ -68,12 +69,15 @@ def set_key(config: dict[str, Any], path: str, value: Any, known_keys: Callable[
         UserError: The key is unknown, or the way leads through a value that has no keys.
     """
     keys = path.split(".")
-    if keys[0] not in config and known_keys is not None:
+    if known_keys is not None and (keys[0] not in config or len(keys) > 1):
         known = known_keys()
         if keys[0] not in known:
             raise UserError(
                 f"{keys[0]}: no key of Axolotl or of this plugin; did you mean {nearest(keys[0], known)!r}?"
             )
+        siblings = keys_of_path(path, known)
+        if siblings is not None and keys[-1] not in siblings:
+            raise UserError(f"{path}: no such key; did you mean {nearest(keys[-1], siblings)!r}?")
     place: Any = config
     for done, key in enumerate(keys, start=1):
         index: Any = key

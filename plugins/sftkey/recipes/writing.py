@@ -24,6 +24,7 @@ from sftkey.recipes.load import deepspeed_settings
 from sftkey.recipes.memory import MemoryNote, memory_note
 from sftkey.recipes.overrides import parse_override, set_key
 from sftkey.recipes.settings import Role, has_role
+from sftkey.recipes.unknown_keys import KnownKeys
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_text_atomically
 from sftkey.util.version import __version__
@@ -68,7 +69,7 @@ def write_recipe(
     output_root: str | None = None,
     overrides: Sequence[str] = (),
     file_name: str | None = None,
-    known_keys: Callable[[], set[str]] | None = None,
+    known_keys: Callable[[], KnownKeys] | None = None,
 ) -> WrittenRecipe:
     """Write a shipped recipe, changed as asked, and the stages before it likewise.
 
