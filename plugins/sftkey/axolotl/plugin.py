@@ -141,7 +141,7 @@ class SFTKeyPlugin(BasePlugin):
             return
         output_dir, world_size = Path(cfg.output_dir), int(os.environ.get("WORLD_SIZE", 1))
         if _is_main_process() and Marker.read(output_dir) is None:
-            refuse_obstacles({**self._recipe, "base_model": str(cfg.base_model)}, trains=True)
+            refuse_obstacles({**self._recipe, "base_model": cfg.base_model}, trains=True)
         load_without_device_map(cfg)
         if _is_main_process():
             self._release_lock()
