@@ -16,6 +16,7 @@ from sftkey.axolotl.known_keys import unknown_keys
 from sftkey.axolotl.merging import finish_merge, merge_own_adapter
 from sftkey.axolotl.preparation import (
     DEFAULT_PREPARED_PATH,
+    is_main_process,
     load_without_device_map,
     prepare_recipe,
     refuse_obstacles,
@@ -106,12 +107,11 @@ class SFTKeyPlugin(BasePlugin):
         check_recipe(cfg)
         given = cfg.get("axolotl_config_path")
         self._recipe_file = cfg["axolotl_config_path"] = swept_recipe(cfg) or given
-        for warning in unknown_keys(cfg):
-            _log_once(warning)
+        _log_once(*unknown_keys(cfg))
         self._recipe = {key: plain(value) for key, value in cfg.items() if key != "axolotl_config_path"}
         self._before, self._trains = choose_weights(cfg)
         # Only where there is something to train: a finished stage can be merged or served when its data is gone.
-        training = _is_main_process() and Marker.read(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR) is None
+        training = is_main_process() and Marker.read(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR) is None
         if training:
             refuse_obstacles(cfg, trains=False)
             check_hub_data(cfg)
@@ -140,16 +140,15 @@ class SFTKeyPlugin(BasePlugin):
             atexit.register(vouch_for, cfg.dataset_prepared_path or DEFAULT_PREPARED_PATH)
             return
         output_dir, world_size = Path(cfg.output_dir), int(os.environ.get("WORLD_SIZE", 1))
-        if _is_main_process() and Marker.read(output_dir) is None:
-            refuse_obstacles({**self._recipe, "base_model": cfg.base_model}, trains=True)
+        refuse_obstacles({**self._recipe, "base_model": cfg.base_model, "output_dir": cfg.output_dir}, trains=True)
         load_without_device_map(cfg)
-        if _is_main_process():
+        if is_main_process():
             self._release_lock()
             self._lock = OutputLock(output_dir, TRAINING_LOCK)
             # Patient, because what is left of a killed run takes a moment to end.
             self._lock.acquire(patience=_PATIENCE_SECONDS)
         marker, run = Marker.read(output_dir), RunFile.read(output_dir)
-        self._lineage = RunLineage(cfg, self._recipe, self._settings, self._before, _is_main_process())
+        self._lineage = RunLineage(cfg, self._recipe, self._settings, self._before, is_main_process())
         _log_once(*self._lineage.remarks)
         if marker is not None:
             _log_once(f"{output_dir} is finished ({marker.finished_at}); nothing to do. Delete it to train again.")
@@ -162,7 +161,7 @@ class SFTKeyPlugin(BasePlugin):
         if automatic or cfg.resume_from_checkpoint:
             start = whole[-1].path if automatic else Path(cfg.resume_from_checkpoint)
             refuse_inexact(start, RunFile.read(start.parent), world_size)
-        if _is_main_process():
+        if is_main_process():
             self._run = self._resume(cfg, run, found, automatic, world_size)
         elif automatic:
             # Until the first process has seen which one is whole.
@@ -200,7 +199,7 @@ class SFTKeyPlugin(BasePlugin):
 
     def pre_model_load(self, cfg: Any) -> None:
         """Called when the data is prepared: record and compare it (`sftkey.stages.lineage_check.check_rows`)."""
-        if self._lineage is None or not _is_main_process():
+        if self._lineage is None or not is_main_process():
             return
         from sftkey.axolotl.strategy import entry_rows
 
@@ -226,7 +225,7 @@ class SFTKeyPlugin(BasePlugin):
         if self._run is not None:
             _log_once(*self._lineage.rows_are_split(trainer.train_dataset, trainer.eval_dataset))
             trainer.saving = Saving(self._run, trainer.args.save_total_limit)
-        if cfg.dataset_prepared_path and _is_main_process():
+        if cfg.dataset_prepared_path and is_main_process():
             vouch_for(cfg.dataset_prepared_path)
         model = trainer.accelerator.unwrap_model(trainer.model)
         self._base_model_commit = getattr(model.config, "_commit_hash", None)
@@ -250,7 +249,7 @@ class SFTKeyPlugin(BasePlugin):
         """
         if sys.exception() is not None:
             self._state = None
-        if self._state is None or not _is_main_process():
+        if self._state is None or not is_main_process():
             self._release_lock()
             return
         output_dir = Path(cfg.output_dir)
@@ -296,10 +295,6 @@ class SFTKeyPlugin(BasePlugin):
         )
 
 
-def _is_main_process() -> bool:
-    return int(os.environ.get("RANK", 0)) == 0
-
-
 def _log_once(*messages: str) -> None:
-    for message in messages if _is_main_process() else ():
+    for message in messages if is_main_process() else ():
         LOG.warning(message)

@@ -16,6 +16,7 @@ from sftkey.recipes.load import DEFAULT_OUTPUT_DIR, Recipe, adds_tag_tokens, tem
 from sftkey.recipes.machine import obstacles
 from sftkey.recipes.settings import Role, has_role, plain
 from sftkey.stages.handover import added_tokens
+from sftkey.stages.marker import Marker
 from sftkey.stages.readiness import ADAPTER_FILE
 from sftkey.util.errors import UserError
 from sftkey.util.sources import read_json
@@ -128,9 +129,16 @@ def load_without_device_map(cfg: Any) -> None:
 
 
 def refuse_obstacles(cfg: Recipe, *, trains: bool) -> None:
-    """Raise the first of `sftkey.recipes.machine.obstacles` as a `UserError`."""
+    """Raise the first of `sftkey.recipes.machine.obstacles` as a `UserError`, in one process and before a stage finished."""
+    if not is_main_process() or Marker.read(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR) is not None:
+        return
     for obstacle in obstacles(cfg, accelerator=has_accelerator(), trains=trains):
         raise UserError(obstacle)
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes and reports."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def has_accelerator() -> bool:

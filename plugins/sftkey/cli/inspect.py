@@ -103,7 +103,6 @@ def recipe_to_inspect(path: Path, trust_remote_code: bool = False) -> tuple[Any,
     from axolotl.utils.dict import DictDefault
 
     from sftkey.axolotl.known_keys import known_keys
-    from sftkey.axolotl.preparation import has_accelerator
     from sftkey.axolotl.rows import prepared_for_rows
     from sftkey.recipes.checks import check_recipe
     from sftkey.recipes.foreign_code import refuse_foreign_code
@@ -121,9 +120,9 @@ def recipe_to_inspect(path: Path, trust_remote_code: bool = False) -> tuple[Any,
     notes = check_keys(cfg, known_keys())
     check_hub_data(cfg)
     notes += _start(cfg)
-    notes += [
-        f"axolotl train would stop on this machine: {one}" for one in obstacles(cfg, accelerator=has_accelerator())
-    ]
+    # Places alone: a GPU and packages are those of the machine that trains.
+    missing = obstacles(cfg, accelerator=False, trains=False)
+    notes += [f"axolotl train would stop on this machine: {one}" for one in missing]
     cfg = prepared_for_rows(cfg)
     cfg.base_model_config = cfg.base_model_config or cfg.base_model
     cfg.tokenizer_config = cfg.tokenizer_config or cfg.base_model_config
