@@ -17,17 +17,19 @@ from sftkey.recipes.writing import model_slug, write_recipe
 from sftkey.util.errors import UserError
 
 
-def known() -> set[str]:
-    return {
-        "learning_rate",
-        "num_epochs",
-        "save_strategy",
-        "deepspeed",
-        "sftkey_tags",
-        "lora_target_modules",
-        "load_in_4bit",
-        "notes",
-    }
+def known() -> dict[str, None]:
+    return dict.fromkeys(
+        {
+            "learning_rate",
+            "num_epochs",
+            "save_strategy",
+            "deepspeed",
+            "sftkey_tags",
+            "lora_target_modules",
+            "load_in_4bit",
+            "notes",
+        }
+    )
 
 
 def write(name: str, *overrides: str, **options: Any) -> Any:

@@ -63,21 +63,20 @@ def set_key(config: dict[str, Any], path: str, value: Any, known_keys: Callable[
         config: The recipe.
         path: The key; for a nested one the way to it, such as ``datasets.0.split``.
         value: Its new value.
-        known_keys: Called for the keys that exist when the first one is not in the recipe yet.
+        known_keys: Called for the keys that exist when the first one is not in the recipe yet, or the key is a nested one.
 
     Raises:
         UserError: The key is unknown, or the way leads through a value that has no keys.
     """
     keys = path.split(".")
+    siblings = None
     if known_keys is not None and (keys[0] not in config or len(keys) > 1):
         known = known_keys()
-        if keys[0] not in known:
+        if keys[0] not in config and keys[0] not in known:
             raise UserError(
                 f"{keys[0]}: no key of Axolotl or of this plugin; did you mean {nearest(keys[0], known)!r}?"
             )
         siblings = keys_of_path(path, known)
-        if siblings is not None and keys[-1] not in siblings:
-            raise UserError(f"{path}: no such key; did you mean {nearest(keys[-1], siblings)!r}?")
     place: Any = config
     for done, key in enumerate(keys, start=1):
         index: Any = key
@@ -88,6 +87,8 @@ def set_key(config: dict[str, Any], path: str, value: Any, known_keys: Callable[
         elif not isinstance(place, dict):
             raise UserError(f"{path}: {'.'.join(keys[: done - 1])} is {place!r}, which has no keys")
         if done == len(keys):
+            if siblings is not None and isinstance(place, dict) and key not in siblings:
+                raise UserError(f"{path}: no such key; did you mean {nearest(key, siblings)!r}?")
             place[index] = value
         else:
             place = place.setdefault(index, {}) if isinstance(place, dict) else place[index]
