@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from sftkey.axolotl.data_paths import loadable
 from sftkey.datasets.columns import with_carried_columns
 from sftkey.datasets.registry import source_of
 from sftkey.format import tags
@@ -46,7 +47,8 @@ def prepare_recipe(cfg: Any) -> None:
     _find_deepspeed(cfg)
     for key in ("datasets", "test_datasets"):
         if cfg.get(key):
-            cfg[key] = [with_carried_columns(entry) for entry in cfg[key]]
+            entries = [loadable(entry, f"{key}[{index}]") for index, entry in enumerate(cfg[key])]
+            cfg[key] = [with_carried_columns(entry) for entry in entries]
     # Axolotl recognises prepared data by a hash that knows neither the method nor the added tokens; without a folder of
     # its own, Stage 2 would be handed Stage 1's labels.
     base = Path(cfg.get("dataset_prepared_path") or DEFAULT_PREPARED_PATH)

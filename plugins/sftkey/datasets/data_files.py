@@ -34,7 +34,7 @@ _FORMATS: dict[str, Callable[[IO[bytes]], None]] = {
     "arrow": check_arrow,
 }
 _SUFFIXES = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv"}
-_SUFFIXES |= {".parquet": "parquet", ".arrow": "arrow"}
+_SUFFIXES |= {".parquet": "parquet", ".arrow": "arrow", ".txt": "text"}
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ": "lzma", b"\x28\xb5\x2f\xfd": "zstandard"}
 """The first bytes of a compressed file, by which `datasets` knows it, and the module that reads it."""
@@ -53,7 +53,7 @@ def check_data_files(entry: Mapping[str, Any]) -> None:
     """
     for path in local_files(entry):
         kind = str(entry.get("ds_type") or "") or (
-            _named_kind(path) if Path(str(entry.get("path"))).is_dir() else _kind(path)
+            format_of(path) if Path(str(entry.get("path"))).is_dir() else _kind(path)
         )
         try:
             _check(path, _FORMATS.get(str(kind)))
@@ -106,10 +106,11 @@ def _is_data(folder: Path, path: Path) -> bool:
     # `save_to_disk` leaves JSON files of its own beside its Arrow files.
     inner = path.relative_to(folder).parts
     own = path.name in ("dataset_info.json", "state.json", "dataset_dict.json", "dataset_infos.json")
-    return not own and not any(part.startswith((".", "_")) for part in inner) and _named_kind(path) is not None
+    return not own and not any(part.startswith((".", "_")) for part in inner) and format_of(path) is not None
 
 
-def _named_kind(path: Path) -> str | None:
+def format_of(path: Path) -> str | None:
+    """The format that a file's suffix names: json, csv, parquet, arrow or text."""
     suffix = next((s.lower() for s in reversed(path.suffixes) if s.lower() not in _SUFFIX_OF_COMPRESSED), "")
     return _SUFFIXES.get(suffix)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import reprlib
 from collections.abc import Mapping
@@ -153,13 +154,19 @@ def _dataset_type(place: str, kind: str, run_code: bool) -> None:
 def _local_files(entry: Mapping[str, Any]) -> list[str]:
     """The paths of an entry that can only be here: by their beginning or suffix, and not on another machine."""
     files = entry.get("data_files") or []
+    if isinstance(files, Mapping):
+        files = [name for names in files.values() for name in ([names] if isinstance(names, str) else names)]
     paths = [str(entry.get("path")), *([files] if isinstance(files, str) else map(str, files))]
     if files:
         # `path` names a Hub repository or a format then, and the files may be inside that repository.
         paths = [path for path in paths if Path(path).is_absolute()]
     suffixes = (".jsonl", ".json", ".parquet", ".csv", ".arrow")
     return [
-        path for path in paths if "://" not in path and (path.endswith(suffixes) or path.startswith(("/", "./", "../")))
+        path
+        for path in paths
+        if "://" not in path
+        and not glob.has_magic(path)
+        and (path.endswith(suffixes) or path.startswith(("/", "./", "../")))
     ]
 
 

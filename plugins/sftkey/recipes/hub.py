@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sftkey.datasets.data_files import local_files
 from sftkey.recipes.load import Recipe, data_entries
 from sftkey.util.errors import UserError
 
@@ -27,7 +28,7 @@ def check_hub_data(cfg: Recipe, api: Any = None) -> None:
     seen: dict[tuple[str, str | None], str] = {}
     for place, entry in data_entries(cfg):
         path = str(entry.get("path"))
-        if not Path(path).exists() and "://" not in path:
+        if not Path(path).exists() and "://" not in path and not local_files(entry):
             seen.setdefault((path, entry.get("revision")), place)
     if seen and api is None:
         from huggingface_hub import HfApi

@@ -133,7 +133,9 @@ class EntryKeys(BaseModel):
     name: _Quoted = None
     split: _Quoted = None
     revision: _Quoted = None
-    data_files: StrictStr | list[StrictStr] | None = Field(None, description="a text or a list of texts")
+    data_files: StrictStr | list[StrictStr] | dict[str, StrictStr | list[StrictStr]] | None = Field(
+        None, description="a text, a list of texts or a mapping of splits to either"
+    )
 
 
 class SpecialTokens(BaseModel):

@@ -1,0 +1,103 @@
+"""Rewrite an entry of ``datasets:`` as Axolotl loads it, for every form of ``path`` and ``data_files`` that `datasets` takes.
+
+Axolotl takes one local file, a folder, a repository on the Hub and ``https://``. Patterns, a format's name with files,
+files relative to their folder, files by split, other addresses, and slices of a folder that `save_to_disk` wrote become
+``{path: a folder, data_files: [...], ds_type: ...}``, which it hands to `datasets` as it is.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets.config import DATASET_STATE_JSON_FILENAME, DATASETDICT_JSON_FILENAME
+
+from sftkey.datasets.data_files import format_of
+from sftkey.util.errors import UserError
+
+_FORMATS = ("json", "csv", "parquet", "arrow", "text")
+
+
+def loadable(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The entry in a form that Axolotl loads; unchanged where it is one already.
+
+    Args:
+        entry: The entry, checked.
+        place: Where it stands, for messages.
+
+    Raises:
+        UserError: A pattern matches no file, or files are given by split and none is of the entry's split.
+    """
+    path, named = str(entry.get("path") or ""), entry.get("data_files")
+    if isinstance(named, Mapping):
+        entry, named = _of_one_split(entry, named, place)
+    names = [named] if isinstance(named, str) else [str(name) for name in named or []]
+    if names:
+        if path not in _FORMATS and not Path(path).is_dir():
+            return dict(entry)  # Files inside a repository.
+        files = [file for name in names for file in _resolved(name, path, place)]
+        return _with_files(entry, files, path if path in _FORMATS else None)
+    if Path(path).is_dir():
+        return _sliced(entry, Path(path))
+    if Path(path).exists() or path.startswith("https://"):
+        return dict(entry)
+    if path.startswith(("http://", "hf://")):
+        return _with_files(entry, [path], None)
+    if glob.has_magic(path):
+        return _with_files(entry, _resolved(path, "", place), None)
+    return dict(entry)
+
+
+def _of_one_split(
+    entry: Mapping[str, Any], named: Mapping[str, Any], place: str
+) -> tuple[dict[str, Any], str | Sequence[str]]:
+    """Files by split: those of the entry's split, which is the only one of a list of files, ``train``, from then on."""
+    split, bracket, rest = str(entry.get("split") or "train").partition("[")
+    if split not in named:
+        raise UserError(
+            f"{place}: data_files has no split {split!r}; it has {', '.join(map(str, named))}. Set split: to one of them"
+        )
+    return {**entry, "split": f"train{bracket}{rest}"}, named[split]
+
+
+def _resolved(name: str, folder: str, place: str) -> list[str]:
+    """The files of a name or a pattern, relative to the working directory or else to the folder."""
+    if "://" in name:
+        return [name]
+    for candidate in (name, str(Path(folder) / name)):
+        found = [candidate] if Path(candidate).exists() else sorted(glob.glob(candidate, recursive=True))
+        files = [file for one in found for file in (_inside(Path(one)) if Path(one).is_dir() else [one])]
+        if files:
+            return files
+    raise UserError(
+        f"{place}: no file matches {name}; a path is relative to the working directory or to the entry's path"
+    )
+
+
+def _inside(folder: Path) -> list[str]:
+    return [str(file) for file in sorted(folder.rglob("*")) if file.is_file() and format_of(file)]
+
+
+def _with_files(entry: Mapping[str, Any], files: list[str], kind: str | None) -> dict[str, Any]:
+    local = [file for file in files if "://" not in file]
+    folder = os.path.commonpath([Path(file).parent for file in local]) if local else ""
+    kind = entry.get("ds_type") or kind or format_of(Path(files[0])) or "json"
+    split = entry.get("split") or "train"
+    return {**entry, "path": folder or ".", "data_files": files, "ds_type": kind, "split": split}
+
+
+def _sliced(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A slice of a folder that `save_to_disk` wrote, which Axolotl would load whole."""
+    split, bracket, rest = str(entry.get("split") or "").partition("[")
+    if not bracket:
+        return dict(entry)
+    place = folder / split if (folder / DATASETDICT_JSON_FILENAME).is_file() else folder
+    state = place / DATASET_STATE_JSON_FILENAME
+    if not state.is_file():
+        return dict(entry)
+    names = [place / file["filename"] for file in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
+    return _with_files({**entry, "split": f"train[{rest}"}, [str(name) for name in names], "arrow")
