@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -26,6 +27,22 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 # Nothing in the tests goes to the network, whoever starts them.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("AXOLOTL_DO_NOT_TRACK", "1")
+
+
+LOGGERS = ("sftkey", "lm_eval", "lm_eval.tasks", "lm_eval.tasks.sftkey", "axolotl")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A command sets levels for its process; the next test is another process to its user."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger.level, logger.propagate, logger.disabled) for logger in loggers]
+    disabled = logging.root.manager.disable
+    yield
+    logging.disable(disabled)
+    for logger, (level, propagate, off) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.propagate, logger.disabled = propagate, off
 
 
 @pytest.fixture(scope="session")

@@ -153,5 +153,6 @@ def test_every_rule_is_linear(name):
 
 
 def test_a_quadratic_pattern_is_found():
-    assert superlinear(exhaust(re.compile(r"\s+x")), "", " ", "\0")
+    # On a busy machine one measurement can fail to show it.
+    assert any(superlinear(exhaust(re.compile(r"\s+x")), "", " ", "\0") for _ in range(5))
     assert not superlinear(exhaust(re.compile(r"(?<!\s)\s+x")), "", " ", "\0")

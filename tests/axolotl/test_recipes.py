@@ -99,6 +99,8 @@ def test_demo(recipe: ShippedRecipe, workplace: Path) -> None:
     data.mkdir(parents=True)
     for split in ("train", "test"):
         (data / f"{split}.jsonl").write_text('{"question": "q", "thinking": "t", "answer": "a"}\n')
+    (workplace / "outputs/demo/model").mkdir()
+    (workplace / "outputs/demo/model/config.json").write_text("{}")
     if recipe.before:
         finish(dict(recipe.before.config))
     cfg = checked(recipe.path)

@@ -68,7 +68,6 @@ KEYS: dict[str, tuple[dict[str, Any], str]] = {
 }
 TRAINING_KEYS: dict[str, tuple[dict[str, Any], str]] = {
     "plugin": ({"plugins": ["theirs.Plugin", "sftkey.SFTKeyPlugin"]}, "plugins: theirs.Plugin"),
-    "trainer": ({"trainer_cls": "theirs.Trainer"}, "trainer_cls: theirs.Trainer"),
 }
 
 

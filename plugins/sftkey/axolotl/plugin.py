@@ -113,7 +113,7 @@ class SFTKeyPlugin(BasePlugin):
         # Only where there is something to train: a finished stage can be merged or served when its data is gone.
         training = is_main_process() and Marker.read(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR) is None
         if training:
-            refuse_obstacles(cfg, trains=False)
+            refuse_obstacles({**cfg, "base_model": None} if self._before else cfg, trains=False)
             check_hub_data(cfg)
         if cfg.get("merge_lora"):
             merge_own_adapter(cfg, None if self._before else cfg.get("lora_model_dir"))
@@ -140,7 +140,10 @@ class SFTKeyPlugin(BasePlugin):
             atexit.register(vouch_for, cfg.dataset_prepared_path or DEFAULT_PREPARED_PATH)
             return
         output_dir, world_size = Path(cfg.output_dir), int(os.environ.get("WORLD_SIZE", 1))
-        refuse_obstacles({**self._recipe, "base_model": cfg.base_model, "output_dir": cfg.output_dir}, trains=True)
+        refuse_obstacles(
+            {**self._recipe, "base_model": None if self._before else cfg.base_model, "output_dir": cfg.output_dir},
+            trains=True,
+        )
         load_without_device_map(cfg)
         if is_main_process():
             self._release_lock()

@@ -123,7 +123,7 @@ def _kind(path: Path) -> str:
 def _check(path: Path, check: Callable[[IO[bytes]], None] | None) -> None:
     size = path.stat().st_size
     if not size:
-        raise UnreadableRows("the file is empty; a data file has at least one row")
+        raise UnreadableRows("it holds no rows: the file is empty")
     with path.open("rb") as file:
         head = file.read(8)
     if head.startswith(b"PK\x03\x04"):

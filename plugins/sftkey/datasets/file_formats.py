@@ -56,7 +56,7 @@ def check_json(file: IO[bytes]) -> None:
         if line.strip():
             rows += _check_line(line, f"line {number}")
     if not rows:
-        raise UnreadableRows("the file holds no rows")
+        raise UnreadableRows("it holds no rows")
 
 
 def _begins_document(line: bytes) -> bool:
@@ -222,7 +222,7 @@ def check_csv(file: IO[bytes]) -> None:
     finally:
         csv.field_size_limit(before)
     if not rows:
-        raise UnreadableRows("the file holds no rows below its header")
+        raise UnreadableRows("it holds no rows below its header")
 
 
 def _text_lines(file: IO[bytes]) -> Iterator[str]:
@@ -249,7 +249,7 @@ def check_parquet(file: IO[bytes]) -> None:
     """
     parquet = pq.ParquetFile(file)
     if not parquet.metadata.num_rows:
-        raise UnreadableRows("the file holds no rows")
+        raise UnreadableRows("it holds no rows")
     for index in range(parquet.metadata.num_row_groups):
         if (size := parquet.metadata.row_group(index).total_byte_size) > MAX_ROW_GROUP_BYTES:
             raise UnreadableRows(f"row group {index} unpacks to {size:,} bytes; write it with smaller row groups")
@@ -273,4 +273,4 @@ def check_arrow(file: IO[bytes]) -> None:
         reader = pa.ipc.open_file(file)
         rows = sum(reader.get_batch(index).num_rows for index in range(reader.num_record_batches))
     if not rows:
-        raise UnreadableRows("the file holds no rows")
+        raise UnreadableRows("it holds no rows")

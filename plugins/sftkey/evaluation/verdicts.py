@@ -215,7 +215,7 @@ def scores(record: Mapping[str, Any]) -> dict[str, Any]:
     }
     for failure in FormatFailure:
         metrics[failure_metric(failure)] = float(record["format_failure"] == failure.value)
-    metrics["no_answer"] = float(record["extracted"] is None)
+    metrics["no_answer"] = float("extracted" in record and record["extracted"] is None)
     metrics["undecided"] = float(record["verdict"] == RuleVerdict.CANT_TELL.value)
     metrics["over_limit"] = float(record["over_limit"])
     metrics["judged"] = float(record["decided_by"] != DecidedBy.RULE.value)

@@ -34,10 +34,9 @@ def code_for_rows(cfg: Recipe) -> list[str]:
 
 
 def code_for_training(cfg: Recipe) -> list[str]:
-    """What training would run in addition: plugins and trainer classes that are neither this package's nor Axolotl's."""
+    """What training would run in addition: plugins that are neither this package's nor Axolotl's."""
     plugins = cfg.get("plugins")
-    found = [f"plugins: {name}" for name in plugins if _is_foreign(name)] if isinstance(plugins, list) else []
-    return found + ([f"trainer_cls: {cfg['trainer_cls']}"] if _is_foreign(cfg.get("trainer_cls")) else [])
+    return [f"plugins: {name}" for name in plugins if _is_foreign(name)] if isinstance(plugins, list) else []
 
 
 def refuse_foreign_code(cfg: Recipe, name: str) -> None:

@@ -43,7 +43,7 @@ _LEFT_OF_A_DENIAL = re.compile(
 )
 _CLAUSE = re.compile(r"[;,]\s|\s[—–-]\s|\b(?:but|so|while)\b", re.I)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$|[*_)\"'])|[。！？]")
-_LISTED_NO = re.compile(r"\b[A-Z]\s?[):–—-]{1,3}\s?\W{0,3}(?:no|incorrect|wrong|false)\b\W{0,3}$", re.I)
+_LISTED_NO = re.compile(r"\b[A-Z]\s?(?:\)\s?[:–—-]?|[:–—-])[ *_]{0,3}(?:no|incorrect|wrong|false)\b\W{0,3}$", re.I)
 """In a list such as ``A: no. B: yes.`` a no takes nothing back."""
 _PUNCTUATION = re.compile(r"[.,;:!?()\[\]]+(?!\d)")
 _MAX_CLAIMS = 20
