@@ -123,7 +123,7 @@ def test_rows_that_cannot_be_diagnosed(stage1: Path, tiny_root: Path, tmp_path: 
     path.write_text('{"question": ')
     result = diagnose(stage1, "--data", path)
     assert result.exit_code == 1
-    assert f"Error: {path}: its rows can't be read" in result.stderr
+    assert f"Error: {path}: the file is not valid JSON" in result.stderr
 
 
 def test_published_rows_without_a_part_for_evaluation(stage1: Path, monkeypatch: pytest.MonkeyPatch) -> None:

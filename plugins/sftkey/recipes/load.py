@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,8 @@ def deepspeed_settings(value: Any, folder: Path) -> dict[str, Any] | None:
     """
     if not value or isinstance(value, dict):
         return value or None
-    path = next((path for path in (Path(str(value)), folder / str(value)) if path.is_file()), None)
+    # os.path, which takes a name that is too long for one that isn't there.
+    path = next((path for path in (Path(str(value)), folder / str(value)) if os.path.isfile(path)), None)
     if path is None:
         raise UserError(f"deepspeed: {value}: there is no such file, neither here nor in {folder}")
     try:

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from packaging.version import InvalidVersion, Version
+
 from sftkey.datasets.registry import DATASETS, TYPES
 from sftkey.evaluation.results import Evaluation
 from sftkey.format.methods import METHODS, strategy_of
@@ -212,10 +214,16 @@ def _recipe_text(stage: Stage) -> str:
 
 def _requirements(marker: Marker) -> str:
     lines = [f"# Python {marker.versions['python']}"] if marker.versions.get("python") else []
-    # Without the local part, as in torch 2.13.0+cu128: the package index has the release only.
-    releases = {name: re.match(r"[\w.!]+", marker.versions.get(name, "")) for name in _PACKAGES}
-    pins = [f"{name}=={release[0]}" for name, release in releases.items() if release]
-    return "\n".join([*lines, *pins]) + "\n"
+    pins = [f"{name}=={release}" for name in _PACKAGES if (release := _release(marker.versions.get(name, "")))]
+    return "".join(f"{line}\n" for line in (*lines, *pins))
+
+
+def _release(version: str) -> str:
+    """Without the local part, as in torch 2.13.0+cu128, which a package index lacks; empty for what is no version."""
+    try:
+        return Version(version).public if len(version) < 64 else ""
+    except InvalidVersion:
+        return ""
 
 
 def _weight_files(output_dir: Path) -> dict[str, Path]:
