@@ -93,10 +93,7 @@ class SFTKeyPlugin(BasePlugin):
         return "sftkey.recipes.keys.SFTKeyArgs"
 
     def register(self, cfg: Any) -> None:
-        """Check the raw recipe and complete it.
-
-        Args:
-            cfg: The recipe as parsed, command-line overrides included; changed in place.
+        """Check the raw recipe, as parsed and with command-line overrides, and complete it in place.
 
         Raises:
             UserError: Something in the recipe, or in the stage before, has to be changed.
@@ -140,10 +137,8 @@ class SFTKeyPlugin(BasePlugin):
             atexit.register(vouch_for, cfg.dataset_prepared_path or DEFAULT_PREPARED_PATH)
             return
         output_dir, world_size = Path(cfg.output_dir), int(os.environ.get("WORLD_SIZE", 1))
-        refuse_obstacles(
-            {**self._recipe, "base_model": None if self._before else cfg.base_model, "output_dir": cfg.output_dir},
-            trains=True,
-        )
+        own = {**self._recipe, "base_model": None if self._before else cfg.base_model, "output_dir": cfg.output_dir}
+        refuse_obstacles(own, trains=True)
         load_without_device_map(cfg)
         if is_main_process():
             self._release_lock()
