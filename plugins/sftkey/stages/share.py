@@ -220,8 +220,9 @@ def _requirements(marker: Marker) -> str:
 
 def _release(version: str) -> str:
     """Without the local part, as in torch 2.13.0+cu128, which a package index lacks; empty for what is no version."""
+    found = re.match(r"[\w.!]{1,64}", version)
     try:
-        return Version(version).public if len(version) < 64 else ""
+        return str(Version(found[0])) if found else ""
     except InvalidVersion:
         return ""
 
