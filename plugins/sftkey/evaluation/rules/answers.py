@@ -13,7 +13,15 @@ from itertools import pairwise
 from sftkey.datasets.base import AnswerKind
 from sftkey.evaluation.rules.limits import MAX_ANSWER
 from sftkey.evaluation.rules.number_words import to_numerals
-from sftkey.evaluation.rules.statements import asserted, corrections, sentences, supposed
+from sftkey.evaluation.rules.statements import (
+    LEFT_OF_A_DENIAL,
+    asserted,
+    corrections,
+    denies,
+    leaves_a_denial,
+    sentences,
+    supposed,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,7 @@ _ANSWER_IS = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _ADVERBS = re.compile(
-    r"(?:(?:probably|likely|most|clearly|therefore|thus|hence|simply|indeed|then|obviously|definitely|still|just|actually|again)"
+    r"^(?:(?:probably|likely|most|clearly|therefore|thus|hence|simply|indeed|then|obviously|definitely|still|just|actually|again)"
     r"[ \t,]+)+",
     re.IGNORECASE,
 )
@@ -190,7 +198,8 @@ def closing_number(text: str) -> list[Found]:
     if not told:
         short = len(text) <= _SHORT and not _DIGIT.search(text) and _says_a_number(text)
         return [Found(text.strip(), 0, len(text), "number in words")] if short else []
-    if supposed(told[-1][1], len(told[-1][1].rstrip(".!"))):
+    place, last = told[-1]
+    if _refuted(text, place, last) or supposed(last, len(last.rstrip(".!"))):
         return []
     closing = _concluded(*told[-1])
     if len(told) > 1 and not _CONCLUSION.search(told[-1][1]):
@@ -198,6 +207,11 @@ def closing_number(text: str) -> list[Found]:
         total = next((one for one in reversed(told[:-1]) if _CONCLUSION.search(one[1])), None)
         return [*(_concluded(*one) for one in ([total] if total else [told[0], told[-2]])), closing]
     return [closing]
+
+
+def _refuted(text: str, place: int, sentence: str) -> bool:
+    """Whether a sentence is a question that what comes after it denies."""
+    return sentence.endswith("?") and denies(text[place + len(sentence) :])
 
 
 def concludes(text: str) -> bool:
@@ -212,10 +226,12 @@ def _says_a_number(text: str) -> bool:
 
 def _concluded(place: int, sentence: str) -> Found:
     text = asserted(sentence)
+    if LEFT_OF_A_DENIAL.search(text):
+        return Found(sentence, place, place + len(sentence), "last number")
     parts = _CONNECTIVE.split(text)
     clause = next(part for part in (*reversed(parts), text, sentence) if NUMBER.search(part))
     numbers = [match.group() for match in NUMBER.finditer(clause)]
-    sure = len(set(numbers)) == 1 and not _HEDGED.search(clause)
+    sure = len(set(numbers)) == 1 and not _HEDGED.search(clause) and not denies(clause)
     one = numbers[0] if sure else clause.strip(" ,;:")
     return Found(one, place, place + len(sentence), "last number" if len(numbers) == 1 else "last numbers")
 
@@ -226,9 +242,16 @@ def closing_formula(text: str) -> list[Found]:
     if len(paragraph) > _MAX_PARAGRAPH:
         return []
     affirmed = asserted(paragraph)
-    paragraph = affirmed if _FORMULA.search(affirmed) else paragraph
+    if _FORMULA.search(paragraph) and not _FORMULA.search(affirmed):
+        return []
+    denied = any(
+        leaves_a_denial(sentence) or _refuted(paragraph, place, sentence)
+        for place, sentence in sentences(paragraph)
+        if _FORMULA.search(sentence)
+    )
+    paragraph = affirmed
     formulas = list(_FORMULA.finditer(paragraph))
-    if not formulas or _DIGIT.search(paragraph, formulas[-1].end()):
+    if denied or not formulas or _DIGIT.search(paragraph, formulas[-1].end()):
         return []
     return [Found(formulas[-1].group(), len(text) - len(paragraph), len(text), "last formula")]
 

@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from sftkey.evaluation.rules.answers import ANSWER_IS, BOXED, boxed
 from sftkey.evaluation.rules.limits import MAX_ANSWER
 from sftkey.evaluation.rules.options import letters_in, listed, named, plain, said_to_be_right
-from sftkey.evaluation.rules.statements import asserted, corrections, denies, sentences, supposed, without_reason
+from sftkey.evaluation.rules.statements import (
+    LEFT_OF_A_DENIAL,
+    asserted,
+    corrections,
+    denies,
+    sentences,
+    supposed,
+    without_reason,
+)
 from sftkey.evaluation.rules.text import normalise
 
 _BE = r"(?:is|are|was|(?:would|should|must|will|could|may|might|has\sto|have\sto|seems\sto|appears\sto)\sbe)"
@@ -38,10 +46,9 @@ _EXPLANATION = re.compile(
     r"(?<=\S)\n\s{0,3}\W{0,4}(?:explanation|explained|reason(?:ing)?|justification|because|rationale)\b", re.I
 )
 _NONE_OF = re.compile(r"\b(?:neither|none)\b", re.I)
-_LEFT_OF_A_DENIAL = re.compile(
-    r"\b(?:is|was|are|were|does|do|can|could|has|have|would|will|should|may|might)\W*$", re.I
+_CLAUSE = re.compile(
+    r"[;,]\s|\s[—–-]\s|(?<!\ball\s)(?<!\bany\s)(?<!thing\s)(?<!\sthem\s)(?<!\soption\s)\bbut\b|\b(?:so|while)\b", re.I
 )
-_CLAUSE = re.compile(r"[;,]\s|\s[—–-]\s|\b(?:but|so|while)\b", re.I)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$|[*_)\"'])|[。！？]")
 _LISTED_NO = re.compile(r"\b[A-Z]\s?(?:\)\s?[:–—-]?|[:–—-])[ *_]{0,3}(?:no|incorrect|wrong|false)\b\W{0,3}$", re.I)
 """In a list such as ``A: no. B: yes.`` a no takes nothing back."""
@@ -143,7 +150,7 @@ def _letter(text: str, options: Mapping[str, str]) -> Choice | None:
     """The only letter in the clauses of the last sentence with letters that deny nothing."""
     for _, sentence in reversed(list(sentences(plain(text)))[-3:]):
         said = _affirmations(sentence, options)
-        asks = sentence.endswith("?") and len(sentence.split()) > 2
+        asks = sentence.endswith("?") and (len(sentence.split()) > 2 or not plain(text).rstrip().endswith(sentence))
         if said is None or asks or (listed(sentence, options) and listed(text.replace(sentence, "", 1), options)):
             return _NONE
         letters = set().union(*(letters_in(without_reason(told), options) for told in said))
@@ -176,7 +183,7 @@ def _affirmed(clause: str) -> str:
         return ""
     if told == clause:
         return "" if denies(clause) else clause
-    return "" if _LEFT_OF_A_DENIAL.search(told) else told
+    return "" if LEFT_OF_A_DENIAL.search(told) else told
 
 
 def _text(text: str, options: Mapping[str, str]) -> Choice | None:

@@ -14,6 +14,7 @@ from sftkey.evaluation.rules import quantities, units
 from sftkey.evaluation.rules.number_words import to_numerals
 from sftkey.evaluation.rules.quantities import Quantity
 from sftkey.evaluation.rules.question import SCALES, Asked
+from sftkey.evaluation.rules.statements import asserted, leaves_a_denial
 
 _ORNAMENTS = re.compile(r"[\u2190-\u21ff\u2600-\u27bf\u2b00-\u2bff\ufe0f\U0001f300-\U0001faff]|</?(?:b|i|s|strong|em)>")
 _EXPLANATION = re.compile(
@@ -61,6 +62,8 @@ _SCIENTIFIC = re.compile(
 _BOX = re.compile(r"\\(?:boxed|fbox)\s?\{([^{}]*)\}")
 _COMMAS = re.compile(r"[,\u2009']")
 _DOT_GROUPS = re.compile(r"\d{1,3}(?:[.,]\d{3})+(?:[.,]\d+)?")
+_DIGIT = re.compile(r"\d")
+_HANGING = re.compile(r"(?<=\d)\s?[-\u2013\u2014×^=]\s?$")  # "5/-" is a price
 _DECIMAL = re.compile(r"\d+(?:\.\d+)?|\.\d+")
 
 
@@ -97,7 +100,8 @@ def read(text: str, asked: Asked) -> Claim:
     loose = bool(_LOOSE_SIGN.match(text))
     plain = _written_out(text)
     mentioned |= mentions(plain)
-    found = _claimed(plain, asked)
+    denied = _HANGING.search(plain) or leaves_a_denial(plain) or not _DIGIT.search(asserted(plain))
+    found = None if denied else _claimed(plain, asked)
     return Claim(found, mentioned, loose, bool(_LOSS.search(plain)))
 
 

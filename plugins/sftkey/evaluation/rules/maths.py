@@ -8,6 +8,7 @@ from sftkey.evaluation.rules import numbers, quantities, units
 from sftkey.evaluation.rules.formula_process import FORMULAS
 from sftkey.evaluation.rules.notation import canonical, comma_readings
 from sftkey.evaluation.rules.question import Asked
+from sftkey.evaluation.rules.statements import denies
 from sftkey.evaluation.rules.text import as_words
 from sftkey.evaluation.verdicts import RuleVerdict
 
@@ -124,7 +125,8 @@ def _statement(text: str) -> str:
         if cut is not None and re.search(r"[\d\\]", text[: cut.start()]) and not _DENIAL.search(text[: cut.start()]):
             text = text[: cut.start()].strip(" ,;")
     lead = _LEAD.match(text)
-    if lead is not None and not _DENIAL.search(lead.group()) and not _FORMULA_WORDS & set(lead.group().split()):
+    denied = lead is not None and (_DENIAL.search(lead.group()) or denies(lead.group()))
+    if lead is not None and not denied and not _FORMULA_WORDS & set(lead.group().split()):
         text = text[lead.end() :]
     return text.rstrip(" ,.").lstrip(" ,")
 

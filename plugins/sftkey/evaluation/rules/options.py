@@ -38,14 +38,17 @@ _DOUBTED = re.compile(
     r"(?:\b(?:neither|nor|none|not|never|if|whether|either|both|unless)\b|n['’]t\b)[^.!?;\n]*$|\b[A-Z][)\]]?\s?(?:,|\band\b|\bor\b)\s?$"
 )
 _DENIED = re.compile(
-    r"^\W*(?:(?:is|was|are|can|could|would|will|does|do|has|have|seems|looks)(?:n['’]?t)?\b|cannot\b)"
-    r"[^.;,\n]{0,60}?(?:(?<=n't)|(?<=n’t)|\b(?:wrong|incorrect|false|not|no|out|untrue|cannot)\b)",
+    r"^\W*(?:(?:no|nope|wrong|incorrect|false)\W*$|(?:(?:is|was|are|can|could|would|will|does|do|has|have|seems|looks)(?:n['’]?t)?\b|cannot\b)"
+    r"[^.;,\n]{0,60}?(?:(?<=n't)|(?<=n’t)|\b(?:wrong|incorrect|false|not|no|out|untrue|cannot)\b))",
     re.I,
 )
 _NAMED = re.compile(
     r"\b(?:vitamin|hepatitis|type|group|class|grade|plan|point|figure|team|step|part|phase|drug)s?\s$", re.I
 )
-_NOUN = re.compile(r" (?!(?:and|or|nor|is|it|was|but|because|since|as|rather|not|if|would|can|seems|looks|for)\b)[a-z]")
+_NOUN = re.compile(
+    r" (?![a-z]*[^\Wsiu]s\b)"  # a verb, as in "A beats C"
+    r"(?!(?:and|over|or|nor|is|it|was|but|because|since|as|rather|not|if|would|can|seems|looks|for)\b)[a-z]"
+)
 _LETTERS = re.compile(r"(?<![\w'’])[A-Z](?![\w'’])")
 
 

@@ -17,7 +17,7 @@ from sftkey.evaluation.rules.chosen_option import chosen
 from sftkey.evaluation.rules.limits import MAX_ANSWER
 from sftkey.evaluation.rules.options import HALF_WIDTH, labelled, named
 from sftkey.evaluation.rules.regions import Region, Where, before_a_new_question, find_regions
-from sftkey.evaluation.rules.statements import asserted, corrections, without_farewell
+from sftkey.evaluation.rules.statements import asserted, corrections, leaves_a_denial, without_farewell
 from sftkey.format.untagged import UntaggedForm
 
 MAX_SHOWN = 3_900
@@ -133,7 +133,7 @@ def _in_a_block(text: str, kind: AnswerKind, options: Mapping[str, str]) -> list
     later = answers.closing_number(text[taken_back[-1] :]) if taken_back else []
     if later:
         return [replace(one, rule="") for one in (*answers.closing_number(text[: taken_back[-1]]), *later)]
-    return [Found(asserted(text) or text, 0, len(text), "")]
+    return [replace(whole[0], text=text if leaves_a_denial(text) else asserted(text) or text)]
 
 
 def _in_prose(text: str, kind: AnswerKind, marker: str, options: Mapping[str, str]) -> list[Found]:

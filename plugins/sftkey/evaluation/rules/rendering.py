@@ -6,8 +6,6 @@ from fractions import Fraction
 
 from sftkey.evaluation.rules.expression_tokens import Node
 
-_ARC = {"arcsin": r"\arcsin", "arccos": r"\arccos", "arctan": r"\arctan"}
-
 
 def render(node: Node) -> str | None:
     """Write a formula; ``None`` where it has a part that has no such spelling."""

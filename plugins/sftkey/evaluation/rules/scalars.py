@@ -217,7 +217,9 @@ def _by_math_verify(first: str, second: str) -> bool | None:
             size = max(abs(value) for value in values)
             found.add(bool(size == 0 or abs(values[0] - values[1]) < size * _SAME))
         return found.pop() if len(found) == 1 else None
-    except Exception:
+    except MemoryError:
+        raise  # the worker reports the limit
+    except Exception:  # SymPy raises errors of any class for what it can't compute
         return None
 
 

@@ -23,9 +23,13 @@ _REASON = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _WRONG = re.compile(
-    r"\b(?:wrong|incorrect|false|impossible|untrue|tempting|a\sdistractor|no)\b|\bnot\b|n['’]t\b|\bcannot\b|\bcan't\b"
-    r"|[✗✘❌]",
+    r"\b(?:wrong|incorrect|false|impossible|untrue|tempting|a\sdistractor|no|nope|not|never|cannot|hardly|scarcely|unlikely"
+    r"|less\slikely|doubt(?:s|ed|ful|fully)?|fail(?:s|ed)?|avoid|reject|exclude[ds]?|without|(?:is|are|was|be|ruled)\sout"
+    r"|other\sthan|(?:all|any\w*|every\w*)(?:\s\w{1,12}){0,2}?\s(?:but|except))\b|n['’]t\b|[✗✘❌]",
     re.IGNORECASE,
+)
+LEFT_OF_A_DENIAL = re.compile(
+    r"\b(?:is|was|are|were|be|does|do|can|could|has|have|would|will|should|may|might)\W*$", re.IGNORECASE
 )
 _CORRECTION = re.compile(
     r"""(?:^|(?<=[\s.?!,;:…(—–*]))(?:
@@ -75,6 +79,14 @@ def without_reason(text: str) -> str:
 def denies(clause: str) -> bool:
     """Whether a clause says of what it names that it is wrong."""
     return _WRONG.search(clause) is not None
+
+
+def leaves_a_denial(text: str) -> bool:
+    """Whether a text still denies something without its denying clauses, or answers its own question with a no."""
+    kept = asserted(text)
+    return denies(text if "?" in text else without_reason(kept)) or (
+        kept != text and LEFT_OF_A_DENIAL.search(kept) is not None
+    )
 
 
 def supposed(text: str, place: int) -> bool:
