@@ -29,20 +29,20 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("AXOLOTL_DO_NOT_TRACK", "1")
 
 
-LOGGERS = ("sftkey", "lm_eval", "lm_eval.tasks", "lm_eval.tasks.sftkey", "axolotl")
+LOGGERS = ("sftkey", "sftkey.evaluation", "lm_eval", "lm_eval.tasks", "lm_eval.tasks.sftkey", "axolotl")
 
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
     """A command sets levels for its process; the next test is another process to its user."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
-    before = [(logger.level, logger.propagate, logger.disabled) for logger in loggers]
+    before = [(logger.level, logger.propagate, logger.disabled, logger.parent) for logger in loggers]
     disabled = logging.root.manager.disable
     yield
     logging.disable(disabled)
-    for logger, (level, propagate, off) in zip(loggers, before, strict=True):
+    for logger, (level, propagate, off, parent) in zip(loggers, before, strict=True):
         logger.setLevel(level)
-        logger.propagate, logger.disabled = propagate, off
+        logger.propagate, logger.disabled, logger.parent = propagate, off, parent
 
 
 @pytest.fixture(scope="session")
