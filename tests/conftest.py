@@ -34,7 +34,13 @@ LOGGERS = ("sftkey", "sftkey.evaluation", "lm_eval", "lm_eval.tasks", "lm_eval.t
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
-    """A command sets levels for its process; the next test is another process to its user."""
+    """Loggers as in a process of one's own: commands, lm-eval and Axolotl set theirs for all that comes after.
+
+    Axolotl, once imported, gives every new logger but its own a filter that drops what is below a warning.
+    """
+    for name, known in logging.root.manager.loggerDict.items():
+        if name.startswith(("sftkey", "lm_eval")) and isinstance(known, logging.Logger):
+            known.filters.clear()
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(logger.level, logger.propagate, logger.disabled, logger.parent) for logger in loggers]
     disabled = logging.root.manager.disable
