@@ -108,7 +108,7 @@ def test_a_checkpoint_of_a_finished_stage(chain: Chain, spelling: str) -> None:
     with pytest.raises(
         UserError, match=r"checkpoint-5 is no whole checkpoint of stage1\.yml: there are checkpoint-4, checkpoint-8"
     ):
-        chain.start(base_model=named.replace("-4", "-5"))
+        chain.start(base_model=spelling.format("checkpoint-5", cwd=chain.folder))
 
 
 def test_a_checkpoint_without_weights_of_its_own(chain: Chain) -> None:
