@@ -83,12 +83,13 @@ def tag_mode(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def qwen3_tokenizer(shared_dir: Path, tag_mode: str) -> Any:
     """The real Qwen3 tokenizer with the ``thinking_answer`` template, tags as `tag_mode` says."""
-    from sftkey.format import tags, templates
+    from sftkey.format import templates
+    from sftkey.format.formats import THINKING_ANSWER
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(shared_dir / "tokenizers" / "qwen3")
     if tag_mode == "tokens":
-        tokenizer.add_tokens(list(tags.TAGS))
+        tokenizer.add_tokens(list(THINKING_ANSWER.tags))
     tokenizer.chat_template = templates.chat_template(templates.TAGGED)
     return tokenizer
 

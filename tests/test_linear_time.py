@@ -18,7 +18,8 @@ from sftkey.datasets.registry import find_dataset
 from sftkey.evaluation.rules import claims, notation, number_words, quantities, question, text
 from sftkey.evaluation.rules.limits import OverLimit
 from sftkey.evaluation.rules.reading import read
-from sftkey.format import tags, untagged
+from sftkey.format import untagged
+from sftkey.format.formats import THINKING_ANSWER
 
 ROOMS = ("evaluation", "format", "datasets", "report", "stages")
 SHORT, LONG = 750, 3_000
@@ -123,7 +124,7 @@ RULES: dict[str, Callable[[str], object]] = {
         for name in ("gsm8k", "openr1_math", "openbookqa", "cot_collection")
         for on in [find_dataset(name)]
     },
-    "tags": tags.parse,
+    "tags": THINKING_ANSWER.parse,
     "untagged": lambda answer: untagged.parse(answer, find_dataset("gsm8k").untagged, one_line=True),
     "claims": lambda answer: claims.read(answer[:4_000], question.asked("How many dozens?")),
     "quantities": lambda answer: quantities.parse(answer[:4_000]),

@@ -98,7 +98,6 @@ from importlib import metadata, resources
 import sftkey
 from sftkey import datasets
 from sftkey.format import methods
-from sftkey.format import tags
 from sftkey.format import templates
 from sftkey.datasets import columns, gsm8k
 from sftkey.format.example import Example

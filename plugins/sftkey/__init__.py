@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from sftkey.datasets.base import make_example as make_example
     from sftkey.datasets.base import required_text as required_text
     from sftkey.evaluation.assess import assess as assess
-    from sftkey.format import tags as tags
     from sftkey.format.example import Example as Example
     from sftkey.format.example import SkippedRow as SkippedRow
+    from sftkey.format.formats import THINKING_ANSWER as THINKING_ANSWER
     from sftkey.format.methods import METHODS as METHODS
     from sftkey.format.methods import STRATEGIES as STRATEGIES
+    from sftkey.format.response_format import ResponseFormat as ResponseFormat
     from sftkey.format.segments import Segment as Segment
     from sftkey.format.templates import chat_template as chat_template
     from sftkey.format.untagged import UntaggedForm as UntaggedForm
@@ -42,6 +43,8 @@ _WHERE = {
     "Example": "format.example",
     "SkippedRow": "format.example",
     "Segment": "format.segments",
+    "ResponseFormat": "format.response_format",
+    "THINKING_ANSWER": "format.formats",
     "UntaggedForm": "format.untagged",
     "chat_template": "format.templates",
     "METHODS": "format.methods",
@@ -65,12 +68,10 @@ _WHERE = {
     "UserError": "util.errors",
 }
 
-__all__ = ["__version__", "tags", *_WHERE]
+__all__ = ["__version__", *_WHERE]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "tags":
-        return import_module("sftkey.format.tags")
     if name in _WHERE:
         return getattr(import_module(f"sftkey.{_WHERE[name]}"), name)
     if name.lower().startswith("sftkey") or name.endswith("Plugin"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sftkey.axolotl.added_tags import refuse_frozen_tags
-from sftkey.format import tags
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.util.errors import UserError
 
 
@@ -17,7 +17,7 @@ def tokenizer(tiny_root: Path) -> Any:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_root / "model")
-    tokenizer.add_tokens(list(tags.TAGS))
+    tokenizer.add_tokens(list(THINKING_ANSWER.tags))
     return tokenizer
 
 
@@ -43,7 +43,7 @@ def test_trained_embeddings_pass(model: Any, tokenizer: Any) -> None:
 
 
 def test_single_trained_embeddings(model: Any, tokenizer: Any) -> None:
-    ids = tokenizer.convert_tokens_to_ids(list(tags.TAGS))
+    ids = tokenizer.convert_tokens_to_ids(list(THINKING_ANSWER.tags))
     adapted = lora(model, trainable_token_indices=ids)
     refuse_frozen_tags(adapted, tokenizer, {"adapter": "lora", "peft_trainable_token_indices": ids})
     recipe = {"adapter": "lora", "peft_trainable_token_indices": {"embed_tokens": ids[:3]}}

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from sftkey.format import tags
+from sftkey.format.formats import THINKING_ANSWER
 from support.axolotl_recipes import write_recipe
 from support.finished_stages import read_marker
 from transformers import AutoTokenizer
@@ -174,7 +174,9 @@ def test_a_stage_starts_from_a_checkpoint(place: Place) -> None:
 def test_an_adapter_after_full_weights_that_have_the_tags(place: Place, settings: dict[str, Any]) -> None:
     name = "_".join(["on_full", *settings])
     if settings.pop("rows", None):
-        ids = AutoTokenizer.from_pretrained(place.folder / "out" / "full1").convert_tokens_to_ids(list(tags.TAGS))
+        ids = AutoTokenizer.from_pretrained(place.folder / "out" / "full1").convert_tokens_to_ids(
+            list(THINKING_ANSWER.tags)
+        )
         settings["peft_trainable_token_indices"] = ids
     place.recipe(name, sftkey_after="full1", sftkey_tags="tokens", **LORA, **settings)
     place.run("train", name)
@@ -183,7 +185,9 @@ def test_an_adapter_after_full_weights_that_have_the_tags(place: Place, settings
 
 
 def test_only_the_rows_of_added_tags_are_trained(place: Place) -> None:
-    ids = AutoTokenizer.from_pretrained(place.folder / "out" / "lora1").convert_tokens_to_ids(list(tags.TAGS))
+    ids = AutoTokenizer.from_pretrained(place.folder / "out" / "lora1").convert_tokens_to_ids(
+        list(THINKING_ANSWER.tags)
+    )
     place.recipe("rows", sftkey_tags="tokens", peft_trainable_token_indices=ids, **LORA)
     place.run("train", "rows")
     trained = load_file(place.folder / "out" / "rows" / "adapter_model.safetensors")

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 from sftkey.axolotl.merging import complete_merged, finish_merge, merge_own_adapter, stop_tokens
-from sftkey.format import tags, templates
+from sftkey.format import templates
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.stages.marker import MARKER_FILE, SCHEMA, Marker
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
@@ -36,7 +37,7 @@ def test_a_merged_checkpoint_has_the_adapters_tokenizer_and_end(tiny_root: Path,
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_root / "model")
     end_of_text = tokenizer.eos_token_id
-    tokenizer.add_tokens(list(tags.TAGS))
+    tokenizer.add_tokens(list(THINKING_ANSWER.tags))
     tokenizer.eos_token = "<|im_end|>"
     tokenizer.chat_template = templates.chat_template(templates.TAGGED)
     tokenizer.save_pretrained(tmp_path / "adapter")
@@ -63,7 +64,12 @@ def test_stop_tokens(previous: Any, expected: list[int]) -> None:
 
 
 def adapter_of(
-    model: Path, folder: Path, *, added: tuple[str, ...] = tags.TAGS, embeddings: Any = "auto", **settings: Any
+    model: Path,
+    folder: Path,
+    *,
+    added: tuple[str, ...] = THINKING_ANSWER.tags,
+    embeddings: Any = "auto",
+    **settings: Any,
 ) -> None:
     """An adapter with random weights, added tags and the recipe's marker, as training leaves it."""
     import torch

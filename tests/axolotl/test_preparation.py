@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from axolotl.utils.dict import DictDefault
 from sftkey.axolotl.preparation import prepare_recipe, train_rows_alone
-from sftkey.format import tags
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.util.errors import UserError
 
 ROWS = {"path": "rows.jsonl", "type": "sftkey.datasets.columns"}
@@ -75,7 +75,7 @@ def test_preparing_twice_changes_nothing() -> None:
     twice = dict(once)
     prepare_recipe(twice)
     assert twice == once
-    assert once["tokens"] == list(tags.TAGS)
+    assert once["tokens"] == list(THINKING_ANSWER.tags)
     assert once["special_tokens"] == {"eos_token": "<|im_end|>"}
     assert once["warmup_ratio"] == pytest.approx(0.5 / 3)
     assert once["auto_resume_from_checkpoints"] is True
@@ -140,10 +140,14 @@ def test_tied_layers_stay_tied(tmp_path: Path) -> None:
 
 
 def test_tokens_that_the_stage_before_added_are_not_added_again(tmp_path: Path) -> None:
-    added = [{"id": number, "content": token} for number, token in enumerate((*tags.TAGS, "<mine>"))]
+    added = [{"id": number, "content": token} for number, token in enumerate((*THINKING_ANSWER.tags, "<mine>"))]
     (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
     recipe = {"sftkey_method": "key-tag", "datasets": [], "base_model": str(tmp_path), "sftkey_after": "stage1.yml"}
-    for tokens in ({"sftkey_tags": "tokens"}, {"tokens": [*tags.TAGS]}, {"tokens": [*tags.TAGS, "<mine>"]}):
+    for tokens in (
+        {"sftkey_tags": "tokens"},
+        {"tokens": [*THINKING_ANSWER.tags]},
+        {"tokens": [*THINKING_ANSWER.tags, "<mine>"]},
+    ):
         cfg = {**recipe, **tokens, "adapter": "lora"}
         for _ in range(2):  # a Ray worker prepares it again
             prepare_recipe(cfg)
@@ -162,7 +166,7 @@ def test_tokens_that_the_stage_before_added_are_not_added_again(tmp_path: Path) 
         "peft_trainable_token_indices": [5],
     }
     prepare_recipe(cfg)
-    assert cfg["tokens"] == [*tags.TAGS]
+    assert cfg["tokens"] == [*THINKING_ANSWER.tags]
     assert cfg["lora_modules_to_save"] == ["embed_tokens", "lm_head"]
     assert cfg.get("peft_ensure_weight_tying") is None
     train_rows_alone(validated := DictDefault(cfg))

@@ -197,13 +197,13 @@ def test_a_checkpoint_knows_the_end_of_the_turn(stage1_recipe: dict[str, Any], t
 
 
 def test_tags_as_added_tokens(stage1_recipe: dict[str, Any], tmp_path: Path) -> None:
-    from sftkey.format import tags
+    from sftkey.format.formats import THINKING_ANSWER
 
     trainer = build({**stage1_recipe, "sftkey_tags": "tokens"}, tmp_path)
     tokenizer = trainer.processing_class
     assert trainer.model.get_input_embeddings().num_embeddings >= len(tokenizer)
     for row in trainer.train_dataset:
-        for tag, segment in zip(tags.TAGS, (1, 3, 4, 6), strict=True):
+        for tag, segment in zip(THINKING_ANSWER.tags, (1, 3, 4, 6), strict=True):
             tokens = [token for token, its in zip(row["input_ids"], row["segments"], strict=True) if its == segment]
             assert tokens == [tokenizer.convert_tokens_to_ids(tag)]
 

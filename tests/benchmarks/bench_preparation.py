@@ -54,7 +54,8 @@ def main() -> None:
     from axolotl.prompt_strategies import load
     from axolotl.utils.dict import DictDefault
     from sftkey.datasets.gsm8k import GSM8K
-    from sftkey.format import tags, templates
+    from sftkey.format import templates
+    from sftkey.format.formats import THINKING_ANSWER
 
     datasets.disable_progress_bars()
     lines = (SHARED / "data" / "gsm8k" / "train.jsonl").read_text(encoding="utf-8").splitlines()[: options.rows]
@@ -64,14 +65,14 @@ def main() -> None:
     def tokenizer(added: bool = False) -> Any:
         loaded = transformers.AutoTokenizer.from_pretrained(SHARED / "tokenizers" / "qwen3")
         if added:
-            loaded.add_tokens(list(tags.TAGS))
+            loaded.add_tokens(list(THINKING_ANSWER.tags))
         loaded.chat_template = templates.chat_template(templates.TAGGED)
         return loaded
 
     plain = tokenizer()
     texts = [
         plain.apply_chat_template([{"role": "user", "content": e.question}], tokenize=False, add_generation_prompt=True)
-        + "".join(piece.text for piece in tags.render(e.thinking, e.answer))
+        + "".join(piece.text for piece in THINKING_ANSWER.render(e.thinking, e.answer))
         + templates.END_OF_TURN
         for e in examples
     ]
@@ -80,7 +81,10 @@ def main() -> None:
             {
                 "messages": [
                     {"role": "user", "content": e.question},
-                    {"role": "assistant", "content": "".join(p.text for p in tags.render(e.thinking, e.answer))},
+                    {
+                        "role": "assistant",
+                        "content": "".join(p.text for p in THINKING_ANSWER.render(e.thinking, e.answer)),
+                    },
                 ]
             }
             for e in examples

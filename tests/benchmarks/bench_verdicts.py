@@ -28,7 +28,7 @@ from typing import Any
 from sftkey.datasets.registry import dataset
 from sftkey.evaluation.assess import assess
 from sftkey.evaluation.verdicts import RuleVerdict
-from sftkey.format.tags import find_answer_block
+from sftkey.format.formats import THINKING_ANSWER
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 CASES = SHARED / "answers" / "cases.jsonl"
@@ -62,7 +62,7 @@ def by_grader(python: str, name: str, cases: Sequence[Case]) -> tuple[str, list[
     """A grader's versions and verdicts, from a process of its own."""
     lines = []
     for case in cases:
-        block, output = find_answer_block(case["output"]), case["output"]
+        block, output = THINKING_ANSWER.find_answer_block(case["output"]), case["output"]
         if block is not None and block.closed:
             output = block.text
             if case.get("options") and name == "inspect_ai":

@@ -17,7 +17,7 @@ from sftkey.datasets.gsm8k import GSM8K
 from sftkey.evaluation.diagnosis import Diagnosis
 from sftkey.evaluation.generation import load_model
 from sftkey.evaluation.headroom import MEANINGS
-from sftkey.format import tags
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.stages.marker import MARKER_FILE, SCHEMA
 from sftkey.util.files import write_atomically
 
@@ -161,7 +161,7 @@ def test_an_adapter_is_merged_into_its_base_model(stage1: Path, tiny_root: Path,
     tokenizer = AutoTokenizer.from_pretrained(tiny_root / "model")
     options: dict[str, Any] = {}
     if tokens:
-        tokenizer.add_tokens(list(tags.TAGS))
+        tokenizer.add_tokens(list(THINKING_ANSWER.tags))
         base.resize_token_embeddings(len(tokenizer) + 3)
         options["modules_to_save"] = ["embed_tokens", "lm_head"]
     torch.manual_seed(0)

@@ -119,7 +119,7 @@ def loaded_for_stage2(root: Path, expected: dict[str, torch.Tensor]) -> None:
 
 def generates_and_stops(checkpoint: Path, root: Path) -> None:
     """The final checkpoint stops by itself: greedy generation as it comes out of ``from_pretrained``."""
-    from sftkey.format.tags import find_answer_block
+    from sftkey.format.formats import THINKING_ANSWER
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
@@ -136,6 +136,6 @@ def generates_and_stops(checkpoint: Path, root: Path) -> None:
     assert tokenizer.eos_token == "<|im_end|>"
     assert output[-1] == tokenizer.eos_token_id, text
     assert len(output) < 300
-    block = find_answer_block(text)
+    block = THINKING_ANSWER.find_answer_block(text)
     assert block is not None, text
     assert block.closed

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sftkey.datasets.registry import DATASETS, dataset
 from sftkey.evaluation.assess import assess
 from sftkey.evaluation.verdicts import RuleVerdict
-from sftkey.format.tags import FormatFailure
+from sftkey.format.response_format import FormatFailure
 
 ROWS = {
     "gsm8k": {"question": " 3 + 4? ", "answer": "3 + 4 = <<3+4=7>>7\n#### 7"},

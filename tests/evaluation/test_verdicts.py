@@ -20,7 +20,7 @@ from sftkey.evaluation.verdicts import (
     needs_judge,
     scores,
 )
-from sftkey.format.tags import FormatFailure
+from sftkey.format.response_format import FormatFailure
 
 
 def item(

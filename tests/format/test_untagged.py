@@ -10,7 +10,7 @@ from sftkey.datasets.gsm8k import GSM8K
 from sftkey.datasets.openbookqa import OPENBOOKQA
 from sftkey.datasets.openr1_math import OPENR1_MATH
 from sftkey.format import untagged
-from sftkey.format.tags import FormatFailure
+from sftkey.format.response_format import FormatFailure
 from sftkey.format.untagged import UntaggedForm
 
 HASHES = GSM8K.untagged

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sftkey.format import tags
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.recipes.checks import check_recipe
 from sftkey.util.errors import UserError
 
@@ -24,7 +24,7 @@ RECIPE: dict[str, Any] = {
 
 def test_a_good_recipe_passes() -> None:
     check_recipe(RECIPE)
-    check_recipe({**RECIPE, "tokens": list(tags.TAGS), "sftkey_tags": "tokens", "sftkey_warmup_epochs": 0.5})
+    check_recipe({**RECIPE, "tokens": list(THINKING_ANSWER.tags), "sftkey_tags": "tokens", "sftkey_warmup_epochs": 0.5})
     check_recipe({**RECIPE, "adapter": "lora", "sftkey_tags": "text"})
     check_recipe({**RECIPE, "adapter": "lora", "sftkey_tags": "tokens", "sftkey_after": "stage1.yml"})
     check_recipe({**RECIPE, "adapter": "lora", "sftkey_tags": "tokens", "peft_trainable_token_indices": [1]})
@@ -119,7 +119,7 @@ def test_a_good_recipe_passes() -> None:
         ({"sftkey_warmup_epochs": 0.5, "warmup_ratio": 0.1}, "sftkey_warmup_epochs and warmup_ratio are both set"),
         ({"sftkey_warmup_epochs": 4}, "longer than num_epochs: 3"),
         ({"tokens": ["<Answer>"]}, "lists <Answer> but not <Thinking>, </Thinking>, </Answer>"),
-        ({"tokens": list(tags.TAGS), "sftkey_tags": "text"}, "sftkey_tags: text, but the tags are listed"),
+        ({"tokens": list(THINKING_ANSWER.tags), "sftkey_tags": "text"}, "sftkey_tags: text, but the tags are listed"),
         ({"special_tokens": {"additional_special_tokens": ["<Answer>"]}}, "must not be special tokens"),
         ({"special_tokens": {"eos_token": "<|endoftext|>"}}, "stops at the end of the turn"),
         ({"adapter": "lora", "sftkey_tags": "tokens"}, "embed_tokens and lm_head would stay frozen"),

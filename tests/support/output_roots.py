@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sftkey.format.tags import FormatFailure
+from sftkey.format.response_format import FormatFailure
 
 Outcome = tuple[float, float]
 """acc and fmt of one item."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from demo.setup_demo import SYSTEM_MESSAGE, set_up
 from sftkey.datasets import columns
-from sftkey.format import tags
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.methods import METHODS
 from sftkey.training.fit import FitResult, fit, load_pretrained, with_template
 from sftkey.training.rows import RowTokenizer
@@ -93,4 +93,4 @@ def test_tags_as_tokens(folder: Path) -> None:
     assert tags_are_tokens(tokenizer)
     assert model.get_input_embeddings().num_embeddings >= len(tokenizer)
     assert model.config.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
-    assert len(tokenizer.encode("".join(tags.TAGS), add_special_tokens=False)) == 4
+    assert len(tokenizer.encode("".join(THINKING_ANSWER.tags), add_special_tokens=False)) == 4

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sftkey.datasets.gsm8k import GSM8K
-from sftkey.format import tags, templates
+from sftkey.format import templates
 from sftkey.format.example import Example
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.methods import METHODS
 from sftkey.format.segments import SEGMENT_GROUPS, Segment
 from sftkey.format.untagged import UntaggedForm
@@ -75,7 +76,7 @@ hostile_text = st.one_of(
     st.lists(
         st.sampled_from(
             [
-                *tags.TAGS,
+                *THINKING_ANSWER.tags,
                 "<",
                 ">",
                 "</",
@@ -171,7 +172,7 @@ class TestTokenizerIsRefused:
     """Tokenizers with which segments could not be exact, or outputs could not match."""
 
     def test_special_tags(self, qwen3_tokenizer: Any) -> None:
-        qwen3_tokenizer.add_special_tokens({"additional_special_tokens": list(tags.TAGS)})
+        qwen3_tokenizer.add_special_tokens({"additional_special_tokens": list(THINKING_ANSWER.tags)})
         with pytest.raises(TokenizerError, match="special tokens"):
             ExampleTokenizer(qwen3_tokenizer, METHODS["sft-tag"], GSM8K.untagged)
 

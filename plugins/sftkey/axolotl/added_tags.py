@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sftkey.format import tags
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.util.errors import UserError
 
 
@@ -31,7 +31,9 @@ def refuse_frozen_tags(model: Any, tokenizer: Any, recipe: Mapping[str, Any]) ->
         return
     if isinstance(indices, Mapping):
         indices = indices.get("embed_tokens") or []
-    missing = {tag: token for tag in tags.TAGS if (token := tokenizer.convert_tokens_to_ids(tag)) not in indices}
+    missing = {
+        tag: token for tag in THINKING_ANSWER.tags if (token := tokenizer.convert_tokens_to_ids(tag)) not in indices
+    }
     if missing:
         listed = ", ".join(f"{token} ({tag})" for tag, token in missing.items())
         raise UserError(f"peft_trainable_token_indices: lacks {listed}; add them, or use sftkey_tags: text")

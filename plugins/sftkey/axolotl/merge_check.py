@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sftkey.format.tags import TAGS
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.stages.manifest import identity, record_files, weights_files
 from sftkey.stages.marker import MergeRecord
 from sftkey.util.errors import UserError
@@ -97,7 +97,7 @@ def checked_merge(cfg: Any, adapter_dir: Path, merged_dir: Path) -> MergeRecord:
 
 def _rows(tokenizer: Any) -> list[list[int]]:
     """A conversation with all tags, and every token that was added to the vocabulary."""
-    thinking, end_of_thinking, answer, end_of_answer = TAGS
+    thinking, end_of_thinking, answer, end_of_answer = THINKING_ANSWER.tags
     response = f"{thinking}Half of 12 is 6, and 12 + 6 = 18.{end_of_thinking}{answer}18{end_of_answer}"
     turns = [{"role": "user", "content": "How many are 12 and half of it?"}, {"role": "assistant", "content": response}]
     text = tokenizer.apply_chat_template(turns, tokenize=False)

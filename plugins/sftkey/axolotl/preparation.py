@@ -11,7 +11,7 @@ from typing import Any
 from sftkey.axolotl.data_paths import loadable
 from sftkey.datasets.columns import with_carried_columns
 from sftkey.datasets.registry import source_of
-from sftkey.format import tags
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.templates import END_OF_TURN, chat_template
 from sftkey.recipes.load import DEFAULT_OUTPUT_DIR, Recipe, adds_tag_tokens, template_name, warmup_ratio
 from sftkey.recipes.machine import obstacles
@@ -65,7 +65,7 @@ def _add_tokens(cfg: Any) -> None:
     listed = list(cfg.get("tokens") or [])
     if adds_tag_tokens(cfg):
         cfg["sftkey_tags"] = "tokens"
-        listed += [tag for tag in tags.TAGS if tag not in listed]
+        listed += [tag for tag in THINKING_ANSWER.tags if tag not in listed]
     start = str(cfg.get("tokenizer_config") or cfg.get("base_model"))
     added = added_tokens(start) if cfg.get("sftkey_after") else frozenset()
     if listed:

@@ -9,7 +9,8 @@ from sftkey.datasets.base import ReasoningDataset, Row
 from sftkey.evaluation.rules.equivalence import Comparison, compare
 from sftkey.evaluation.rules.reading import read, read_thinking
 from sftkey.evaluation.verdicts import Item, RuleVerdict
-from sftkey.format import tags, untagged
+from sftkey.format import untagged
+from sftkey.format.formats import THINKING_ANSWER
 
 
 def assess(output: Any, row: Row, on: ReasoningDataset, *, plain: bool) -> Item:
@@ -31,8 +32,8 @@ def assess(output: Any, row: Row, on: ReasoningDataset, *, plain: bool) -> Item:
         parsed = untagged.parse(text, form, one_line="\n" not in reference)
         thinking_valid = untagged.has_thinking(text, form)
     else:
-        parsed = tags.parse(text)
-        thinking_valid = tags.has_thinking(text)
+        parsed = THINKING_ANSWER.parse(text)
+        thinking_valid = THINKING_ANSWER.has_thinking(text)
     options = on.options(row) if on.options is not None else None
     question = on.question_of(row)
     reading = read(text, on.kind, form, options)

@@ -25,8 +25,8 @@ from sftkey.evaluation.headroom import (
     outcome,
 )
 from sftkey.evaluation.statistics import Interval
-from sftkey.format import tags
 from sftkey.format.example import Example
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.segments import SEGMENT_GROUPS, Segment
 from sftkey.training.loss import causal_loss
 from sftkey.training.tokenization import IGNORE_INDEX, ExampleTokenizer, TokenizedExample, control_token_pattern
@@ -107,10 +107,12 @@ def diagnose(
         return complete(model, tokenize.tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
 
     own, after_reference = complete_from(Segment.THINKING_OPEN), complete_from(Segment.ANSWER_OPEN)
-    parsed = [tags.parse(completion.text) for completion in own]
+    parsed = [THINKING_ANSWER.parse(completion.text) for completion in own]
     right = [is_right(index, completion.text) for index, completion in enumerate(own)]
     right_given_reference = [
-        is_right(index, f"{tags.THINKING_OPEN}{example.thinking}{tags.THINKING_CLOSE}{completion.text}")
+        is_right(
+            index, f"{THINKING_ANSWER.thinking_open}{example.thinking}{THINKING_ANSWER.thinking_close}{completion.text}"
+        )
         for index, (example, completion) in enumerate(zip(examples, after_reference, strict=True))
     ]
     thoughts = [own_thinking(completion.text, tokenize) for completion in own]
@@ -158,9 +160,9 @@ def before(example: TokenizedExample, segment: Segment) -> list[int]:
 
 def own_thinking(output: str, tokenize: ExampleTokenizer) -> str | None:
     """The thinking of an output, also of a malformed one; ``None`` where it has none that can be tokenised."""
-    opened, found, rest = output.partition(tags.THINKING_OPEN)
-    thinking, closed, _ = rest.partition(tags.THINKING_CLOSE)
-    usable = found and closed and not opened.strip() and thinking.strip() and not tags.contains_tag(thinking)
+    opened, found, rest = output.partition(THINKING_ANSWER.thinking_open)
+    thinking, closed, _ = rest.partition(THINKING_ANSWER.thinking_close)
+    usable = found and closed and not opened.strip() and thinking.strip() and not THINKING_ANSWER.contains_tag(thinking)
     return thinking if usable and not control_token_pattern(tokenize.tokenizer).search(thinking) else None
 
 

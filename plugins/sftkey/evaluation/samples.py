@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sftkey.evaluation.verdicts import composite
-from sftkey.format.tags import FormatFailure
+from sftkey.format.response_format import FormatFailure
 from sftkey.util.sources import Ledger, UnreadableFile, number, read_json_lines
 from sftkey.util.text import one_line, shorten
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sftkey.evaluation.verdicts import DecidedBy, Record, RuleVerdict, aggregate
-from sftkey.format.tags import FormatFailure
+from sftkey.format.response_format import FormatFailure
 
 logger = logging.getLogger("lm_eval.tasks.sftkey")
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from sftkey.format.tags import THINKING_OPEN
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.templates import system_prompt
 
 logger = logging.getLogger("lm_eval.tasks.sftkey")
@@ -56,7 +56,7 @@ def system_message(
                 f"{HOW_TO_SEND}, or Fmt is about 0.",
                 task,
             )
-        elif THINKING_OPEN not in prompt:
+        elif THINKING_ANSWER.thinking_open not in prompt:
             _warn(
                 "%s: the chat template of this model has no training prompt, so it never hears of the tags and Fmt is "
                 f"about 0. Add {HOW_TO_SEND} to send it as the system message.",

@@ -12,7 +12,7 @@ from enum import Enum, StrEnum
 from typing import Any, TypedDict, cast
 
 from sftkey.evaluation.judge_metrics import AGGREGATIONS, fitness_metrics
-from sftkey.format.tags import FormatFailure
+from sftkey.format.response_format import FormatFailure
 
 ALPHA = 0.7
 """The weight of Acc in Score (section 4)."""

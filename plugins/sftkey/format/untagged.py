@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from sftkey.format.formats import THINKING_ANSWER
+from sftkey.format.response_format import FormatFailure, ParsedResponse
 from sftkey.format.segments import Piece, Segment
-from sftkey.format.tags import FormatFailure, ParsedResponse, contains_tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def parse(output: str, form: UntaggedForm, *, one_line: bool = True) -> ParsedRe
             ``False`` where the reference itself has several lines.
     """
     before, end = form.before.strip(), form.after.strip()
-    if contains_tag(output):
+    if THINKING_ANSWER.contains_tag(output):
         return ParsedResponse(FormatFailure.TEXT_OUTSIDE)
     output = output.strip()
     if before and not output.startswith(before):

@@ -14,7 +14,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import BaseModel, ValidationError
 
 from sftkey.datasets.registry import DATASETS, OWN_DATA, TYPES, find_dataset
-from sftkey.format import tags
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.methods import METHODS
 from sftkey.format.segments import SEGMENT_GROUPS
 from sftkey.format.templates import END_OF_TURN, PLAIN, START_OF_TURN, TAGGED, TEMPLATES
@@ -214,14 +214,14 @@ def _warmup(cfg: Recipe) -> None:
 
 
 def _tags(cfg: Recipe) -> None:
-    listed = [tag for tag in tags.TAGS if tag in (cfg.get("tokens") or [])]
-    if listed and len(listed) < len(tags.TAGS):
-        missing = ", ".join(tag for tag in tags.TAGS if tag not in listed)
+    listed = [tag for tag in THINKING_ANSWER.tags if tag in (cfg.get("tokens") or [])]
+    if listed and len(listed) < len(THINKING_ANSWER.tags):
+        missing = ", ".join(tag for tag in THINKING_ANSWER.tags if tag not in listed)
         raise UserError(f"tokens: lists {', '.join(listed)} but not {missing}; list all four or none")
     if listed and cfg.get("sftkey_tags") == "text":
         raise UserError("sftkey_tags: text, but the tags are listed under tokens:; remove one of the two")
     special = cfg.get("special_tokens") or {}
-    if any(tag in (special.get("additional_special_tokens") or []) for tag in tags.TAGS):
+    if any(tag in (special.get("additional_special_tokens") or []) for tag in THINKING_ANSWER.tags):
         raise UserError(
             "special_tokens: additional_special_tokens: the tags must not be special tokens (lm-eval and vLLM drop those "
             "from the output); use sftkey_tags: tokens"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sftkey.format import tags
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.methods import METHODS
 from sftkey.format.templates import PLAIN, TAGGED, chat_template
 from sftkey.recipes.yaml_file import read_yaml
@@ -72,7 +72,7 @@ def data_entries(cfg: Recipe) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def adds_tag_tokens(cfg: Recipe) -> bool:
     """Whether the recipe makes each tag one added token."""
-    return cfg.get("sftkey_tags") == "tokens" or tags.TAGS[0] in (cfg.get("tokens") or [])
+    return cfg.get("sftkey_tags") == "tokens" or THINKING_ANSWER.tags[0] in (cfg.get("tokens") or [])
 
 
 def warmup_ratio(cfg: Recipe) -> float:

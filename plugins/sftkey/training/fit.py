@@ -34,7 +34,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from sftkey.format import tags
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.methods import Method
 from sftkey.format.templates import END_OF_TURN, PLAIN, TAGGED, chat_template
 from sftkey.training.collator import SegmentCollator
@@ -202,7 +202,7 @@ def load_pretrained(source: str | Path, *, tag_tokens: bool = False) -> tuple[An
     if tokenizer.pad_token is None:
         tokenizer.pad_token = END_OF_TURN
     if tag_tokens:
-        tokenizer.add_tokens(list(tags.TAGS))
+        tokenizer.add_tokens(list(THINKING_ANSWER.tags))
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer))
     model.config.eos_token_id = tokenizer.eos_token_id

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sftkey.datasets.base import ReasoningDataset
-from sftkey.format import tags
 from sftkey.format.example import Example, SkippedRow
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.training.tokenization import (
     ExampleTokenizer,
     TokenizedBatch,
@@ -64,7 +64,7 @@ class RowTokenizer:
         if self.dataset.held_out is not None and self.dataset.held_out(row) != self.evaluation:
             raise SkippedRow(NOT_HELD_OUT if self.evaluation else HELD_OUT)
         example = self.dataset.to_example(row)
-        if tags.contains_tag(example.thinking) or tags.contains_tag(example.answer):
+        if THINKING_ANSWER.contains_tag(example.thinking) or THINKING_ANSWER.contains_tag(example.answer):
             raise SkippedRow(TAG_IN_TEXT)
         for text in (example.question, example.thinking, example.answer):
             if self._control_token.search(text):

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sftkey.format import tags
 from sftkey.format.example import Example
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.methods import Method
 from sftkey.format.segments import Piece, Segment
 from sftkey.format.templates import END_OF_TURN, START_OF_TURN
@@ -107,7 +107,7 @@ class ExampleTokenizer:
     def pieces(self, example: Example) -> tuple[Piece, ...]:
         """The response of an example, end of turn included, as the method writes it."""
         if self.method.tagged:
-            response = tags.render(example.thinking, example.answer)
+            response = THINKING_ANSWER.render(example.thinking, example.answer)
         else:
             response = self.untagged.render(example.thinking, example.answer)
         return (*response, Piece(Segment.END_OF_TURN, END_OF_TURN))
@@ -229,11 +229,11 @@ def tags_are_tokens(tokenizer: PreTrainedTokenizerBase) -> bool:
         TokenizerError: Only some of them are, or they are *special* tokens.
     """
     added = {str(token): token for token in tokenizer.added_tokens_decoder.values()}
-    present = [tag for tag in tags.TAGS if tag in added]
+    present = [tag for tag in THINKING_ANSWER.tags if tag in added]
     if not present:
         return False
-    if len(present) < len(tags.TAGS):
-        missing = [tag for tag in tags.TAGS if tag not in added]
+    if len(present) < len(THINKING_ANSWER.tags):
+        missing = [tag for tag in THINKING_ANSWER.tags if tag not in added]
         raise TokenizerError(
             f"the tokenizer holds {', '.join(present)} as added tokens but not {', '.join(missing)}; "
             f"add all four or none"

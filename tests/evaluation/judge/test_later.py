@@ -24,7 +24,7 @@ from sftkey.evaluation.judge.later import NotJudgeable, TaskPlan, plan
 from sftkey.evaluation.judge.settings import Fitness, JudgeMode, JudgeSettings
 from sftkey.evaluation.lm_eval_tasks import update_groups
 from sftkey.evaluation.verdicts import Item, Record, RuleVerdict, scores
-from sftkey.format.tags import FormatFailure
+from sftkey.format.response_format import FormatFailure
 from support.loopback_judge import Fault, LoopbackServer, read_judge_prompt
 
 DATE = "2025-11-02T10-11-12.131415"

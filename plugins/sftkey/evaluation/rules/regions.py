@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import pairwise
 
-from sftkey.format.tags import cut_off_close
+from sftkey.format.formats import THINKING_ANSWER
 
 MAX_OUTPUT = 300_000
 """Most characters of an output that are searched: of a longer one, its beginning and its end."""
@@ -213,7 +213,7 @@ def _chosen(parts: list[_Part]) -> Regions:
 
 
 def _text(part: _Part) -> str:
-    return (part.text if part.closed else cut_off_close(part.text)).strip()
+    return (part.text if part.closed else THINKING_ANSWER.cut_off_close(part.text)).strip()
 
 
 def _block(part: _Part) -> Region:

@@ -1,4 +1,4 @@
-"""The Jinja chat templates, filled in from `sftkey.format.tags` so that the format is written once.
+"""The Jinja chat templates, filled in from `sftkey.format.formats` so that the format is written once.
 
 Both have ChatML turns. ``thinking_answer`` opens with the paper's training prompt (C.1) unless the messages bring
 their own system message; ``thinking_answer_plain``, for the untagged methods, has neither tags nor system prompt.
@@ -10,7 +10,7 @@ import json
 from functools import cache
 from importlib import resources
 
-from sftkey.format import tags
+from sftkey.format.formats import THINKING_ANSWER
 
 START_OF_TURN = "<|im_start|>"
 END_OF_TURN = "<|im_end|>"
@@ -47,10 +47,10 @@ def chat_template(name: str, system_message: str | None = None) -> str:
     values = {
         "__START__": START_OF_TURN,
         "__END__": END_OF_TURN,
-        "__THINKING_OPEN__": tags.THINKING_OPEN,
-        "__THINKING_CLOSE__": tags.THINKING_CLOSE,
-        "__ANSWER_OPEN__": tags.ANSWER_OPEN,
-        "__ANSWER_CLOSE__": tags.ANSWER_CLOSE,
+        "__THINKING_OPEN__": THINKING_ANSWER.thinking_open,
+        "__THINKING_CLOSE__": THINKING_ANSWER.thinking_close,
+        "__ANSWER_OPEN__": THINKING_ANSWER.answer_open,
+        "__ANSWER_CLOSE__": THINKING_ANSWER.answer_close,
         # Last, because a user's text may hold what looks like a placeholder.
         "__SYSTEM_PROMPT__": json.dumps(
             system_prompt() if system_message is None else system_message, ensure_ascii=False

@@ -7,8 +7,8 @@ import re
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from sftkey.format import tags
-from sftkey.format.tags import FormatFailure
+from sftkey.format.formats import THINKING_ANSWER
+from sftkey.format.response_format import AnswerBlock, FormatFailure
 
 THINKING = "<Thinking>{}</Thinking>"
 ANSWER = "<Answer>{}</Answer>"
@@ -87,13 +87,15 @@ MALFORMED = {
 }
 
 # A text of tags, near misses, white space and words: what hypothesis would hardly find by itself.
-PARTS = st.sampled_from([*tags.TAGS, "<Thinking", "</Answer", "Answer>", "<", ">", " ", "\n", "x", "4", "\x00", "é"])
+PARTS = st.sampled_from(
+    [*THINKING_ANSWER.tags, "<Thinking", "</Answer", "Answer>", "<", ">", " ", "\n", "x", "4", "\x00", "é"]
+)
 TEXTS = st.lists(PARTS, max_size=12).map("".join) | st.text(max_size=30)
 
 
 @pytest.mark.parametrize("text", WELL_FORMED)
 def test_well_formed(text):
-    parsed = tags.parse(text)
+    parsed = THINKING_ANSWER.parse(text)
     assert parsed.failure is None
     assert parsed.well_formed
     assert f"<Thinking>{parsed.thinking}</Thinking>" in text
@@ -104,7 +106,7 @@ def test_well_formed(text):
     ("failure", "text"), [(failure, text) for failure, texts in MALFORMED.items() for text in texts]
 )
 def test_malformed(failure, text):
-    parsed = tags.parse(text)
+    parsed = THINKING_ANSWER.parse(text)
     assert parsed.failure is failure
     assert not parsed.well_formed
     assert parsed.thinking is None
@@ -125,28 +127,30 @@ def by_one_regular_expression(text: str) -> bool:
 @given(TEXTS)
 @example("<Thinking>x</Thinking><Answer>x</Answer>")
 def test_fmt_is_what_a_regular_expression_says(text):
-    assert tags.parse(text).well_formed == by_one_regular_expression(text)
+    assert THINKING_ANSWER.parse(text).well_formed == by_one_regular_expression(text)
 
 
-@given(st.lists(st.sampled_from([*tags.TAGS, "x", " "]), max_size=6))
+@given(st.lists(st.sampled_from([*THINKING_ANSWER.tags, "x", " "]), max_size=6))
 def test_fmt_over_all_orders_of_tags(parts):
     text = "".join(parts)
-    assert tags.parse(text).well_formed == by_one_regular_expression(text)
+    assert THINKING_ANSWER.parse(text).well_formed == by_one_regular_expression(text)
 
 
-free_of_tags = st.text(max_size=40).filter(lambda text: text.strip() and not tags.contains_tag(text))
+free_of_tags = st.text(max_size=40).filter(lambda text: text.strip() and not THINKING_ANSWER.contains_tag(text))
 
 
 @given(free_of_tags, free_of_tags)
 def test_what_is_rendered_is_parsed_back(thinking, answer):
-    text = "".join(piece.text for piece in tags.render(thinking, answer))
-    if tags._ANY_TAG.findall(text) != list(tags.TAGS):  # "<" at the end of a part may complete a tag
+    text = "".join(piece.text for piece in THINKING_ANSWER.render(thinking, answer))
+    if re.findall("|".join(THINKING_ANSWER.tags), text) != list(
+        THINKING_ANSWER.tags
+    ):  # "<" at the end of a part may complete a tag
         return
-    parsed = tags.parse(text)
+    parsed = THINKING_ANSWER.parse(text)
     assert (parsed.failure, parsed.thinking, parsed.answer) == (None, thinking, answer)
-    block = tags.find_answer_block(text)
-    assert block == tags.AnswerBlock(answer, closed=True)
-    assert tags.has_thinking(text)
+    block = THINKING_ANSWER.find_answer_block(text)
+    assert block == AnswerBlock(answer, closed=True)
+    assert THINKING_ANSWER.has_thinking(text)
 
 
 @pytest.mark.parametrize(
@@ -168,12 +172,12 @@ def test_what_is_rendered_is_parsed_back(thinking, answer):
     ],
 )
 def test_an_answer_block_is_found_in_any_output(text, answer, closed):
-    assert tags.find_answer_block(text) == tags.AnswerBlock(answer, closed)
+    assert THINKING_ANSWER.find_answer_block(text) == AnswerBlock(answer, closed)
 
 
 @pytest.mark.parametrize("text", ["", "4", "<Answer>", "<Answer></Answer>", "4</Answer>", "<answer>4</answer>"])
 def test_no_answer_block(text):
-    assert tags.find_answer_block(text) is None
+    assert THINKING_ANSWER.find_answer_block(text) is None
 
 
 @pytest.mark.parametrize(
@@ -193,27 +197,27 @@ def test_no_answer_block(text):
     ],
 )
 def test_has_thinking(text, thinks):
-    assert tags.has_thinking(text) is thinks
+    assert THINKING_ANSWER.has_thinking(text) is thinks
 
 
 @given(TEXTS)
 def test_an_output_in_the_format_has_thinking(text):
-    parsed = tags.parse(text)
-    assert tags.has_thinking(text) or not parsed.well_formed
+    parsed = THINKING_ANSWER.parse(text)
+    assert THINKING_ANSWER.has_thinking(text) or not parsed.well_formed
     if parsed.failure in (FormatFailure.NO_THINKING, FormatFailure.EMPTY_THINKING, FormatFailure.THINKING_CUT_OFF):
-        assert not tags.has_thinking(text)
+        assert not THINKING_ANSWER.has_thinking(text)
 
 
 @given(TEXTS)
 def test_no_tag_is_left(text):
-    assert not tags.contains_tag(tags.without_tags(text))
-    assert not tags.contains_tag(tags.after_thinking(text))
+    assert not THINKING_ANSWER.contains_tag(THINKING_ANSWER.without_tags(text))
+    assert not THINKING_ANSWER.contains_tag(THINKING_ANSWER.after_thinking(text))
 
 
 def test_after_thinking():
-    assert tags.after_thinking("<Thinking>a</Thinking>4") == "4"
-    assert tags.after_thinking("<Thinking>a</Thinking><Answer>4</Answer>") == "\n4\n"
-    assert tags.after_thinking("no tags") == "no tags"
+    assert THINKING_ANSWER.after_thinking("<Thinking>a</Thinking>4") == "4"
+    assert THINKING_ANSWER.after_thinking("<Thinking>a</Thinking><Answer>4</Answer>") == "\n4\n"
+    assert THINKING_ANSWER.after_thinking("no tags") == "no tags"
 
 
 # Quadratic time on these would be hours.
@@ -226,7 +230,7 @@ def test_after_thinking():
         " ",
         "</Answer",
         "<<<>",
-        *tags.TAGS,
+        *THINKING_ANSWER.tags,
         "<Answer></Answer>",
         "<Thinking></Thinking>",
         "<Thinking> <Answer>",
@@ -234,16 +238,16 @@ def test_after_thinking():
 )
 def test_four_megabytes_of_anything(unit):
     text = unit * ((4 << 20) // len(unit))
-    tags.parse(text)
-    tags.find_answer_block(text)
-    tags.has_thinking(text)
-    tags.after_thinking(text)
-    tags.parse(f"<Thinking>{text}</Thinking><Answer>{text}</Answer>")
+    THINKING_ANSWER.parse(text)
+    THINKING_ANSWER.find_answer_block(text)
+    THINKING_ANSWER.has_thinking(text)
+    THINKING_ANSWER.after_thinking(text)
+    THINKING_ANSWER.parse(f"<Thinking>{text}</Thinking><Answer>{text}</Answer>")
 
 
 def test_a_megabyte():
     thinking = "x<" * 500_000
-    parsed = tags.parse(f"<Thinking>{thinking}</Thinking><Answer>4</Answer>")
+    parsed = THINKING_ANSWER.parse(f"<Thinking>{thinking}</Thinking><Answer>4</Answer>")
     assert (parsed.thinking, parsed.answer) == (thinking, "4")
-    assert tags.parse("<Thinking>" * 100_000).failure is FormatFailure.REPEATED
-    assert tags.find_answer_block("<Answer>" * 125_000) is None
+    assert THINKING_ANSWER.parse("<Thinking>" * 100_000).failure is FormatFailure.REPEATED
+    assert THINKING_ANSWER.find_answer_block("<Answer>" * 125_000) is None
