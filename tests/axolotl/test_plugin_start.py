@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sftkey.axolotl import plugin as plugin_module
 from sftkey.axolotl.plugin import SFTKeyPlugin
+from sftkey.stages import training_run
 from sftkey.stages.completion import mean_loss
 from sftkey.stages.lock import TRAINING_LOCK, Occupied, OutputLock
 from sftkey.stages.marker import MARKER_FILE, RUN_FILE, SCHEMA, RunFile
@@ -113,7 +113,7 @@ def test_a_finished_stage_ends_at_once(output: Path) -> None:
 
 
 def test_another_training_in_the_directory(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugin_module, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(training_run, "_PATIENCE_SECONDS", 0.3)
     with OutputLock(output, TRAINING_LOCK), pytest.raises(Occupied, match="in use by another run"):
         start(output)
     start(output)
@@ -147,6 +147,7 @@ def trained(output: Path) -> tuple[SFTKeyPlugin, Any]:
             "dataset_prepared_path": str(output / "prepared"),
         }
     )
+    plugin._run = training_run.TrainingRun(cfg, plugin._recipe, {}, None, processes=1, main=True, say=print)
     plugin.post_train(cfg, None)
     return plugin, cfg
 
@@ -154,8 +155,8 @@ def trained(output: Path) -> tuple[SFTKeyPlugin, Any]:
 @pytest.mark.parametrize("error", [OSError("No space left on device"), SystemExit(0), KeyboardInterrupt()])
 def test_weights_that_could_not_be_saved_leave_no_marker(tmp_path: Path, error: BaseException) -> None:
     plugin, cfg = trained(tmp_path)
-    plugin._lock = OutputLock(tmp_path, TRAINING_LOCK)
-    plugin._lock.acquire()
+    plugin._run._lock = OutputLock(tmp_path, TRAINING_LOCK)
+    plugin._run._lock.acquire()
 
     def save_and_unload() -> None:
         # As Axolotl does it since 0.20.

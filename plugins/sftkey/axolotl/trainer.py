@@ -6,9 +6,9 @@ from typing import Any
 
 from axolotl.core.trainers.base import AxolotlTrainer
 
-from sftkey.axolotl.saving import CheckpointSaving
 from sftkey.training.collator import SegmentCollator
 from sftkey.training.context_grad import unsupported
+from sftkey.training.saving import CheckpointSaving
 from sftkey.training.trainer import SegmentLossTrainer
 from sftkey.util.errors import UserError
 

@@ -10,7 +10,7 @@ from typing import Any
 from axolotl.utils.logging import get_logger
 
 from sftkey.recipes.load import DEFAULT_OUTPUT_DIR, load_recipe
-from sftkey.stages.handover import start_from
+from sftkey.stages.handover import start_from, start_of
 from sftkey.stages.links import split_part
 from sftkey.stages.marker import Marker
 from sftkey.stages.readiness import ADAPTER_FILE
@@ -59,11 +59,6 @@ def choose_weights(cfg: Any) -> tuple[Stage | None, bool]:
     if int(os.environ.get("RANK", 0)) == 0:
         LOG.warning("the weights are those of %s", used)
     return before, False
-
-
-def start_of(cfg: Any) -> str:
-    """Where the weights are that a recipe starts from, after `choose_weights`."""
-    return str(cfg.get("lora_model_dir") or cfg.get("base_model"))
 
 
 def use_weights(cfg: Any, command: str) -> tuple[Stage | None, str]:

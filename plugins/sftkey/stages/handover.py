@@ -143,6 +143,11 @@ def start_settings(cfg: Recipe, before: Stage) -> dict[str, str]:
     return {"base_model": base, "lora_model_dir": place, "tokenizer_config": place}
 
 
+def start_of(cfg: Any) -> str:
+    """Where the weights are that a recipe starts from, once `start_from` has set them."""
+    return str(cfg.get("lora_model_dir") or cfg.get("base_model"))
+
+
 def _is_adapter(stage: Stage) -> bool:
     if (stage.output_dir / ADAPTER_FILE).exists():
         return True

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 
 from sftkey.stages.adapter import adapter_shape
 from sftkey.stages.lineage import lineage_of, resumed, with_rows
@@ -26,7 +25,7 @@ class RunLineage:
     """What a stage is made from, from its start to its marker.
 
     Args:
-        cfg: The recipe as Axolotl validated it.
+        cfg: The recipe as its front end validated it.
         recipe: The raw recipe.
         settings: `sftkey.recipes.settings.training_settings` of it.
         before: The stage that it starts from.
@@ -40,9 +39,9 @@ class RunLineage:
         self, cfg: Any, recipe: Mapping[str, Any], settings: Mapping[str, Any], before: Stage | None, main: bool
     ) -> None:
         self._recipe, self._before = recipe, before
-        self._output_dir = Path(cfg.output_dir)
+        self._output_dir = Path(cfg.get("output_dir"))
         linked = {**recipe, **{key: cfg.get(key) for key in _START if cfg.get(key)}}
-        stage = Stage.of_recipe(Path(), {**linked, "output_dir": cfg.output_dir})
+        stage = Stage.of_recipe(Path(), {**linked, "output_dir": cfg.get("output_dir")})
         self._earlier: Lineage | None = None
         self.record = lineage_of(linked, read_weights=main)
         self.remarks = check_stage(replace(stage, linked_before=before), linked, self.record, settings)
@@ -71,13 +70,13 @@ class RunLineage:
 
     def rows_are_split(self, train: Any, evaluation: Any) -> list[str]:
         """Record which rows are trained on, and say how many of the evaluation split were, here or in a stage before."""
-        if not isinstance(train, Dataset) or "input_ids" not in train.column_names:
+        if not _has_tokens(train):
             return []
         ids = row_ids(train)
         write_row_ids(self._output_dir, ids)
         update: dict[str, Any] = {"rows_trained": len(train)}
         remarks = []
-        if isinstance(evaluation, Dataset) and len(evaluation):
+        if _has_tokens(evaluation) and len(evaluation):
             evaluated, trained = row_ids(evaluation), [(self._output_dir, ids)]
             trained += [(stage.output_dir, read_row_ids(stage.output_dir)) for stage in _stages(self._before)]
             for place, its in trained:
@@ -94,6 +93,11 @@ class RunLineage:
     def of_the_marker(self) -> Lineage:
         """The record, with the shape of the adapter that was trained."""
         return self.record.model_copy(update={"adapter": adapter_shape(self._output_dir)})
+
+
+def _has_tokens(rows: Any) -> bool:
+    """Whether these are the rows of a `datasets.Dataset` with tokens, and not a stream or nothing."""
+    return hasattr(rows, "__len__") and "input_ids" in getattr(rows, "column_names", ())
 
 
 def _stages(before: Stage | None) -> list[Stage]:

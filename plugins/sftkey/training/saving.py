@@ -1,15 +1,32 @@
-"""The trainer's checkpoints are vouched for by `sftkey.stages.saving` once every process has written its part."""
+"""The trainer's checkpoints are vouched for once every process has written its part."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from transformers import Trainer
 
-from sftkey.stages.saving import Saving
+
+class Saving(Protocol):
+    """Who vouches for checkpoints, and removes old ones: `sftkey.stages.saving.Saving`."""
+
+    def begin(self, checkpoint: Path) -> None:
+        """Before the trainer writes the first file of it."""
+
+    def abandon(self, checkpoint: Path) -> None:
+        """It could not be saved."""
+
+    def complete(self, checkpoint: Path, *, best: str | None = None) -> None:
+        """Every process has written its part."""
+
+    def finish(self) -> None:
+        """Wait until the last one is whole."""
+
+    def keep_only(self, best: Path) -> None:
+        """Remove the others."""
 
 
 class CheckpointSaving(Trainer):

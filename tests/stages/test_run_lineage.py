@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from datasets import Dataset
-from sftkey.axolotl.run_lineage import RunLineage
+from sftkey.stages.run_lineage import RunLineage
 from sftkey.stages.stage import Stage
 from sftkey.training.row_ids import ROW_IDS_FILE, read_row_ids, row_ids, write_row_ids
 
@@ -18,8 +17,7 @@ def rows(*numbers: int) -> Dataset:
 
 
 def lineage(folder: Path, before: Path | None = None) -> RunLineage:
-    cfg: Any = SimpleNamespace(output_dir=str(folder), get=lambda _: None)
-    return RunLineage(cfg, {}, {}, Stage.read(before) if before else None, True)
+    return RunLineage({"output_dir": str(folder)}, {}, {}, Stage.read(before) if before else None, True)
 
 
 @pytest.mark.parametrize("evaluated", [(8, 9), (0, 9), (0, 1, 2), (4,)])
