@@ -20,7 +20,7 @@ from sftkey.util.version import __version__
 from support.axolotl_recipes import write_recipe
 from support.commands import SFTKEY, environment, run, succeeded
 
-COMMANDS = ["run", "matrix", "diagnose", "inspect", "judge", "recipe", "recipes", "share", "report"]
+COMMANDS = ["run", "matrix", "diagnose", "doctor", "inspect", "judge", "recipe", "recipes", "share", "report"]
 HEAVY = {"axolotl", "torch", "transformers", "pandas", "datasets", "lm_eval", "matplotlib", "openai"}
 RECIPE = {
     "base_model": "Qwen/Qwen3-8B-Base",
@@ -46,6 +46,7 @@ def test_starts_without_what_the_command_does_not_need(start: tuple[str, ...], t
         *([command, "--help"] for command in COMMANDS),
         ["recipes"],
         ["recipes", "--json"],
+        ["doctor", "--list"],
         ["recipe", "qwen3_8b_stage2", "--dataset", "openbookqa"],
         ["run", "stage1.yml", "--dry-run", "--eval"],
         ["matrix", "--dry-run", "--models", "qwen3_8b", "--datasets", "gsm8k"],
@@ -79,7 +80,9 @@ def test_help_of_every_command(name: str) -> None:
     assert result.stdout.startswith(f"Usage: sftkey {name} ")
     assert "-q, --quiet" in result.stdout
     assert "-v, --verbose" in result.stdout
-    assert ("--json" in result.stdout) == (name in {"run", "matrix", "diagnose", "inspect", "judge", "recipes"})
+    assert ("--json" in result.stdout) == (
+        name in {"run", "matrix", "diagnose", "doctor", "inspect", "judge", "recipes"}
+    )
     # The summary is a short form of the help: at least its first word is the same.
     assert line.split()[1] in result.stdout
 

@@ -19,6 +19,7 @@ _SUMMARIES = {
     "run": "Train a recipe and the stages that it builds on, evaluate them, resume.",
     "matrix": "Plan and run the paper's table: models x data sets x strategies.",
     "diagnose": "Tell what Stage 2 can gain from a Stage 1 checkpoint.",
+    "doctor": "Try what this machine can train, before a long job.",
     "inspect": "Show what a recipe will train on, before any GPU is rented.",
     "judge": "Add an LLM judge's verdicts to the logged samples of an evaluation.",
     "recipe": "Write a shipped recipe for another model, data set, place or setting.",

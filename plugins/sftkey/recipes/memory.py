@@ -244,7 +244,7 @@ def memory_note(model: str, recipe: Recipe, folder: Path, *, gpus: int | None, g
     """
     if gpus is None or gigabytes is None:
         return MemoryNote()
-    shape = _architecture(model)
+    shape = architecture_of(model)
     if shape is None:
         return MemoryNote(f"memory: the shape of {model} isn't known here, so nothing says whether it fits")
     try:
@@ -268,7 +268,8 @@ def memory_note(model: str, recipe: Recipe, folder: Path, *, gpus: int | None, g
     return MemoryNote(f"{note}: more than {gigabytes} GB; {', or '.join(means)}", too_large=peak)
 
 
-def _architecture(model: str) -> Architecture | None:
+def architecture_of(model: str) -> Architecture | None:
+    """The shape of a model: one of `ARCHITECTURES`, or a folder with a ``config.json``; None for any other."""
     if model in ARCHITECTURES:
         return ARCHITECTURES[model]
     try:

@@ -1,0 +1,61 @@
+"""What of a recipe its peak memory is measured by: the model's shape, its settings, the estimate for one GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sftkey.recipes.catalogue import ShippedRecipe, shipped_recipe
+from sftkey.recipes.memory import Architecture, architecture_of, estimate_memory
+
+USUAL = ("smollm2_135m_stage2", "qwen2_5_1_5b_stage2", "qwen3_8b_lora_stage2")
+"""Shipped recipes that are measured where none is named: one GPU takes them, one after the other."""
+
+_SETTINGS = ("micro_batch_size", "sequence_len", "bf16", "adapter", "lora_r", "load_in_4bit", "gradient_checkpointing")
+
+
+def to_measure(names: Sequence[str]) -> list[dict[str, Any]]:
+    """What `sftkey.training.doctor.run.examine` takes as its recipes.
+
+    Args:
+        names: Recipe files, or names of shipped recipes.
+
+    Raises:
+        UserError: There is no such recipe.
+    """
+    return [_one(name) for name in names or USUAL]
+
+
+def _one(name: str) -> dict[str, Any]:
+    path = Path(name)
+    recipe = ShippedRecipe(path) if path.is_file() else shipped_recipe(name)
+    config = {"micro_batch_size": 1, "sequence_len": 512, **recipe.config}
+    settings = {key: config[key] for key in _SETTINGS if config.get(key) is not None}
+    shape = architecture_of(recipe.model)
+    if shape is None:
+        return {"recipe": recipe.name, "skip": f"the shape of {recipe.model} isn't known here"}
+    try:
+        estimate = estimate_memory(shape, settings).peak
+    except (TypeError, ValueError) as error:
+        return {"recipe": recipe.name, "skip": f"no estimate ({error})"}
+    packages = ["peft"] if settings.get("adapter") else []
+    packages += ["bitsandbytes"] if settings.get("load_in_4bit") else []
+    return {
+        "recipe": recipe.name,
+        "config": model_config(shape),
+        "settings": settings,
+        "estimate_bytes": int(estimate),
+        "packages": packages,
+    }
+
+
+def model_config(shape: Architecture) -> dict[str, Any]:
+    """A model of a shape, in transformers' names."""
+    kind = "qwen3" if shape.qk_norm else "qwen2" if shape.qkv_bias else "llama"
+    fields = (
+        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+        *("num_key_value_heads", "tie_word_embeddings"),
+    )
+    config = {"model_type": kind, **{field: getattr(shape, field) for field in fields}}
+    return config if kind == "qwen2" else {**config, "head_dim": shape.head_dim}

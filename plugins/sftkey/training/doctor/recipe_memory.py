@@ -1,0 +1,71 @@
+"""Peak memory of a recipe: a model of its shape with random weights, two optimizer steps on full sequences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from sftkey.training.doctor.compare import ours, random_batch
+from sftkey.training.doctor.cost import peak_bytes, reset_peak
+from sftkey.training.doctor.sizes import GIB, build, build_in_4_bits
+from sftkey.training.doctor.task import Findings, Task
+
+
+def measure(task: Task) -> Findings:
+    """Train as the recipe does on one GPU without DeepSpeed; it must stay below the estimate for that.
+
+    ``task.details``: ``config`` (the model's, in transformers' names), ``settings`` (keys of the recipe) and
+    ``estimate_bytes``.
+    """
+    settings: dict[str, Any] = task.details["settings"]
+    bf16 = bool(settings.get("bf16"))
+    rows, length = int(settings["micro_batch_size"]), int(settings["sequence_len"])
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    reset_peak(task.device)
+    model = _model(task, settings, dtype)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained)
+    batch = random_batch(task.details["config"]["vocab_size"], rows, length, task.device, share=100, padded=False)
+    for _ in range(2):
+        with torch.autocast(task.device, torch.bfloat16, enabled=bf16):
+            loss = ours(model, batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    allocated = peak_bytes(task.device)
+    reserved = torch.cuda.max_memory_reserved() if task.device == "cuda" else allocated
+    findings = Findings(
+        {
+            "settings": settings,
+            "trained_parameters": sum(parameter.numel() for parameter in trained),
+            "allocated_bytes": allocated,
+            "peak_bytes": reserved,
+            "estimate_bytes": task.details["estimate_bytes"],
+        }
+    )
+    if not torch.isfinite(loss.detach()):
+        findings.problems.append(f"the loss is {float(loss.detach())}")
+    if reserved is not None and reserved > task.details["estimate_bytes"]:
+        estimate = task.details["estimate_bytes"] / GIB
+        findings.problems.append(
+            f"it took {reserved / GIB:.1f} GiB, more than the {estimate:.1f} GiB that were estimated"
+        )
+    return findings
+
+
+def _model(task: Task, settings: dict[str, Any], dtype: torch.dtype) -> Any:
+    config = task.details["config"]
+    if settings.get("load_in_4bit"):
+        model = build_in_4_bits(config, task.device)
+        reset_peak(task.device)
+    else:
+        model = build(config, task.device, dtype=dtype)
+    if settings.get("adapter"):
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(
+            model, LoraConfig(r=int(settings.get("lora_r") or 8), target_modules="all-linear", task_type="CAUSAL_LM")
+        )
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train()

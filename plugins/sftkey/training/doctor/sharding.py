@@ -1,0 +1,147 @@
+"""One step with the model's weights spread over processes: one for each GPU, two on a CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+
+from sftkey.training.doctor.compare import BFLOAT16, FLOAT32, Batch, Limits, Sample, differentiate, judge, ours, own
+from sftkey.training.doctor.numerics import ROWS, batch_of, exact_sample, model_of
+from sftkey.training.doctor.task import Findings, Task
+
+
+def fsdp2(task: Task) -> Findings:
+    """FSDP2 of accelerate with its policy for bfloat16."""
+    return in_processes(task, _fsdp2)
+
+
+def zero3(task: Task) -> Findings:
+    """DeepSpeed's ZeRO-3, every parameter partitioned."""
+    return in_processes(task, _zero3)
+
+
+def in_processes(task: Task, function: Any) -> Findings:
+    """Call ``function(task, rank, processes)`` in each process; what rank 0 found.
+
+    One process is this one: a process group of one runs the same code.
+    """
+    processes = task.details.get("processes") or (task.gpus if task.device == "cuda" else 2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free.getsockname()[1]), WORLD_SIZE=str(processes))
+    if processes == 1:
+        return _in_group(0, task, 1, function)
+    with TemporaryDirectory() as folder:
+        place = Path(folder) / "findings.json"
+        # A CPU's processes are copies of this one, which has done nothing yet; CUDA can't be used in a copy.
+        torch.multiprocessing.start_processes(
+            _work,
+            (task, processes, function, str(place)),
+            nprocs=processes,
+            daemon=True,
+            start_method="spawn" if task.device == "cuda" else "fork",
+        )
+        return Findings(**json.loads(place.read_text("utf-8")))
+
+
+def _work(rank: int, task: Task, processes: int, function: Any, place: str) -> None:
+    signal.alarm(int(task.seconds) + 10)  # should the first process be gone
+    findings = _in_group(rank, task, processes, function)
+    if rank == 0:
+        Path(place).write_text(json.dumps(asdict(findings)), encoding="utf-8")
+    dist.barrier()
+    os._exit(0)  # gloo's threads and the interpreter can wait for each other at the end
+
+
+def _in_group(rank: int, task: Task, processes: int, function: Any) -> Findings:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+    if task.device == "cuda":
+        torch.cuda.set_device(rank)
+    else:
+        torch.set_num_threads(1)
+    dist.init_process_group("nccl" if task.device == "cuda" else "gloo", rank=rank, world_size=processes)
+    findings: Findings = function(task, rank, processes)
+    findings.figures["processes"] = processes
+    return findings
+
+
+def _part(everything: Batch, rank: int) -> Batch:
+    """The rows of one process, whose loss counts with its share of all rows together."""
+    part = everything.rows(slice(rank * ROWS, (rank + 1) * ROWS))
+    return replace(part, all_items=everything.items)
+
+
+def _fsdp2(task: Task, rank: int, processes: int) -> Findings:
+    from accelerate.utils import FullyShardedDataParallelPlugin
+    from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+
+    everything = batch_of(task, ROWS * processes)
+    whole = model_of(task)
+    exact = exact_sample(whole, everything)
+    with torch.autocast(task.device, torch.bfloat16):
+        expected = differentiate(whole, own(whole, everything))
+    del whole
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        cpu_ram_efficient_loading=False,
+        mixed_precision_policy="bf16",
+    )
+    state = SimpleNamespace(fsdp_plugin=plugin, device_mesh=None)
+    accelerator = SimpleNamespace(
+        state=state, mixed_precision="bf16", is_main_process=rank == 0, device=torch.device(task.device)
+    )
+    model = model_of(task)
+    model.bfloat16().float()
+    model = fsdp2_prepare_model(accelerator, model)
+    with torch.autocast(task.device, torch.bfloat16):
+        loss = ours(model, _part(everything, rank))
+    found = differentiate(model, loss * processes)
+    gradients = {name: cast(DTensor, gradient).full_tensor() for name, gradient in found.gradients.items()}
+    return _together(loss, gradients, expected, BFLOAT16, exact)
+
+
+def _zero3(task: Task, rank: int, processes: int) -> Findings:
+    import deepspeed
+    from deepspeed.utils import safe_get_full_grad
+
+    everything = batch_of(task, ROWS * processes)
+    whole = model_of(task)
+    expected = differentiate(whole, own(whole, everything))
+    del whole
+    config = {
+        "train_micro_batch_size_per_gpu": ROWS,
+        "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
+        "optimizer": {"type": "SGD", "params": {"lr": 0.0}},
+        "zero_allow_untested_optimizer": True,
+    }
+    engine, *_ = deepspeed.initialize(model=model_of(task), config=config)
+    loss = ours(engine, _part(everything, rank))
+    engine.backward(loss * processes)
+    names = [name for name, parameter in engine.module.named_parameters() if parameter.requires_grad]
+    parameters = dict(engine.module.named_parameters())
+    gradients = {name: safe_get_full_grad(parameters[name]) for name in names}
+    return _together(loss, gradients, expected, FLOAT32)
+
+
+def _together(
+    loss: torch.Tensor,
+    gradients: dict[str, torch.Tensor],
+    expected: Sample,
+    limits: Limits,
+    exact: Sample | None = None,
+) -> Findings:
+    total = loss.detach().clone()
+    dist.all_reduce(total)
+    return judge(Sample(float(total), gradients), expected, limits, exact)
