@@ -60,6 +60,22 @@ def test_kill_9_of_the_run_ends_what_its_launcher_started(tmp_path: Path) -> Non
     assert not alive
 
 
+def test_kill_9_of_the_run_ends_what_the_training_started(tmp_path: Path) -> None:
+    training = LAUNCHER.replace(
+        "time.sleep(60)", "import subprocess; subprocess.call([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    )
+    run = subprocess.Popen([sys.executable, "-c", RUN, training, str(tmp_path / "pid")])
+    process = psutil.Process(wait_for(tmp_path / "pid"))
+    deadline = time.monotonic() + 60
+    while not (workers := process.children()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert workers
+    run.kill()
+    run.wait()
+    _, alive = psutil.wait_procs([process, *workers], timeout=20)
+    assert not alive
+
+
 def test_no_run_no_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[bool] = []
     monkeypatch.delenv(VARIABLE, raising=False)

@@ -6,6 +6,7 @@ An environment variable does: it names the run, and each training process watche
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -32,13 +33,14 @@ def end_with_the_run(end: Callable[[], None] | None = None) -> None:
     Does nothing where no ``sftkey run`` started it.
 
     Args:
-        end: What to do then; by default a kill -9 of this process, as the run got one too: nothing half-done is saved.
+        end: What to do then; by default a kill -9 of this process and of those that it started, such as the workers that
+            prepare data, as the run got one too: nothing half-done is saved.
     """
     run = os.environ.get(VARIABLE)
     # A launcher may carry the variable to another machine, where the run can't be seen.
     if run is None or run.split(":", 2)[-1] != socket.gethostname():
         return
-    ending = end or (lambda: os.kill(os.getpid(), signal.SIGKILL))
+    ending = end or _kill_all
 
     def watch() -> None:
         while _alive(run):
@@ -46,6 +48,14 @@ def end_with_the_run(end: Callable[[], None] | None = None) -> None:
         ending()
 
     threading.Thread(target=watch, name="sftkey-lifeline", daemon=True).start()
+
+
+def _kill_all() -> None:
+    """Kill this process and all that it started, at once: a pool would start its workers anew."""
+    started = [process.pid for process in psutil.Process().children(recursive=True)]
+    for process_id in (*started, os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process_id, signal.SIGKILL)
 
 
 def _identity(process: psutil.Process) -> str:
