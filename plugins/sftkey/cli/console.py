@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from sftkey.util.files import finite
 from sftkey.util.text import Cell, table, visible
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -76,21 +76,13 @@ def json_option(function: _Function) -> _Function:
 
 def print_json(content: Any) -> None:
     """Print plain JSON types; what isn't a finite number becomes null."""
-    text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False)
     # In JSON's own escapes, so that what is read from it is unchanged.
     click.echo(text if text.isprintable() else "".join(map(_json_character, text)))
 
 
 def _json_character(character: str) -> str:
     return character if character.isprintable() or character == "\n" else json.dumps(character)[1:-1]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(rows: Sequence[Sequence[Cell]], as_json: bool) -> None:

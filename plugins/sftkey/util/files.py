@@ -5,12 +5,22 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sftkey.util.disk import full_disk
+
+
+def finite(value: Any) -> Any:
+    """Plain JSON types as strict JSON has them: what isn't a finite number becomes None."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_atomically(path: Path, content: Mapping[str, Any]) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from sftkey.cli.main import sftkey
 from sftkey.training.doctor import run, tables
 from sftkey.training.doctor.checks import CHECKS, Check, chosen
 from sftkey.training.doctor.run import examine
@@ -40,11 +42,15 @@ if "sftkey.training.doctor" in sys.orig_argv:
 
     def hang(task):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        open(os.environ["CHILD"], "w").write(str(child.pid))
+        with open(os.environ["CHILD"], "w") as file:
+            file.write(str(child.pid))
         time.sleep(600)
 
     def full(task):
-        raise MemoryError("out of memory\\nand a long story")
+        try:
+            raise MemoryError("out of memory\\nand a long story")
+        except MemoryError as error:
+            raise ImportError("can't import model") from error
 
     def leave(task):
         print("\\x1b[31mred")
@@ -58,9 +64,12 @@ if "sftkey.training.doctor" in sys.orig_argv:
 
     def fine(task):
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-        return Findings({"loss_error": float("nan"), "device": task.device, "gpus": task.gpus, "seen": seen})
+        place = os.environ["TORCH_EXTENSIONS_DIR"]
+        return Findings({"loss_error": float("nan"), "extensions": place, "device": task.device, "seen": seen})
 
     module("machine", look=look)
+    if "NUMERICS" in os.environ:
+        module("numerics", plain=fine, packing=wrong)
     module("fakes", **{f.__name__: f for f in (crash, hang, full, leave, wrong, skip, fine)})
 '''
 
@@ -87,21 +96,22 @@ def test_no_check_ends_another(fakes: Path) -> None:
     saved: list[int] = []
     told: list[str] = []
     checks = [fake(name) for name in ("crash", "full", "leave", "wrong", "skip")]
-    checks += [fake("hang", seconds=2), fake("fine")]
+    checks += [fake("hang", seconds=8), fake("fine")]
     checks += [fake("gpu", "fine", gpu=True), fake("package", "fine", packages=("there_is_no_such_package",))]
     report = examine(checks, progress=told.append, save=lambda report: saved.append(len(report["checks"])))
     assert statuses(report) == {
         "crash": ("error", "its process was ended by signal 11 (SIGSEGV)"),
-        "full": ("error", "MemoryError: out of memory"),
+        "full": ("error", "ImportError: can't import model (from MemoryError: out of memory)"),
         "leave": ("error", "its process ended with code 7"),
         "wrong": ("failed", "the loss is 2"),
         "skip": ("skipped", "not here"),
-        "hang": ("error", "ended after 2 s, its limit"),
+        "hang": ("error", "ended after 8 s, its limit"),
         "fine": ("ok", None),
         "gpu": ("skipped", "needs a GPU"),
         "package": ("skipped", "needs the package there_is_no_such_package, which isn't installed"),
     }
     assert saved == list(range(1, 10))
+    json.dumps(report, allow_nan=False)
     assert report["verdict"]["status"] == "failed"
     assert report["verdict"]["code"] == 1
     assert "not ok: crash, full, leave, wrong, hang" in report["verdict"]["text"]
@@ -132,6 +142,9 @@ def test_a_gpu_is_handed_on_and_all_of_them_only_where_asked(fakes: Path, monkey
     assert report["size"] == "1.5b"
     assert [result["figures"].get("seen") for result in report["checks"]] == ["3", "3,5", "3", None, None, None]
     assert report["checks"][0]["figures"]["device"] == "cuda"
+    places = {result["figures"]["extensions"] for result in report["checks"][:3]}
+    assert len(places) == 3, "a lock of one check's build could block another's"
+    assert not any(Path(place).exists() for place in places)
     found = statuses(report)
     assert found["memory:small"] == ("ok", None)
     assert found["memory:large"] == (
@@ -145,10 +158,10 @@ def test_a_gpu_is_handed_on_and_all_of_them_only_where_asked(fakes: Path, monkey
 
 def test_what_does_not_fit_the_time_is_skipped_not_ok(fakes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_SHORTEST", 0.2)
-    report = examine([fake("hang", seconds=60), fake("fine"), fake("gpu", gpu=True)], budget=2)
+    report = examine([fake("hang", seconds=60), fake("fine"), fake("gpu", gpu=True)], budget=9)
     assert statuses(report) == {
-        "hang": ("skipped", "cut off: the budget of 2 s is used up"),
-        "fine": ("skipped", "the budget of 2 s is used up"),
+        "hang": ("skipped", "cut off: the budget of 9 s is used up"),
+        "fine": ("skipped", "the budget of 9 s is used up"),
         "gpu": ("skipped", "needs a GPU"),
     }
     assert report["verdict"]["status"] == "incomplete"
@@ -236,6 +249,66 @@ def test_the_script_finds_a_loss_that_is_wrong(fakes: Path) -> None:
     assert found["flash"] == ("skipped", "needs a GPU")
     assert result.stdout.splitlines()[-1].startswith("failed: 0 of 1 checks")
     assert "[1/2] plain" in result.stderr
+
+
+def test_the_command(fakes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMERICS", "fake")
+
+    def doctor(*options: str) -> tuple[int, str]:
+        result = CliRunner().invoke(sftkey, ["doctor", *options])
+        return result.exit_code, result.stdout
+
+    code, shown = doctor("--only", "plain", "--json")
+    assert (code, json.loads(shown)["verdict"]["status"]) == (0, "ok")
+    code, shown = doctor("--only", "plain,packing,flash")
+    assert code == 1
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["packing", "failed"] in [row[:2] for row in rows]
+    assert rows[-1][0] == "failed:"
+    code, shown = doctor("--only", "flash,memory", "--recipe", "qwen2_5_7b_key")
+    assert code == 3
+    assert "memory:qwen2_5_7b_key" in shown
+    assert shown.endswith("incomplete: nothing could be tried on this machine\n")
+    assert doctor("--only", "nothing")[0] == 1
+    assert doctor("--budget", "0")[0] == 2
+    code, shown = doctor("--list", "--json")
+    assert [row["check"] for row in json.loads(shown)] == list(CHECKS)
+
+
+def test_the_tables_of_costs_and_memory() -> None:
+    def cost(seconds: float, peak: float) -> dict[str, Any]:
+        one = {"seconds": seconds, "tokens_per_second": 8192 / seconds, "peak_bytes": peak * GIB, "waits": 1}
+        return {"labels_5_percent": one, "labels_100_percent": one}
+
+    checks = [
+        ("cost-standard", cost(0.5, 20)),
+        ("cost-sftkey", cost(0.25, 5)),
+        ("cost-liger", {}),
+        ("memory:mine", {"estimate_bytes": 21 * GIB, "peak_bytes": 18.5 * GIB}),
+        ("trainer", {"waits": [2, 1], "own_waits": [1, 1]}),
+        ("fsdp2", {"processes": 2, "loss_error": 1e-5, "gradient_error": 2e-3}),
+    ]
+    results = [
+        {"check": name, "status": "ok" if figures else "skipped", "seconds": 1.0, "reason": None, "figures": figures}
+        for name, figures in checks
+    ]
+    gpu = {"name": "NVIDIA H100", "memory_bytes": 80 * GIB}
+    report = {
+        "machine": {"gpus": [gpu], "cpus": 16, "versions": {"torch": "2.11.0", "peft": None}},
+        "size": "1.5b",
+        "model": {"model_type": "qwen2", "vocab_size": 151936, "length": 512},
+        "checks": results,
+        "verdict": {"status": "ok", "text": "fine"},
+    }
+    rows = [line.split() for line in tables.text(report).splitlines()]
+    assert ["NVIDIA", "H100", "(80", "GiB),", "16", "CPUs"] in rows
+    assert ["standard", "5%", "0.5000", "1.00", "16,384", "20.00", "1.00", "1"] in rows
+    assert ["sftkey", "100%", "0.2500", "0.50", "32,768", "5.00", "0.25", "1"] in rows
+    assert ["mine", "21.0", "18.5"] in rows
+    assert "waits of a micro-batch: 2, without sftkey 1" in tables.text(report)
+    assert "processes: 2" in tables.text(report)
+    assert not any(row[:1] == ["liger"] for row in rows)
+    assert rows[-1] == ["ok:", "fine"]
 
 
 def test_the_script_takes_no_wrong_call(fakes: Path) -> None:

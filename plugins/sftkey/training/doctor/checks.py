@@ -51,7 +51,7 @@ _ALL = (
     Check("compile", "torch.compile of the model", "numerics:compiled", seconds=150),
     Check("fp8", "linear layers of the body in float8 (torchao)", "numerics:float8", ("torchao",), gpu=True),
     Check("fsdp2", "accelerate's FSDP2 in bfloat16, on every GPU here", "sharding:fsdp2", every_gpu=True, seconds=120),
-    Check("zero3", "DeepSpeed ZeRO-3 on every GPU here", "sharding:zero3", ("deepspeed",), every_gpu=True, seconds=120),
+    Check("zero3", "DeepSpeed ZeRO-3 on every GPU here", "sharding:zero3", ("deepspeed",), every_gpu=True, seconds=180),
     Check("cost-standard", "time and memory of a step: the model's own loss", "cost:standard"),
     Check("cost-sftkey", "the same: the loss at labelled positions", "cost:sftkey"),
     Check("cost-torch", "the same: torch's chunked linear_cross_entropy", "cost:chunked"),

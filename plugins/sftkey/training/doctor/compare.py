@@ -129,12 +129,15 @@ def distance(found: Sample, expected: Sample) -> Distance:
         return Distance(loss, float("inf"), float("inf"), others[0] if others else "none")
     names = list(expected.gradients)
     norms = torch.stack([expected.gradients[name].float().norm() for name in names]).double()
-    apart = torch.stack([(found.gradients[name].float() - expected.gradients[name].float()).norm() for name in names])
-    apart = apart.double()
+    apart = torch.stack([_apart(found.gradients[name], expected.gradients[name]) for name in names]).double()
     counted = torch.where(norms >= norms.max() / 1000, apart / norms.clamp_min(1e-30), torch.zeros_like(apart))
     counted = torch.where(apart.isfinite(), counted, torch.full_like(apart, float("inf")))
     worst = int(counted.argmax())
     return Distance(loss, float(apart.norm() / norms.norm().clamp_min(1e-30)), float(counted[worst]), names[worst])
+
+
+def _apart(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    return (found.to(expected.device).float() - expected.float()).norm()
 
 
 def judge(found: Sample, expected: Sample, limits: Limits, exact: Sample | None = None) -> Findings:

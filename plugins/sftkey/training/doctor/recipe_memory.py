@@ -22,8 +22,10 @@ def measure(task: Task) -> Findings:
     bf16 = bool(settings.get("bf16"))
     rows, length = int(settings["micro_batch_size"]), int(settings["sequence_len"])
     dtype = torch.bfloat16 if bf16 else torch.float32
-    reset_peak(task.device)
     model = _model(task, settings, dtype)
+    if task.device == "cuda":
+        torch.cuda.empty_cache()  # what only building it took
+    reset_peak(task.device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained)
     batch = random_batch(task.details["config"]["vocab_size"], rows, length, task.device, share=100, padded=False)
@@ -56,11 +58,8 @@ def measure(task: Task) -> Findings:
 
 def _model(task: Task, settings: dict[str, Any], dtype: torch.dtype) -> Any:
     config = task.details["config"]
-    if settings.get("load_in_4bit"):
-        model = build_in_4_bits(config, task.device)
-        reset_peak(task.device)
-    else:
-        model = build(config, task.device, dtype=dtype)
+    in_4_bits = settings.get("load_in_4bit")
+    model = build_in_4_bits(config, task.device) if in_4_bits else build(config, task.device, dtype=dtype)
     if settings.get("adapter"):
         from peft import LoraConfig, get_peft_model
 

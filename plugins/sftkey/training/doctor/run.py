@@ -139,7 +139,7 @@ def _in_process(task: Task, every_gpu: bool) -> dict[str, Any]:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment(every_gpu),
+                env=_environment(every_gpu, place),
                 start_new_session=True,
             )
             late = False
@@ -158,14 +158,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _environment(every_gpu: bool) -> dict[str, str]:
+def _environment(every_gpu: bool, place: Path) -> dict[str, str]:
     here = str(Path(__file__).resolve().parents[3])
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     offline = {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     devices = os.environ.get("CUDA_VISIBLE_DEVICES")
     # Trainer would spread one process's batch over all GPUs.
     one = {} if every_gpu else {"CUDA_VISIBLE_DEVICES": "0" if devices is None else devices.partition(",")[0]}
-    return {**os.environ, **offline, **one}
+    # Extensions are built under a lock file: one that an ended check leaves would block every later build.
+    return {**os.environ, **offline, **one, "TORCH_EXTENSIONS_DIR": str(place / "extensions")}
 
 
 def _result(place: Path, code: int, late_after: float | None) -> dict[str, Any]:

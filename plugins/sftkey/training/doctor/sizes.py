@@ -49,7 +49,7 @@ def _qwen2(vocab: int, hidden: int, inner: int, layers: int, heads: int, keys: i
 SIZES: Mapping[str, Size] = MappingProxyType(
     {
         "tiny": Size(_qwen2(512, 64, 128, 2, 4, 2), 32, (2, 64), 0),
-        "0.5b": Size(_qwen2(151936, 896, 4864, 24, 14, 2), 512, (4, 1024), 10),  # Qwen2.5-0.5B
+        "0.5b": Size(_qwen2(151936, 896, 4864, 24, 14, 2), 512, (4, 1024), 14),  # Qwen2.5-0.5B
         "1.5b": Size(_qwen2(151936, 1536, 8960, 28, 12, 2), 512, (4, 2048), 60),  # Qwen2.5-1.5B
     }
 )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainingArguments
 
-from sftkey.training.collator import SEGMENTS_COLUMN
+from sftkey.training.collator import SEGMENTS_COLUMN, SegmentCollator
 from sftkey.training.doctor.compare import FLOAT32, Sample, distance
 from sftkey.training.doctor.cost import counted_waits
 from sftkey.training.doctor.numerics import batch_of, model_of
@@ -44,7 +44,8 @@ def steps(task: Task) -> Findings:
     """Train the same rows by both trainers, in float32."""
     everything = batch_of(task, STEPS * ROWS * ACCUMULATED)
     columns = {**everything.inputs, "labels": everything.labels, SEGMENTS_COLUMN: everything.segments}
-    rows = [{name: value[row].cpu() for name, value in columns.items()} for row in range(len(everything.labels))]
+    lists = (value.tolist() for value in columns.values())
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*lists, strict=True)]
     with TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,
@@ -89,14 +90,13 @@ def _moved(trainer: Any, task: Task) -> Sample:
     )
 
 
-def _trained(
-    kind: type[_Counting], model: Any, arguments: TrainingArguments, rows: list[dict[str, torch.Tensor]]
-) -> Any:
-    def collate(features: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        names = [name for name in features[0] if name != SEGMENTS_COLUMN or kind is _Segments]
-        return {name: torch.stack([row[name] for row in features]) for name in names}
+def _collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor([row[name] for row in rows]) for name in rows[0] if name != SEGMENTS_COLUMN}
 
-    trainer: Any = kind(model=model, args=arguments, train_dataset=rows, data_collator=collate)
+
+def _trained(kind: type[_Counting], model: Any, arguments: TrainingArguments, rows: list[dict[str, list[int]]]) -> Any:
+    collator = SegmentCollator(_collate) if kind is _Segments else _collate
+    trainer: Any = kind(model=model, args=arguments, train_dataset=rows, data_collator=collator)
     trainer.waits = []
     trainer.train()
     return trainer
