@@ -96,7 +96,7 @@ def test_no_check_ends_another(fakes: Path) -> None:
     saved: list[int] = []
     told: list[str] = []
     checks = [fake(name) for name in ("crash", "full", "leave", "wrong", "skip")]
-    checks += [fake("hang", seconds=8), fake("fine")]
+    checks += [fake("hang", seconds=5), fake("fine")]
     checks += [fake("gpu", "fine", gpu=True), fake("package", "fine", packages=("there_is_no_such_package",))]
     report = examine(checks, progress=told.append, save=lambda report: saved.append(len(report["checks"])))
     assert statuses(report) == {
@@ -105,7 +105,7 @@ def test_no_check_ends_another(fakes: Path) -> None:
         "leave": ("error", "its process ended with code 7"),
         "wrong": ("failed", "the loss is 2"),
         "skip": ("skipped", "not here"),
-        "hang": ("error", "ended after 8 s, its limit"),
+        "hang": ("error", "ended after 5 s, its limit"),
         "fine": ("ok", None),
         "gpu": ("skipped", "needs a GPU"),
         "package": ("skipped", "needs the package there_is_no_such_package, which isn't installed"),
@@ -158,10 +158,10 @@ def test_a_gpu_is_handed_on_and_all_of_them_only_where_asked(fakes: Path, monkey
 
 def test_what_does_not_fit_the_time_is_skipped_not_ok(fakes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_SHORTEST", 0.2)
-    report = examine([fake("hang", seconds=60), fake("fine"), fake("gpu", gpu=True)], budget=9)
+    report = examine([fake("hang", seconds=60), fake("fine"), fake("gpu", gpu=True)], budget=6)
     assert statuses(report) == {
-        "hang": ("skipped", "cut off: the budget of 9 s is used up"),
-        "fine": ("skipped", "the budget of 9 s is used up"),
+        "hang": ("skipped", "cut off: the budget of 6 s is used up"),
+        "fine": ("skipped", "the budget of 6 s is used up"),
         "gpu": ("skipped", "needs a GPU"),
     }
     assert report["verdict"]["status"] == "incomplete"
