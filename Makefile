@@ -9,7 +9,7 @@ export AXOLOTL_DO_NOT_TRACK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help setup demo demo-all test test-slow test-kills test-deepspeed test-servers bench lint format clean
+.PHONY: help setup demo demo-all test test-slow test-kills test-machines test-deepspeed test-ray test-trackers test-servers bench lint format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,13 +31,16 @@ demo-all: $(READY)  ## The same for all four training strategies
 	$(BIN)/python tests/demo/run.py --all
 
 test: $(READY)  ## Run the test suite
-	$(BIN)/python -m pytest -m "not slow and not kills and not deepspeed and not servers" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not kills and not machines and not ray and not trackers and not deepspeed and not servers" -n 2 --dist loadfile
 
 test-slow: $(READY)  ## Run the long end-to-end tests
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 test-kills: $(READY)  ## Kill a chain of stages 50 times in a row, and damage its files in each way
 	$(BIN)/python -m pytest -m kills -s
+
+test-machines: $(READY)  ## Train on two machines that are network namespaces; kill one, switch one off
+	$(BIN)/python -m pytest -m machines -s tests/e2e/test_machines.py
 
 # In a folder of its own: deepspeed is for GPU machines, and the environment of the other tests is that of a CPU machine.
 $(VENV)/deepspeed: | $(READY)
@@ -47,6 +50,21 @@ $(VENV)/deepspeed: | $(READY)
 test-deepspeed: $(READY) $(VENV)/deepspeed  ## Run the ZeRO-3 test on DeepSpeed's CPU accelerator
 	PYTHONPATH=$(VENV)/deepspeed PATH=$(CURDIR)/$(VENV)/deepspeed/bin:$$PATH $(BIN)/python -m pytest -m deepspeed \
 		tests/training/test_loss_in_several_processes.py
+
+# The same for Ray, and for MLflow (its client, which writes to sqlite) and trackio (Axolotl 0.19 pins one that transformers can't
+# talk to).
+$(VENV)/ray: | $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ ray==2.60.0 msgpack tensorboardX
+
+test-ray: $(READY) $(VENV)/ray  ## Train with two Ray workers on the CPU
+	PYTHONPATH=$(VENV)/ray $(BIN)/python -m pytest -m ray -s tests/e2e/test_ray.py
+
+$(VENV)/trackers: | $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ trackio==0.21.0 mlflow-skinny==3.17.2 alembic cachetools \
+		databricks-sdk gitdb gitpython google-auth "importlib_metadata<9" Mako pyasn1 pyasn1_modules rsa smmap sqlalchemy sqlparse zipp
+
+test-trackers: $(READY) $(VENV)/trackers  ## See that MLflow and trackio are told of the segment losses
+	PYTHONPATH=$(VENV)/trackers $(BIN)/python -m pytest -m trackers tests/axolotl/test_trackers.py
 
 # Environments of their own: vLLM pins torch and transformers. What it draws in for pictures and sound is built for CUDA on PyPI,
 # fails beside torch for the CPU, and a text model does without.

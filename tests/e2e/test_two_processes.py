@@ -6,6 +6,7 @@ Compared with one process with twice the micro-batch, which sees the same rows i
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,20 @@ def test_two_processes(workplace: Path) -> None:
     again = succeeded(axolotl(workplace, "sftkey", "run", "stage1.yml", *evaluation))
     assert list((two / "eval").rglob("results_*.json")) == [results]
     assert again.stdout.splitlines()[-1] == ran.stdout.splitlines()[-1]
+
+
+def test_an_interrupted_run_goes_on_with_both(workplace: Path) -> None:
+    two = workplace / "out" / "two"
+    expected = load_file(two / "model.safetensors")
+    for name in ("sftkey_stage.json", "model.safetensors"):
+        (two / name).unlink()
+    shutil.rmtree(two / "checkpoint-16")
+    result = succeeded(
+        axolotl(workplace, "train", "stage1.yml", "--launcher", "torchrun", "--", "--nproc_per_node", "2")
+    )
+    assert "going on from out/two/checkpoint-8" in result.stdout + result.stderr
+    for name, weights in load_file(two / "model.safetensors").items():
+        assert torch.equal(weights, expected[name])
 
 
 def test_other_number_of_processes_does_not_resume(workplace: Path) -> None:

@@ -57,6 +57,7 @@ def test_nothing_is_found_and_nothing_left_where_all_is_there() -> None:
         ({"adapter": "qlora"}, "needs the package bitsandbytes"),
         ({"optimizer": "adamw_bnb_8bit"}, "optimizer: needs the package bitsandbytes"),
         ({"use_wandb": True}, "needs the package wandb"),
+        ({"use_ray": True}, "use_ray: needs the package ray"),
     ],
 )
 def test_each_lack_is_one_line(changes: dict[str, Any], message: str) -> None:
@@ -64,6 +65,16 @@ def test_each_lack_is_one_line(changes: dict[str, Any], message: str) -> None:
     assert len(lines) == 1, lines
     assert message in lines[0]
     assert "\n" not in lines[0]
+
+
+@pytest.mark.parametrize("key", ["use_trackio", "trackio_project_name"])
+@pytest.mark.parametrize(("version", "is_old"), [("0.19.0", True), ("0.20.2", True), ("0.21.0", False), ("1.0", False)])
+def test_the_trackio_that_axolotl_brings_is_too_old_for_transformers(
+    monkeypatch: pytest.MonkeyPatch, key: str, version: str, is_old: bool
+) -> None:
+    monkeypatch.setattr("sftkey.recipes.machine.find_spec", lambda _: object())
+    monkeypatch.setattr("importlib.metadata.version", lambda _: version)
+    assert [f"{key}: transformers needs trackio 0.21.0" in line for line in found(**{key: "x"})] == [True] * is_old
 
 
 def test_a_missing_package_on_a_gpu() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from axolotl.integrations.base import BasePlugin
 from axolotl.utils.logging import get_logger
 
+from sftkey.axolotl.agreement import agree_on_recipe, agree_on_start, first_of_this_machine
 from sftkey.axolotl.known_keys import unknown_keys
 from sftkey.axolotl.merging import finish_merge, merge_own_adapter
 from sftkey.axolotl.preparation import (
@@ -23,6 +24,7 @@ from sftkey.axolotl.preparation import (
     train_together_on_cpus,
 )
 from sftkey.axolotl.prepared_data import check_unprepared_data, remove_half_written, vouch_for
+from sftkey.axolotl.ray_workers import hand_over, take_over
 from sftkey.axolotl.sweep import swept_recipe
 from sftkey.axolotl.used_weights import choose_weights
 from sftkey.datasets.base import use_front_end
@@ -79,6 +81,7 @@ class SFTKeyPlugin(BasePlugin):
         install_short_error_hook()
         watch(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR, cfg.get("dataset_prepared_path") or DEFAULT_PREPARED_PATH)
         end_with_the_run()
+        command = take_over(cfg)
         check_recipe(cfg)
         given = cfg.get("axolotl_config_path")
         self._recipe_file = cfg["axolotl_config_path"] = swept_recipe(cfg) or given
@@ -88,16 +91,19 @@ class SFTKeyPlugin(BasePlugin):
         # Only where there is something to train: a finished stage can be merged or served when its data is gone.
         training = is_main_process() and Marker.read(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR) is None
         if training:
-            refuse_obstacles({**cfg, "base_model": None} if self._before else cfg, trains=False)
+            refuse_obstacles({**cfg, "base_model": None} if self._before else cfg)
             check_hub_data(cfg)
         if cfg.get("merge_lora"):
             merge_own_adapter(cfg, None if self._before else cfg.get("lora_model_dir"))
         self._settings = training_settings(cfg)
+        if command is not None:
+            self._recipe, self._settings = command["recipe"], command["settings"]
         prepare_recipe(cfg)
         if training:
             check_unprepared_data(cfg)
         cfg["axolotl_config_path"] = given
         train_together_on_cpus(cfg)
+        hand_over(cfg, self._recipe, self._settings)
 
     def pre_lora_load(self, cfg: Any, model: Any) -> None:
         """Take back what `prepare_recipe` set for Axolotl's checks alone."""
@@ -115,7 +121,7 @@ class SFTKeyPlugin(BasePlugin):
             atexit.register(vouch_for, cfg.dataset_prepared_path or DEFAULT_PREPARED_PATH)
             return
         own = {**self._recipe, "base_model": None if self._before else cfg.base_model, "output_dir": cfg.output_dir}
-        refuse_obstacles(own, trains=True)
+        agree_on_recipe(own, self._settings)
         load_without_device_map(cfg)
         self._release_lock()
         self._run = TrainingRun(
@@ -154,12 +160,12 @@ class SFTKeyPlugin(BasePlugin):
         Raises:
             UserError: See `sftkey.axolotl.trainer_setup.set_up_trainer`.
         """
-        from sftkey.axolotl.trainer_setup import agree_on_start, set_up_trainer
+        from sftkey.axolotl.trainer_setup import set_up_trainer
 
         adds_tags = self._trains and self._before is None and adds_tag_tokens(self._recipe)
         set_up_trainer(cfg, trainer, adds_tags=adds_tags)
-        agree_on_start(cfg, trainer)
-        if cfg.dataset_prepared_path and is_main_process():
+        agree_on_start(cfg, trainer, self._run.id if self._run else None)
+        if cfg.dataset_prepared_path and first_of_this_machine():
             vouch_for(cfg.dataset_prepared_path)
         model = trainer.accelerator.unwrap_model(trainer.model)
         if self._run is not None:

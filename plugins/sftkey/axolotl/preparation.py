@@ -130,12 +130,18 @@ def load_without_device_map(cfg: Any) -> None:
         cfg["device_map"] = None
 
 
-def refuse_obstacles(cfg: Recipe, *, trains: bool) -> None:
-    """Raise the first of `sftkey.recipes.machine.obstacles` as a `UserError`, in one process and before a stage finished."""
-    if not is_main_process() or Marker.read(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR) is not None:
-        return
-    for obstacle in obstacles(cfg, accelerator=has_accelerator(), trains=trains):
+def refuse_obstacles(cfg: Recipe) -> None:
+    """Raise what keeps this machine from preparing the data as a `UserError`."""
+    obstacle = first_obstacle(cfg, trains=False)
+    if obstacle is not None:
         raise UserError(obstacle)
+
+
+def first_obstacle(cfg: Recipe, *, trains: bool) -> str | None:
+    """The first of `sftkey.recipes.machine.obstacles` on this machine; ``None`` for a stage that has finished."""
+    if Marker.read(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR) is not None:
+        return None
+    return next(obstacles(cfg, accelerator=has_accelerator(), trains=trains), None)
 
 
 def is_main_process() -> bool:

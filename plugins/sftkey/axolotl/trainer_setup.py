@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
 from axolotl.utils.logging import get_logger
 
 from sftkey.axolotl.added_tags import refuse_frozen_tags
@@ -67,18 +66,15 @@ def set_up_trainer(cfg: Any, trainer: Any, *, adds_tags: bool) -> None:
             "sftkey_context_grad: false: the gradient leaves out what the context's keys and values owe to the weights"
             + ("; gradient checkpointing is off in training steps" if cfg.gradient_checkpointing else "")
         )
+    if cfg.trackio_project_name:
+        # Axolotl puts it into an environment variable that transformers doesn't read.
+        trainer.args.project = cfg.trackio_project_name
     if adds_tags:
         refuse_frozen_tags(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, cfg)
     _stop_at_end_of_turn(trainer)
     if cfg.sftkey_warmup_epochs is not None:
         # Axolotl makes steps of warmup_ratio by cutting off, turns 1 step into 2, and takes max_steps for all epochs.
         trainer.args.warmup_steps = _warmup_steps(cfg, trainer)
-
-
-def agree_on_start(cfg: Any, trainer: Any) -> None:
-    """Let all processes go on from where the first one, which has read the checkpoints, goes on."""
-    if trainer.args.world_size > 1:
-        (cfg.resume_from_checkpoint,) = broadcast_object_list([cfg.resume_from_checkpoint])
 
 
 def tokenizer_size(output_dir: Path) -> int | None:

@@ -179,7 +179,7 @@ def _describe(
             seen.add(stage.output_dir)
             rows.append((*start, stage.method, stage.state.value + shared, str(stage.output_dir)))
             if not stage.finished:
-                commands[shlex.join(launch.train_command(stage.recipe, stage.arguments))] = None
+                commands[shlex.join(launch.train_command(stage.recipe, stage.arguments, ray=stage.on_ray))] = None
             if settings is not None and not (stage.finished and is_evaluated(stage, settings)):
                 commands[shlex.join(evaluation_command(stage, settings))] = None
     return rows, list(commands)

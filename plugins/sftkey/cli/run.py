@@ -180,7 +180,8 @@ def _run(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettings |
             for stage in done:
                 if settings is not None:
                     progress(f"Evaluation of {stage.output_dir}")
-                    evaluate_stage(stage, settings, launch, runner)
+                    if not evaluate_stage(stage, settings, launch, runner):
+                        progress(f"{stage.output_dir} is being evaluated by another machine of this run")
     except Stopped:
         click.secho(f"Stopped. To go on from the last checkpoint:\n  {again}", bold=True, err=True)
         raise SystemExit(130) from None
@@ -220,7 +221,9 @@ def describe(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettin
             "state": "; ".join((_intention(stage), *stage.remarks)),
             "output": str(stage.output_dir),
             "merge": shlex.join(merge_before(stage) or []) or None,
-            "train": None if stage.finished else shlex.join(launch.train_command(stage.recipe, stage.arguments)),
+            "train": None
+            if stage.finished
+            else shlex.join(launch.train_command(stage.recipe, stage.arguments, ray=stage.on_ray)),
             "eval": evaluation(stage),
             "notes": _remarks(stage),
         }

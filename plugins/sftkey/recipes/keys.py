@@ -82,6 +82,8 @@ class SFTKeyArgs(BaseModel):
         "version refuses it before anything is downloaded.",
     )
 
+    sftkey_command: dict[str, Any] | None = _described(None, "Set by the plugin for Ray's workers; not for recipes.")
+
 
 KEYS = tuple(SFTKeyArgs.model_fields)
 """Every recipe key of the plugin."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+
+from packaging.version import Version
 
 from sftkey.recipes.load import DEFAULT_OUTPUT_DIR, Recipe, deepspeed_settings
 from sftkey.util.errors import UserError
@@ -25,6 +28,9 @@ _ATTENTION_PACKAGES = {
 """Any of these packages has it."""
 
 _OLD_ATTENTION = {"flash_attention": "flash_attention_2", "xformers_attention": "xformers", "sage_attention": "sage"}
+
+_TRACKIO = Version("0.21.0")
+"""The first one that has what transformers 5.16 to 5.20 hand over; Axolotl 0.19 pins 0.19.0."""
 
 
 def obstacles(cfg: Recipe, *, accelerator: bool, trains: bool = True) -> Iterator[str]:
@@ -112,15 +118,24 @@ def _packages(cfg: Recipe) -> Iterator[str]:
         ("use_wandb", "wandb", cfg.get("use_wandb")),
         ("wandb_project", "wandb", cfg.get("wandb_project")),
         ("use_mlflow", "mlflow", cfg.get("use_mlflow")),
+        ("mlflow_experiment_name", "mlflow", cfg.get("mlflow_experiment_name")),
         ("use_comet", "comet_ml", cfg.get("use_comet")),
         ("use_trackio", "trackio", cfg.get("use_trackio")),
+        ("trackio_project_name", "trackio", cfg.get("trackio_project_name")),
         ("use_tensorboard", "tensorboard", cfg.get("use_tensorboard")),
         ("adapter", "bitsandbytes", cfg.get("adapter") == "qlora"),
         ("optimizer", "bitsandbytes", optimizer.endswith("_8bit") and "torchao" not in optimizer),
+        ("use_ray", "ray", cfg.get("use_ray")),
         ("deepspeed", "deepspeed", cfg.get("deepspeed")),
     ):
         if needed and find_spec(package) is None:
             yield f"{key}: needs the package {package}, which isn't installed; install it, or change {key}"
+    asks = next((key for key in ("use_trackio", "trackio_project_name") if cfg.get(key)), None)
+    if asks and find_spec("trackio") and (installed := Version(metadata.version("trackio"))) < _TRACKIO:
+        yield (
+            f"{asks}: transformers needs trackio {_TRACKIO} or newer and would end the training at its first step, because "
+            f"{installed} is installed; pip install 'trackio>={_TRACKIO}', or change {asks}"
+        )
     try:
         deepspeed_settings(cfg.get("deepspeed"), Path(str(cfg.get("axolotl_config_path") or "")).parent)
     except (OSError, UserError) as error:

@@ -63,8 +63,10 @@ class Launch:
                 return value if separator else next(iter(self.launcher_arguments[index + 1 : index + 2]), None)
         return None
 
-    def train_command(self, recipe: str | Path, arguments: Sequence[str] = ()) -> list[str]:
-        """The ``axolotl train`` command for a recipe."""
+    def train_command(self, recipe: str | Path, arguments: Sequence[str] = (), *, ray: bool = False) -> list[str]:
+        """The ``axolotl train`` command for a recipe; with `ray`, whose workers need no launcher."""
+        if ray:
+            return ["axolotl", "train", str(recipe), *arguments, "--launcher", "python"]
         launcher = ["--launcher", self.launcher] if self.launcher else []
         after = ["--", *self.launcher_arguments] if self.launcher_arguments else []
         return ["axolotl", "train", str(recipe), *arguments, *launcher, *after]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from sftkey.stages.readiness import merge_before
 from sftkey.stages.stage import Stage
 
 _EVALUATION_LOCK = ".sftkey_evaluation.lock"
+_MERGE_LOCK = ".sftkey_merge.lock"
 _OTHER_MACHINES_SECONDS = 600.0
 
 
@@ -51,7 +53,7 @@ def train_stage(stage: Stage, launch: Launch, runner: Runner, *, log: Path | Non
         if stage.finished:
             return stage
         _merge_before(stage, runner, log)
-        status = runner.run(launch.train_command(stage.recipe, stage.arguments), log=log)
+        status = runner.run(launch.train_command(stage.recipe, stage.arguments, ray=stage.on_ray), log=log)
         stage = refreshed(stage)
         # The marker is written by the first process, on one machine, after the others have ended.
         deadline = time.monotonic() + (_OTHER_MACHINES_SECONDS if status == 0 and launch.machines > 1 else 0.0)
@@ -67,10 +69,17 @@ def train_stage(stage: Stage, launch: Launch, runner: Runner, *, log: Path | Non
 
 def _merge_before(stage: Stage, runner: Runner, log: Path | None) -> None:
     """Merge the adapter of the stage before, where this one starts from its full weights."""
-    command = merge_before(stage)
-    if command is None:
+    before = stage.before
+    if before is None or merge_before(stage) is None:
         return
-    status = runner.run(command, log=log)
+    # The other machines of this run, or a run with another next stage, may be merging it now.
+    lock = OutputLock(before.output_dir, _MERGE_LOCK)
+    lock.acquire(patience=math.inf)
+    with lock:
+        command = merge_before(stage)
+        if command is None:
+            return
+        status = runner.run(command, log=log)
     if merge_before(stage) is not None:
         raise StageFailed(f"{shlex.join(command)} {_ending(status)}")
 

@@ -96,6 +96,11 @@ class Stage:
         return bool(self.config.get("adapter")) and not (self.marker and self.marker.merged)
 
     @property
+    def on_ray(self) -> bool:
+        """Whether Ray's workers train it."""
+        return bool(self.config.get("use_ray"))
+
+    @property
     def method(self) -> str:
         """The value of ``sftkey_method``; empty where an unfinished stage doesn't say it."""
         return self.marker.method if self.marker else str(self.config.get("sftkey_method") or "")

@@ -89,10 +89,10 @@ class TrainingRun:
         automatic = bool(cfg.get("auto_resume_from_checkpoints") and not self.resume_from and whole)
         if before := self._before:
             self._say(f"{output_dir} starts from {self._start}, of the stage that finished {before.finished_at}")
-        if automatic or self.resume_from:
-            start = whole[-1].path if automatic else Path(str(self.resume_from))
-            refuse_inexact(start, RunFile.read(start.parent), self._processes)
         if self._main:
+            if automatic or self.resume_from:
+                start = whole[-1].path if automatic else Path(str(self.resume_from))
+                refuse_inexact(start, RunFile.read(start.parent), self._processes)
             self._run = self._resume(run, found, automatic)
         elif automatic:
             # Until the first process has seen which one is whole.
@@ -122,6 +122,11 @@ class TrainingRun:
         )
         write_atomically(self._output_dir / RUN_FILE, run.content)
         return run
+
+    @property
+    def id(self) -> str | None:
+        """`RunFile.id` of what the first process has noted; ``None`` in the others."""
+        return self._run.id if self._run else None
 
     def data_is_prepared(self, rows: list[dict[str, Any]]) -> None:
         """Record and compare the prepared data (`sftkey.stages.lineage_check.check_rows`); for the first process."""

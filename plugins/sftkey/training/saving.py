@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from transformers import Trainer
 
 
@@ -34,6 +35,12 @@ class CheckpointSaving(Trainer):
 
     saving: Saving | None = None
     _saved: Path | None = None
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        # Several processes without a GPU are each on "cpu:0" and so on, and torch.load knows no such place.
+        if self.args.device.type == "cpu":
+            vars(self.args)["_setup_devices"] = torch.device("cpu")
+        super()._load_optimizer_and_scheduler(checkpoint)
 
     def _save_checkpoint(self, model: Any, trial: Any, **kwargs: Any) -> Any:
         self._vouch()
