@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import linecache
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,30 @@ def test_changed_files_are_prepared_anew(workplace: Path) -> None:
     (workplace / "model" / "tokenizer.json").write_text('{"a": 1}')
     folders.add(prepared()["dataset_prepared_path"])
     assert len(folders) == 3
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"path": "rows.jsonl"},
+        {"path": "*.jsonl"},
+        {"path": "json", "data_files": "rows.jsonl"},
+        {"path": ".", "data_files": ["rows.jsonl"]},
+        {"path": "json", "data_files": {"train": "rows.jsonl"}},
+    ],
+)
+def test_the_files_of_an_entry_count_and_no_others(workplace: Path, entry: dict[str, Any]) -> None:
+    datasets = [{**ROWS, **entry}]
+    folder = prepared(datasets=datasets)["dataset_prepared_path"]
+    (workplace / "outputs").mkdir()
+    (workplace / "outputs" / "debug.log").write_text("a line\n")
+    assert prepared(datasets=datasets)["dataset_prepared_path"] == folder
+    rows = workplace / "rows.jsonl"
+    status, text = rows.stat(), rows.read_text()
+    rows.write_text(text.replace("q", "z"))
+    os.utime(rows, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (rows.stat().st_size, rows.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    assert prepared(datasets=datasets)["dataset_prepared_path"] != folder
 
 
 @pytest.mark.parametrize("changes", [{"learning_rate": 1.0}, {"output_dir": "elsewhere"}, {"num_epochs": 5}])

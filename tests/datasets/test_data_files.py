@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sftkey.datasets import file_formats
-from sftkey.datasets.data_files import check_data_files, local_files
+from sftkey.datasets.data_files import check_data_files
 from sftkey.util.errors import UserError
 
 ROWS = [{"question": f"q{i}", "thinking": f'é {i}, "so"', "answer": str(i)} for i in range(5)]
@@ -233,24 +233,3 @@ def test_one_line_of_a_gigabyte_in_a_small_archive_takes_little_memory(tmp_path:
     message, peak = result.stdout.strip().splitlines()
     assert "line 1 is longer than 16,777,216 bytes" in message
     assert int(peak) < 400
-
-
-def test_files_of_an_entry(tmp_path: Path) -> None:
-    for name in ("a.jsonl", "b.jsonl", "notes.md", "deep/c.parquet", ".hidden/d.jsonl", "dataset_info.json"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("x")
-
-    def names(**entry: object) -> list[str]:
-        return sorted(path.name for path in local_files(entry))
-
-    assert names(path=str(tmp_path)) == ["a.jsonl", "b.jsonl", "c.parquet"]
-    assert names(path=str(tmp_path / "notes.md")) == ["notes.md"]
-    assert names(path=str(tmp_path / "*.jsonl")) == ["a.jsonl", "b.jsonl"]
-    assert names(path="json", data_files=str(tmp_path / "a.jsonl")) == ["a.jsonl"]
-    assert names(path=str(tmp_path), data_files=["a.jsonl", "deep/*.parquet"]) == ["a.jsonl", "c.parquet"]
-    assert names(path="json", data_files={"train": str(tmp_path / "a.jsonl"), "test": [str(tmp_path / "b.jsonl")]}) == [
-        "a.jsonl",
-        "b.jsonl",
-    ]
-    assert names(path="openai/gsm8k", name="main") == []
-    assert names(path="https://example.com/a.jsonl") == []

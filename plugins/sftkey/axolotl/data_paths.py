@@ -10,16 +10,14 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from datasets.config import DATASET_STATE_JSON_FILENAME, DATASETDICT_JSON_FILENAME
 
-from sftkey.datasets.data_files import format_of
+from sftkey.datasets.entry_files import FORMATS, format_of, in_repository, matching, names
 from sftkey.util.errors import UserError
-
-_FORMATS = ("json", "csv", "parquet", "arrow", "text")
 
 
 def loadable(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -32,15 +30,14 @@ def loadable(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
     Raises:
         UserError: A pattern matches no file, or files are given by split and none is of the entry's split.
     """
-    path, named = str(entry.get("path") or ""), entry.get("data_files")
-    if isinstance(named, Mapping):
-        entry, named = _of_one_split(entry, named, place)
-    names = [named] if isinstance(named, str) else [str(name) for name in named or []]
-    if names:
-        if path not in _FORMATS and not Path(path).is_dir():
-            return dict(entry)  # Files inside a repository.
-        files = [file for name in names for file in _resolved(name, path, place)]
-        return _with_files(entry, files, path if path in _FORMATS else None)
+    path = str(entry.get("path") or "")
+    if isinstance(entry.get("data_files"), Mapping):
+        entry = _of_one_split(entry, place)
+    if in_repository(entry):
+        return dict(entry)
+    if entry.get("data_files"):
+        files = [file for name in names(entry) for file in _resolved(name, path, place)]
+        return _with_files(entry, files, path if path in FORMATS else None)
     if Path(path).is_dir():
         return _sliced(entry, Path(path))
     if Path(path).exists() or path.startswith("https://"):
@@ -52,34 +49,23 @@ def loadable(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
     return dict(entry)
 
 
-def _of_one_split(
-    entry: Mapping[str, Any], named: Mapping[str, Any], place: str
-) -> tuple[dict[str, Any], str | Sequence[str]]:
+def _of_one_split(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Files by split: those of the entry's split, which is the only one of a list of files, ``train``, from then on."""
     split, bracket, rest = str(entry.get("split") or "train").partition("[")
+    named = entry["data_files"]
     if split not in named:
         raise UserError(
             f"{place}: data_files has no split {split!r}; it has {', '.join(map(str, named))}. Set split: to one of them"
         )
-    return {**entry, "split": f"train{bracket}{rest}"}, named[split]
+    return {**entry, "split": f"train{bracket}{rest}", "data_files": named[split]}
 
 
 def _resolved(name: str, folder: str, place: str) -> list[str]:
-    """The files of a name or a pattern, relative to the working directory or else to the folder."""
-    if "://" in name:
-        return [name]
-    for candidate in (name, str(Path(folder) / name)):
-        found = [candidate] if Path(candidate).exists() else sorted(glob.glob(candidate, recursive=True))
-        files = [file for one in found for file in (_inside(Path(one)) if Path(one).is_dir() else [one])]
-        if files:
-            return files
+    if files := matching(name, folder):
+        return files
     raise UserError(
         f"{place}: no file matches {name}; a path is relative to the working directory or to the entry's path"
     )
-
-
-def _inside(folder: Path) -> list[str]:
-    return [str(file) for file in sorted(folder.rglob("*")) if file.is_file() and format_of(file)]
 
 
 def _with_files(entry: Mapping[str, Any], files: list[str], kind: str | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from sftkey.format.templates import END_OF_TURN, chat_template
 from sftkey.recipes.load import DEFAULT_OUTPUT_DIR, Recipe, adds_tag_tokens, template_name, warmup_ratio
 from sftkey.recipes.machine import obstacles
 from sftkey.recipes.settings import Role, has_role, plain
+from sftkey.stages.content import data_content
 from sftkey.stages.handover import added_tokens
 from sftkey.stages.marker import Marker
 from sftkey.stages.readiness import ADAPTER_FILE
@@ -173,21 +174,17 @@ def data_fingerprint(cfg: Recipe) -> str:
         "sftkey": __version__,
         "recipe": {str(key): plain(value) for key, value in cfg.items() if value and has_role(str(key), Role.DATA)},
         "code": [source_of(str(entry.get("type"))) for entry in entries],
-        "files": [_file_stamps(entry) for entry in entries],
+        "files": [_content(entry) for entry in entries],
         "tokenizer": _stamp(Path(str(cfg.get("tokenizer_config") or cfg.get("base_model"))) / "tokenizer.json"),
     }
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     return f"sftkey-{cfg['sftkey_method']}-{digest[:16]}"
 
 
-def _file_stamps(entry: dict[str, Any]) -> list[Any]:
-    files = entry.get("data_files") or []
-    paths = [entry.get("path"), *([files] if isinstance(files, str) else files)]
-    stamps = []
-    for path in (Path(str(path)) for path in paths if path):
-        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        stamps.append([_stamp(file) for file in inside if file.is_file()])
-    return stamps
+def _content(entry: dict[str, Any]) -> list[Any]:
+    # A folder's README.md may say which of its files are data.
+    described = None if entry.get("data_files") else _stamp(Path(str(entry.get("path"))) / "README.md")
+    return [data_content(entry).model_dump(), described]
 
 
 def _stamp(path: Path) -> list[int] | None:

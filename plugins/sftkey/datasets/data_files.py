@@ -6,18 +6,17 @@ deep nesting, a cut-off archive, a line that fills the memory. Here each is one 
 
 from __future__ import annotations
 
-import glob
 import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 
+from sftkey.datasets.entry_files import COMPRESSED, format_of, local_files
 from sftkey.datasets.file_formats import UnreadableRows, check_arrow, check_csv, check_json, check_parquet
 from sftkey.util.errors import UserError
 
@@ -33,13 +32,9 @@ _FORMATS: dict[str, Callable[[IO[bytes]], None]] = {
     "parquet": check_parquet,
     "arrow": check_arrow,
 }
-_SUFFIXES = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv"}
-_SUFFIXES |= {".parquet": "parquet", ".arrow": "arrow", ".txt": "text"}
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ": "lzma", b"\x28\xb5\x2f\xfd": "zstandard"}
 """The first bytes of a compressed file, by which `datasets` knows it, and the module that reads it."""
-
-_SUFFIX_OF_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 
 def check_data_files(entry: Mapping[str, Any]) -> None:
@@ -70,51 +65,6 @@ def check_data_files(entry: Mapping[str, Any]) -> None:
             raise UserError(f"{path}: it can't be read ({reason}); get or write the file again") from None
 
 
-def local_files(entry: Mapping[str, Any]) -> list[Path]:
-    """The data files of an entry that are on this machine; none where it names a Hub repository or an address."""
-    named, path = entry.get("data_files"), str(entry.get("path") or "")
-    if not named:
-        return _files_in(path)
-    if isinstance(named, Mapping):
-        named = [file for files in named.values() for file in ([files] if isinstance(files, str) else files or [])]
-    found: list[Path] = []
-    for pattern in [named] if isinstance(named, str) else named:
-        for candidate in (str(pattern), str(Path(path) / str(pattern))):
-            if files := _files_in(candidate):
-                found += files
-                break
-    return found
-
-
-def _files_in(pattern: str) -> list[Path]:
-    if "://" in pattern:
-        return []
-    with suppress(OSError, ValueError):
-        matches = [Path(pattern)] if Path(pattern).exists() else [Path(match) for match in sorted(glob.glob(pattern))]
-        files = []
-        for match in matches:
-            if match.is_dir():
-                # Of a folder only what looks like data: it may be a checkout, with documents and licences beside it.
-                files += [path for path in sorted(match.rglob("*")) if path.is_file() and _is_data(match, path)]
-            elif match.is_file():
-                files.append(match)
-        return files
-    return []
-
-
-def _is_data(folder: Path, path: Path) -> bool:
-    # `save_to_disk` leaves JSON files of its own beside its Arrow files.
-    inner = path.relative_to(folder).parts
-    own = path.name in ("dataset_info.json", "state.json", "dataset_dict.json", "dataset_infos.json")
-    return not own and not any(part.startswith((".", "_")) for part in inner) and format_of(path) is not None
-
-
-def format_of(path: Path) -> str | None:
-    """The format that a file's suffix names: json, csv, parquet, arrow or text."""
-    suffix = next((s.lower() for s in reversed(path.suffixes) if s.lower() not in _SUFFIX_OF_COMPRESSED), "")
-    return _SUFFIXES.get(suffix)
-
-
 def _kind(path: Path) -> str:
     """The format that Axolotl reads a file as."""
     return next((kind for kind in ("parquet", "arrow", "csv", "txt") if f".{kind}" in str(path)), "json")
@@ -131,7 +81,7 @@ def _check(path: Path, check: Callable[[IO[bytes]], None] | None) -> None:
             _refuse_bomb(sum(member.file_size for member in archive.infolist()), size)
         return
     module = next((module for magic, module in _MAGIC.items() if head.startswith(magic)), None)
-    if module is None and path.suffix.lower() in _SUFFIX_OF_COMPRESSED:
+    if module is None and path.suffix.lower() in COMPRESSED:
         raise UnreadableRows(f"its name ends in {path.suffix}, and it isn't compressed; name it without {path.suffix}")
     if check is None:
         return

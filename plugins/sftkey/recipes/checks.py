@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import glob
 import math
 import reprlib
 from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import BaseModel, ValidationError
 
+from sftkey.datasets.entry_files import missing
 from sftkey.datasets.registry import DATASETS, OWN_DATA, TYPES, find_dataset
 from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.methods import METHODS
@@ -119,9 +118,8 @@ def _datasets(cfg: Recipe, run_code: bool) -> None:
         _dataset_type(place, str(entry.get("type")), run_code)
         if not prepared:
             check_entry(place, entry)
-        for file in _local_files(entry):
-            if not Path(file).exists():
-                raise UserError(f"{place}: there is no {file}; a path is relative to the working directory")
+        for file in missing(entry):
+            raise UserError(f"{place}: there is no {file}; a path is relative to the working directory")
 
 
 def _dataset_type(place: str, kind: str, run_code: bool) -> None:
@@ -149,25 +147,6 @@ def _dataset_type(place: str, kind: str, run_code: bool) -> None:
         find_dataset(kind)
     except UserError as error:
         raise UserError(f"{place}: type {error}") from error
-
-
-def _local_files(entry: Mapping[str, Any]) -> list[str]:
-    """The paths of an entry that can only be here: by their beginning or suffix, and not on another machine."""
-    files = entry.get("data_files") or []
-    if isinstance(files, Mapping):
-        files = [name for names in files.values() for name in ([names] if isinstance(names, str) else names)]
-    paths = [str(entry.get("path")), *([files] if isinstance(files, str) else map(str, files))]
-    if files:
-        # `path` names a Hub repository or a format then, and the files may be inside that repository.
-        paths = [path for path in paths if Path(path).is_absolute()]
-    suffixes = (".jsonl", ".json", ".parquet", ".csv", ".arrow")
-    return [
-        path
-        for path in paths
-        if "://" not in path
-        and not glob.has_magic(path)
-        and (path.endswith(suffixes) or path.startswith(("/", "./", "../")))
-    ]
 
 
 def _excluded(cfg: Recipe) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sftkey.datasets.data_files import local_files
+from sftkey.datasets.entry_files import local_files
 from sftkey.recipes.load import Recipe, data_entries
 from sftkey.util.errors import UserError
 

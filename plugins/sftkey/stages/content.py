@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sftkey.datasets.data_files import local_files
+from sftkey.datasets.entry_files import local_files
 from sftkey.datasets.registry import TYPES
 from sftkey.stages.manifest import FileRecord, identity, record_files, weights_files
 from sftkey.stages.marker import MARKER_FILE, DataContent, Marker
@@ -30,13 +30,15 @@ def data_content(entry: Mapping[str, Any]) -> DataContent:
         size += status.st_size
         # A single file may have another name: what it is called is in the settings.
         name = path.relative_to(folder).as_posix() if len(paths) > 1 else ""
-        digest.update(f"{_sha256(path, status.st_size, status.st_mtime_ns, status.st_ino)}  {name}\n".encode())
+        digest.update(
+            f"{_sha256(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)}  {name}\n".encode()
+        )
     found = DataContent(files=len(paths), size=size, sha256=digest.hexdigest())
     return found.model_copy(update={"code": code}) if code else found
 
 
 @lru_cache(maxsize=10_000)
-def _sha256(path: Path, size: int, changed: int, inode: int) -> str:
+def _sha256(path: Path, size: int, modified: int, changed: int, inode: int) -> str:
     """The hash of a file as it is now; stages of one command share their data."""
     return file_sha256(path)
 
