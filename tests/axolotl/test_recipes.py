@@ -121,6 +121,19 @@ def test_written(data: str, workplace: Path) -> None:
     assert cfg.base_model == f"outputs/qwen3_8b/{data}/stage1"
 
 
+@pytest.mark.parametrize("recipe", [one for one in RECIPES if one.zero_stage and one.before], ids=lambda one: one.name)
+def test_written_for_fsdp2(recipe: ShippedRecipe, workplace: Path) -> None:
+    written = write_recipe(recipe, sharding="fsdp2")
+    if written.before:
+        finish(dict(written.before.config))
+    for stage in written.chain:
+        (workplace / stage.file_name).write_text(stage.text)
+    cfg = checked(workplace / written.file_name)
+    assert cfg.fsdp_version == 2
+    assert {key: cfg.fsdp_config[key] for key in written.config["fsdp_config"]} == written.config["fsdp_config"]
+    assert (cfg.deepspeed, cfg.gradient_checkpointing or None, cfg.sftkey_fp32_weights) == (None, None, True)
+
+
 def test_the_real_command_prints_the_recipe_and_nothing_else(workplace: Path) -> None:
     arguments = ("recipe", "qwen3_8b_stage2", "--dataset", "openbookqa")
     expected = write_recipe(shipped_recipe("qwen3_8b_stage2"), dataset_name="openbookqa")

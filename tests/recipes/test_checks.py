@@ -190,6 +190,20 @@ def test_what_does_not_go_without_the_context_gradient(changes: dict[str, Any], 
         check_recipe({**WITHOUT_CONTEXT_GRAD, **changes})
 
 
+def test_weights_in_fp32_are_for_fsdp2() -> None:
+    sharded = {**RECIPE, "fsdp_version": 2, "fsdp_config": {"reshard_after_forward": True}}
+    check_recipe({**sharded, "sftkey_fp32_weights": True})
+    check_recipe({**RECIPE, "sftkey_fp32_weights": False})
+    for changes, message in (
+        ({"sftkey_fp32_weights": "yes"}, "'yes' is not true or false"),
+        ({"sftkey_fp32_weights": True, "fsdp_version": 1}, "is for FSDP2 .*remove it"),
+        ({"sftkey_fp32_weights": True, "fsdp_config": None}, "is for FSDP2 .*remove it"),
+        ({"sftkey_fp32_weights": True, "adapter": "lora"}, "below adapter: lora; remove it"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_recipe({**sharded, **changes})
+
+
 def test_the_zero_stage_is_read_from_the_file(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text('{"zero_optimization": {"stage": 3}}')
     recipe = {**WITHOUT_CONTEXT_GRAD, "deepspeed": "plan.json", "axolotl_config_path": str(tmp_path / "recipe.yml")}

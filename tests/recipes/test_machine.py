@@ -43,6 +43,7 @@ def test_nothing_is_found_and_nothing_left_where_all_is_there() -> None:
         ({"tf32": True}, "tf32: True needs a GPU"),
         ({"load_in_4bit": True}, "load_in_4bit"),
         ({"lora_mlp_kernel": True}, "lora_mlp_kernel: True needs a GPU"),
+        ({"fsdp_version": 2, "fsdp_config": {"offload_params": False}}, "fsdp_config: FSDP needs a GPU"),
         ({"attn_implementation": "flash_attention_2"}, "set attn_implementation: sdpa"),
         ({"flash_attention": True}, "remove flash_attention and set attn_implementation: sdpa"),
         ({"output_dir": "file"}, "output_dir: file can't be written"),

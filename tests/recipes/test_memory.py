@@ -134,6 +134,26 @@ def test_a_peak_by_hand() -> None:
     assert estimate.peak == estimate.states + estimate.checkpoints + estimate.head + OVERHEAD
 
 
+FSDP2 = {"fsdp_version": 2, "fsdp_config": {"activation_checkpointing": True}, "sftkey_fp32_weights": True}
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-3B"])
+def test_fsdp2_by_hand(name: str) -> None:
+    shape = ARCHITECTURES[name]
+    recipe = {key: value for key, value in RECIPE.items() if key != "gradient_checkpointing"} | FSDP2
+    ours, zero3 = estimate_memory(shape, recipe, gpus=8), estimate_memory(shape, RECIPE, gpus=8, zero_stage=3)
+    embeddings = shape.vocab_size * shape.hidden_size * (1 if shape.tie_word_embeddings else 2)
+    layers = (shape.parameters - embeddings) / shape.num_hidden_layers
+    assert ours.states == zero3.states == 16 * shape.parameters / 8
+    assert ours.checkpoints == zero3.checkpoints
+    # Gathered in bf16: the embeddings, and for a layer's backward pass that layer and the next.
+    assert ours.head - zero3.head == pytest.approx(2 * embeddings - 2 * shape.vocab_size * shape.hidden_size)
+    assert ours.layer - zero3.layer == pytest.approx(2 * embeddings + 2 * 2 * layers - 2 * min(10**9, shape.parameters))
+    assert ours.step == 4 * shape.parameters / 8
+    half = estimate_memory(shape, {**recipe, "sftkey_fp32_weights": None}, gpus=8)
+    assert half.states == 8 * shape.parameters / 8
+
+
 def test_lora_and_four_bits() -> None:
     shape = ARCHITECTURES["Qwen/Qwen3-8B-Base"]
     recipe = {**RECIPE, "micro_batch_size": 4, "adapter": "lora", "lora_r": 16}
@@ -158,6 +178,8 @@ def test_more_of_anything_needs_more() -> None:
     [
         ({"gradient_checkpointing": False}, 3, "gradient_checkpointing"),
         ({"adapter": "lora"}, 3, "adapter under DeepSpeed"),
+        ({"adapter": "lora", **FSDP2}, 0, "adapter under DeepSpeed or FSDP"),
+        ({**FSDP2, "fsdp_version": 1}, 0, "FSDP of version 1"),
     ],
 )
 def test_what_is_not_covered_is_said(changes: dict[str, Any], stage: int, message: str) -> None:

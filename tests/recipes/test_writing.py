@@ -51,6 +51,35 @@ def test_unchanged_but_for_the_deepspeed_file(recipe: Any) -> None:
     assert all(line in lines for line in body if not line.startswith("deepspeed:"))
 
 
+SHARDED = [recipe.name for recipe in shipped_recipes() if "deepspeed" in recipe.config]
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_every_recipe_for_several_gpus_has_a_form_for_fsdp2(name: str) -> None:
+    zero3, written = write(name, sharding="zero3"), write(name, sharding="fsdp2")
+    assert zero3.config == write(name).config
+    for ours, theirs in zip(written.chain, zero3.chain, strict=True):
+        check_recipe({key: value for key, value in ours.config.items() if key != "sftkey_after"})
+        changed = {key for key in {**ours.config, **theirs.config} if ours.config.get(key) != theirs.config.get(key)}
+        assert changed == {
+            *("deepspeed", "gradient_checkpointing", "fsdp_version", "fsdp_config", "sftkey_fp32_weights")
+        }
+        assert ours.config["fsdp_version"] == 2
+        assert ours.config["fsdp_config"]["activation_checkpointing"] is True
+        assert "40 GB each, FSDP2;" in ours.text
+        assert "ZeRO" not in ours.text
+        assert ours.command == theirs.command.replace("zero3", "fsdp2")
+        assert ours.memory.fits
+        assert [note for note in ours.notes if note.startswith("memory: at most about ")]
+
+
+@pytest.mark.parametrize("sharding", ["zero3", "fsdp2"])
+@pytest.mark.parametrize("name", ["qwen3_8b_lora_stage2", "smollm2_135m_stage1", "demo_stage1"])
+def test_a_recipe_for_one_device_has_nothing_to_shard(name: str, sharding: str) -> None:
+    with pytest.raises(UserError, match=f"--sharding: {name} is written for one device"):
+        write(name, sharding=sharding)
+
+
 @pytest.mark.parametrize("name", ["qwen3_8b_stage1", "qwen2_5_1_5b_sftkey_plain", "qwen3_8b_lora_stage2"])
 @pytest.mark.parametrize("data", DATASETS)
 def test_every_data_set(name: str, data: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from sftkey.format.segments import Segment
+from sftkey.training import context_grad
 from sftkey.training.collator import SegmentCollator
 from sftkey.training.context_grad import ContextCache, after_context, unsupported, without_gradient_checkpointing
 from sftkey.training.loss import causal_loss
@@ -254,6 +255,15 @@ def test_gradient_checkpointing_is_off_for_the_two_passes(reentrant):
     assert_same(gradients(model, found.loss), expected)
     # It is on again, for the exact path and for whoever else uses the model.
     assert all(layer.gradient_checkpointing for layer in model.model.layers)
+
+
+def test_positions_that_fill_up_to_a_multiple_change_nothing(monkeypatch):
+    monkeypatch.setattr(context_grad, "_token_multiple", lambda model: 16)
+    for side in ("left", "right"):
+        assert_without_context_grad(build(), *batch(ROWS, side=side))
+    rest, _, _ = after_context(build(), *batch(ROWS))
+    assert rest["input_ids"].shape[1] == 16
+    assert rest["attention_mask"].shape[1] == 32
 
 
 def test_autocast_does_not_reuse_weights_that_were_cast_without_gradient():

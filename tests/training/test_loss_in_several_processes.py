@@ -11,7 +11,7 @@ from sftkey.training.loss import causal_loss
 from sftkey.training.sparse_logits import _known
 from support.processes import PROCESSES, in_processes
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -101,26 +101,29 @@ def run_fsdp(rank, case):
     assert _known[model].loss_in_head == (case != "softcap")
 
 
-def run_axolotls_fsdp2(rank, case, autocast, checkpointing):
+def shard_as_axolotl(rank, model, checkpointing=False):
     """FSDP2 with accelerate's plugin for bf16, by Axolotl's own function: parameters, gradients and output in bfloat16."""
     from accelerate.utils import FullyShardedDataParallelPlugin
     from axolotl.monkeypatch.accelerate.fsdp2 import fsdp2_prepare_model
 
-    def sharded():
-        plugin = FullyShardedDataParallelPlugin(
-            fsdp_version=2,
-            auto_wrap_policy="transformer_based_wrap",
-            transformer_cls_names_to_wrap=["Qwen3DecoderLayer", "Gemma2DecoderLayer"][case == "softcap" :][:1],
-            activation_checkpointing=checkpointing,
-            cpu_ram_efficient_loading=False,
-            mixed_precision_policy="bf16",
-        )
-        assert plugin.mixed_precision_policy.output_dtype == torch.bfloat16
-        state = SimpleNamespace(fsdp_plugin=plugin, device_mesh=None)
-        accelerator = SimpleNamespace(state=state, mixed_precision="bf16", is_main_process=rank == 0, device="cpu")
-        return fsdp2_prepare_model(accelerator, build(case))
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        activation_checkpointing=checkpointing,
+        cpu_ram_efficient_loading=False,
+        mixed_precision_policy="bf16",
+    )
+    assert plugin.mixed_precision_policy.output_dtype == torch.bfloat16
+    state = SimpleNamespace(fsdp_plugin=plugin, device_mesh=None)
+    accelerator = SimpleNamespace(state=state, mixed_precision="bf16", is_main_process=rank == 0, device="cpu")
+    sharded = fsdp2_prepare_model(accelerator, model)
+    # Without a name in the recipe: the layers that the model's own code names.
+    assert all(any(isinstance(part, FSDPModule) for part in layer.modules()) for layer in sharded.model.layers)
+    return sharded
 
-    sparse, dense = sharded(), sharded()
+
+def run_axolotls_fsdp2(rank, case, autocast, checkpointing):
+    sparse, dense = (shard_as_axolotl(rank, build(case), checkpointing) for _ in range(2))
     assert isinstance(sparse.get_output_embeddings().weight, DTensor)
     for input_ids, labels, segments in zip(*batches(), strict=True):
         num_items = int((labels[..., 1:] != -100).sum())
@@ -149,6 +152,56 @@ def run_axolotls_fsdp2(rank, case, autocast, checkpointing):
             sparse.train()
         assert evaluated.loss.dtype == torch.float32
     assert _known[sparse].loss_in_head == (case != "softcap")
+
+
+def run_without_context_grad(rank, autocast, fp8):
+    """The context gradient left out under Axolotl's FSDP2, against one process in fp32 (or in 8 bits) with all rows."""
+    from torchao.float8 import Float8LinearConfig, convert_to_float8_training
+
+    reference, model = build("untied"), build("untied")
+    positions = []
+    if fp8:
+        # The output layer stays as it is, as accelerate has it. Emulated: the CPU has no kernel that counts positions.
+        for one in (reference, model):
+            options = {
+                "config": Float8LinearConfig(emulate=True),
+                "module_filter_fn": lambda _, name: name != "lm_head",
+            }
+            convert_to_float8_training(one, **options)
+        projections = model.model.layers[0].mlp.gate_proj, model.model.layers[0].self_attn.k_proj
+        for module in projections:
+            module.register_forward_pre_hook(lambda _, args: positions.append(args[0].shape[:2].numel()))
+    model = shard_as_axolotl(rank, model)
+    for input_ids, labels, segments in zip(*batches(), strict=True):
+        num_items = int((labels[..., 1:] != -100).sum())
+        whole = {"input_ids": input_ids.flatten(0, 1)}, labels.flatten(0, 1), segments.flatten(0, 1)
+        expected, exact = {}, {}
+        for gradients, context_grad in ((exact, True), (expected, False)):
+            reference.zero_grad()
+            all_rows = causal_loss(reference, *whole, context_grad=context_grad)
+            all_rows.loss.backward()
+            gradients.update({name: p.grad.clone() for name, p in reference.named_parameters()})
+        model.zero_grad()
+        positions.clear()
+        rows = {"input_ids": input_ids[rank]}, labels[rank], segments[rank]
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            found = causal_loss(model, *rows, num_items=num_items, context_grad=False)
+        (found.loss * PROCESSES).backward()
+        total = found.loss.detach().clone()
+        dist.all_reduce(total)
+        torch.testing.assert_close(total, all_rows.loss.detach(), rtol=0.05 if fp8 else 0.01, atol=1e-4)
+        ours = {name: p.grad.full_tensor().float() for name, p in model.named_parameters()}
+        norm = sum(gradient.square().sum() for gradient in expected.values()).sqrt()
+
+        def beside(gradients, ours=ours, norm=norm):
+            return sum((gradients[name] - ours[name]).square().sum() for name in ours).sqrt() / norm
+
+        # Each process scales its 8 bits by its own rows.
+        assert beside(expected) < (0.3 if fp8 else 0.03)
+        assert beside(exact) > (1 if fp8 else 2) * beside(expected), "the exact gradient"
+        # A context and what remains, in both layers; 8-bit kernels take 16 positions at a time.
+        assert [count % 16 for count in positions] == ([0] * 4 if fp8 else [])
+    assert _known[model].loss_in_head
 
 
 def run_zero3(rank, case):
@@ -201,6 +254,10 @@ def as_axolotl_shards(rank):
     run_axolotls_fsdp2(rank, "tied", autocast=True, checkpointing=False)
     run_axolotls_fsdp2(rank, "tied", autocast=False, checkpointing=True)
     run_axolotls_fsdp2(rank, "softcap", autocast=True, checkpointing=True)
+    # In the same processes, which take their time to import Axolotl.
+    run_without_context_grad(rank, autocast=False, fp8=False)
+    run_without_context_grad(rank, autocast=True, fp8=False)
+    run_without_context_grad(rank, autocast=True, fp8=True)
 
 
 @pytest.mark.timeout(300)

@@ -106,8 +106,11 @@ class SFTKeyPlugin(BasePlugin):
         hand_over(cfg, self._recipe, self._settings)
 
     def pre_lora_load(self, cfg: Any, model: Any) -> None:
-        """Take back what `prepare_recipe` set for Axolotl's checks alone."""
+        """Take back what `prepare_recipe` set for Axolotl's checks alone; widen the weights where that is asked for."""
         train_rows_alone(cfg)
+        if cfg.sftkey_fp32_weights:
+            # Before they are sharded; FSDP2's own policy computes in bfloat16.
+            model.float()
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
         """Called when training starts: see whether there is anything left to do, and from where.

@@ -11,6 +11,7 @@ from sftkey.cli.console import echo, note
 from sftkey.cli.options import known_keys
 from sftkey.datasets.registry import DATASETS
 from sftkey.recipes.catalogue import shipped_recipe
+from sftkey.recipes.sharding import SHARDINGS
 from sftkey.recipes.writing import save_recipes, write_recipe
 
 
@@ -20,6 +21,11 @@ from sftkey.recipes.writing import save_recipes, write_recipe
 @click.option("--dataset", "dataset_name", type=click.Choice(DATASETS), help="The data set to train on.")
 @click.option("--model-id", metavar="ID", help="The base model: a name on the Hub or a folder.")
 @click.option("--output-root", metavar="DIR", help="Where outputs go, in place of outputs.")
+@click.option(
+    "--sharding",
+    type=click.Choice([*SHARDINGS]),
+    help="How a recipe for several GPUs spreads the weights over them [default: zero3].",
+)
 @click.option(
     "-o",
     "--output",
@@ -34,6 +40,7 @@ def recipe_command(
     dataset_name: str | None,
     model_id: str | None,
     output_root: str | None,
+    sharding: str | None,
     output: Path | None,
     force: bool,
 ) -> None:
@@ -48,6 +55,7 @@ def recipe_command(
         dataset_name=dataset_name,
         model_id=model_id,
         output_root=output_root,
+        sharding=sharding,
         overrides=overrides,
         file_name=output.name if output else None,
         known_keys=known_keys,

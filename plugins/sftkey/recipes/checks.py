@@ -21,6 +21,7 @@ from sftkey.recipes.context_grad import check_context_grad
 from sftkey.recipes.entry_keys import check_entry
 from sftkey.recipes.keys import KEYS, AxolotlKeys, EntryKeys, SpecialTokens
 from sftkey.recipes.load import Recipe, adds_tag_tokens, data_entries, template_name, warmup_ratio
+from sftkey.recipes.sharding import check_sharding
 from sftkey.util.errors import UserError, nearest
 from sftkey.util.version import __version__
 
@@ -46,6 +47,7 @@ def check_recipe(cfg: Recipe, *, run_code: bool = True) -> None:
     _tags(cfg)
     _segment_weights(cfg)
     check_context_grad(cfg)
+    check_sharding(cfg)
 
 
 def _requires(cfg: Recipe) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from sftkey.format.methods import METHODS
 from sftkey.format.segments import AFTER_THINKING
-from sftkey.recipes.load import Recipe, zero_stage
+from sftkey.recipes.load import Recipe, checkpoints_in_fsdp, fsdp_version, zero_stage
 from sftkey.util.errors import UserError
 
 _NO_CACHE = "it was not made to attend to a cache in training"
@@ -55,12 +55,9 @@ def _refused(cfg: Recipe) -> Iterator[tuple[str, str]]:
         yield f"attn_implementation: {attention}", "set it to sdpa, eager or flash_attention_2"
     if cfg.get("adapter") not in (None, "lora", "qlora"):
         yield f"adapter: {cfg['adapter']}", "set it to lora or qlora"
-    if cfg.get("fsdp") or cfg.get("fsdp_config"):
-        given = cfg.get("fsdp_config")
-        options = given if isinstance(given, Mapping) else {}
-        if str(cfg.get("fsdp_version") or options.get("fsdp_version") or options.get("version")) != "2":
-            yield "FSDP of version 1", "it must see every pass of the model; set fsdp_version: 2"
-        if options.get("activation_checkpointing") or options.get("fsdp_activation_checkpointing"):
-            yield "fsdp_config: activation_checkpointing", "a layer that is run again would need its cache; remove it"
+    if fsdp_version(cfg) == 1:
+        yield "FSDP of version 1", "it must see every pass of the model; set fsdp_version: 2"
+    if checkpoints_in_fsdp(cfg):
+        yield "fsdp_config: activation_checkpointing", "a layer that is run again would need its cache; remove it"
     if zero_stage(cfg) == 3:
         yield "DeepSpeed ZeRO-3", "its engine must see every pass of the model; use ZeRO-1 or 2"

@@ -65,6 +65,11 @@ class SFTKeyArgs(BaseModel):
         "their keys and values as constants. The loss stays the same and the gradient does not: another method, at a "
         "lower price. For the methods key-tag and key.",
     )
+    sftkey_fp32_weights: bool | None = _described(
+        None,
+        "true keeps the weights and the optimizer in float32 under FSDP2 and computes in bfloat16, as DeepSpeed does. "
+        "Without it Axolotl trains bfloat16 weights, in which small updates are lost.",
+    )
     sftkey_segment_weights: dict[SegmentName, float] | None = _described(
         None,
         "Weight of each segment's tokens in the loss, normalised by the sum of weights; by default 1 for what the method "

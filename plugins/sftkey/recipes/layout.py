@@ -21,7 +21,7 @@ LAYOUT = tuple(
         "adapter lora_* load_in_*",
         "sequence_len micro_batch_size gradient_accumulation_steps num_epochs max_steps learning_rate lr_scheduler optimizer "
         "weight_decay",
-        "bf16 tf32 gradient_checkpointing attn_implementation deepspeed",
+        "bf16 tf32 gradient_checkpointing attn_implementation deepspeed fsdp_*",
         "logging_steps eval* save* seed",
     )
 )

@@ -116,3 +116,23 @@ def zero_stage(cfg: Recipe) -> int | None:
     zero = settings.get("zero_optimization")
     stage = zero.get("stage") if isinstance(zero, Mapping) else None
     return stage if isinstance(stage, int) else None
+
+
+def fsdp_version(cfg: Recipe) -> int | None:
+    """Read which FSDP a recipe shards with; ``None`` where it doesn't."""
+    if not (cfg.get("fsdp") or cfg.get("fsdp_config")):
+        return None
+    options = _fsdp_options(cfg)
+    named = cfg.get("fsdp_version") or options.get("fsdp_version") or options.get("version")
+    return 2 if str(named) == "2" else 1
+
+
+def checkpoints_in_fsdp(cfg: Recipe) -> bool:
+    """Whether FSDP, and not ``gradient_checkpointing``, runs layers again for the backward pass."""
+    options = _fsdp_options(cfg)
+    return bool(options.get("activation_checkpointing") or options.get("fsdp_activation_checkpointing"))
+
+
+def _fsdp_options(cfg: Recipe) -> Mapping[str, Any]:
+    given = cfg.get("fsdp_config")
+    return given if isinstance(given, Mapping) else {}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from sftkey.recipes.load import DEFAULT_OUTPUT_DIR, Recipe, deepspeed_settings
+from sftkey.recipes.load import DEFAULT_OUTPUT_DIR, Recipe, deepspeed_settings, fsdp_version
 from sftkey.util.errors import UserError
 
 _NEED_GPU = (
@@ -96,6 +96,8 @@ def _without_accelerator(cfg: Recipe) -> Iterator[str]:
     for key in _NEED_GPU:
         if str(cfg.get(key)).lower() in ("true", "full"):
             yield f"{key}: {cfg[key]} needs a GPU, and there is none here; set {key}: false to train on the CPU"
+    if fsdp_version(cfg):
+        yield "fsdp_config: FSDP needs a GPU, and there is none here; remove it to train on CPUs, unsharded"
 
 
 def _attention(cfg: Recipe, accelerator: bool) -> Iterator[str]:

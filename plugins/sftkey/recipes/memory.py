@@ -7,11 +7,12 @@ in a micro-batch, hidden width H, L layers, vocabulary V::
     peak = states + max(output layer, one layer, optimizer step) + overhead
 
     states           full training, ZeRO-3    16 P / N   (weights 2, gradients 2, fp32 weights and AdamW 12 bytes)
+                     full training, FSDP2     16 P / N   (fp32 weights, gradients and AdamW; 8 P / N in pure bf16)
                      full training, fp32      16 P
                      LoRA                      2 P + 16 A, 4-bit base: about 0.52 bytes per linear weight; A = adapter
     output layer     checkpoints + gathered head + its gradient + the logits of one chunk
     one layer        checkpoints + gathered parameters + what the layer's backward pass keeps
-    optimizer step   ZeRO-3: the fp32 gradients of one group of parameters
+    optimizer step   ZeRO-3: the fp32 gradients of one group of parameters; FSDP2: a copy of all of a GPU's
     checkpoints      bytes * L T H: with gradient checkpointing each layer keeps its input
 """
 
@@ -24,7 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from sftkey.recipes.load import Recipe, deepspeed_settings, zero_stage
+from sftkey.recipes.load import Recipe, checkpoints_in_fsdp, deepspeed_settings, fsdp_version, zero_stage
 
 GIB = 2**30
 
@@ -33,6 +34,7 @@ OVERHEAD = 2 * GIB
 
 _ZERO3_LIVE_PARAMETERS = 10**9  # `stage3_max_live_parameters` of recipes/deepspeed/zero3.json
 _ZERO3_GROUP = 10**9  # DeepSpeed's `sub_group_size`: how many of a GPU's parameters are stepped at a time
+_FSDP2_LAYERS = 2  # the layer at work and the one that is gathered ahead of it
 _NF4_BYTES = 0.52  # 4 bits, and a double-quantised scale for each block of 64
 
 
@@ -170,17 +172,20 @@ def estimate_memory(
     Args:
         architecture: The model's shape.
         recipe: The recipe; ``micro_batch_size``, ``sequence_len``, ``bf16``, ``adapter``, ``lora_r``, ``load_in_4bit`` and
-            ``gradient_checkpointing`` count.
+            ``gradient_checkpointing`` and FSDP2's settings count.
         gpus: Number of GPUs.
         zero_stage: DeepSpeed's ZeRO stage: 0 (none) to 3.
 
     Raises:
         ValueError: The settings aren't covered: an adapter under ZeRO-3, no gradient checkpointing.
     """
-    if recipe.get("gradient_checkpointing") is not True:
+    if recipe.get("gradient_checkpointing") is not True and not checkpoints_in_fsdp(recipe):
         raise ValueError("the estimate holds for gradient_checkpointing: true only")
-    if recipe.get("adapter") and zero_stage:
-        raise ValueError("the estimate doesn't cover an adapter under DeepSpeed")
+    fsdp = fsdp_version(recipe)
+    if recipe.get("adapter") and (zero_stage or fsdp):
+        raise ValueError("the estimate doesn't cover an adapter under DeepSpeed or FSDP")
+    if fsdp == 1:
+        raise ValueError("the estimate doesn't cover FSDP of version 1")
     width = 2 if recipe.get("bf16") else 4
     tokens = int(recipe.get("micro_batch_size") or 1) * int(recipe.get("sequence_len") or 512)
     whole_head = architecture.vocab_size * architecture.hidden_size
@@ -189,15 +194,21 @@ def estimate_memory(
     logits = min(tokens, chunk) * architecture.vocab_size * (6 if width == 2 else 8)
     # The gradient of the output layer is summed over chunks in fp32 and then cast; ZeRO-3 gathers the weight itself.
     head_gradient = 0 if recipe.get("adapter") else whole_head * ((4 + 2 * width) if tokens > chunk else width)
-    gathered = width * min(_ZERO3_LIVE_PARAMETERS, architecture.parameters) if zero3 else 0
+    gathered: float = width * min(_ZERO3_LIVE_PARAMETERS, architecture.parameters) if zero3 else 0
+    # FSDP2's root keeps the embeddings gathered beside the layers.
+    embeddings = width * whole_head * (1 if architecture.tie_word_embeddings else 2) if fsdp else 0
+    if fsdp:
+        layers = architecture.parameters * width - embeddings
+        gathered = embeddings + _FSDP2_LAYERS * layers / architecture.num_hidden_layers
     # Beside what is kept, gradients of three tensors of the MLP's inner width and of four hidden states.
+    share = architecture.parameters / gpus
     backward = architecture.kept_per_token + 6 * architecture.intermediate_size + 8 * architecture.hidden_size
     return MemoryEstimate(
         states=_states(architecture, recipe, gpus, zero_stage),
         checkpoints=width * architecture.num_hidden_layers * tokens * architecture.hidden_size,
-        head=logits + head_gradient + (width * whole_head if zero3 else 0),
+        head=logits + head_gradient + (width * whole_head if zero3 else embeddings),
         layer=gathered + tokens * backward * width / 2,
-        step=4 * min(architecture.parameters / gpus, _ZERO3_GROUP) if zero3 else 0,
+        step=4 * (min(share, _ZERO3_GROUP) if zero3 else share) if zero3 or fsdp else 0,
     )
 
 
@@ -209,6 +220,8 @@ def _states(architecture: Architecture, recipe: Mapping[str, Any], gpus: int, ze
             linear = architecture.linear_parameters
             return linear * _NF4_BYTES + (parameters - linear) * 2 + adapter
         return 2 * parameters + adapter
+    if fsdp_version(recipe):
+        return (16 if recipe.get("sftkey_fp32_weights") or not recipe.get("bf16") else 8) * parameters / gpus
     if not zero_stage:
         # Without DeepSpeed Axolotl loads the weights in the type of training: pure bf16 has no fp32 weights.
         return (8 if recipe.get("bf16") else 16) * parameters

@@ -24,6 +24,7 @@ from sftkey.recipes.load import deepspeed_settings
 from sftkey.recipes.memory import MemoryNote, memory_note
 from sftkey.recipes.overrides import parse_override, set_key
 from sftkey.recipes.settings import Role, has_role
+from sftkey.recipes.sharding import SHARDINGS, shard_with_fsdp2
 from sftkey.recipes.unknown_keys import KnownKeys
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_text_atomically
@@ -67,6 +68,7 @@ def write_recipe(
     dataset_name: str | None = None,
     model_id: str | None = None,
     output_root: str | None = None,
+    sharding: str | None = None,
     overrides: Sequence[str] = (),
     file_name: str | None = None,
     known_keys: Callable[[], KnownKeys] | None = None,
@@ -78,16 +80,22 @@ def write_recipe(
         dataset_name: One of `sftkey.datasets.registry.DATASETS`, in place of the recipe's own.
         model_id: A base model (Hub name or folder) in place of the recipe's own.
         output_root: The folder in place of ``outputs``.
+        sharding: One of `sftkey.recipes.sharding.SHARDINGS` in place of the recipe's own.
         overrides: ``key=value`` pairs; the value is YAML, the key may be a path such as ``datasets.0.split``. They hold for
             every stage, except for keys that belong to one stage only, such as ``output_dir``.
         file_name: What the file is called; by default model, data set (unless GSM8K) and stage.
         known_keys: Called for the keys that Axolotl knows when a key isn't in the recipe yet.
 
     Raises:
-        UserError: An override isn't of that form, its key is unknown, or the recipe isn't made for other models or data.
+        UserError: An override isn't of that form, its key is unknown, the recipe isn't made for other models or data, or
+            there is nothing to shard.
     """
+    if sharding and not recipe.zero_stage:
+        raise UserError(
+            f"--sharding: {recipe.name} is written for one device, with nothing to shard; remove the option"
+        )
     changes = [parse_override(override) for override in overrides]
-    options = {"--dataset": dataset_name, "--model-id": model_id, "--output-root": output_root}
+    options = {"--dataset": dataset_name, "--model-id": model_id, "--output-root": output_root, "--sharding": sharding}
     given = [word for option, value in options.items() if value for word in (option, value)]
     command = shlex.join(["sftkey", "recipe", recipe.name, *given, *overrides])
 
@@ -102,6 +110,7 @@ def write_recipe(
             dataset_name=dataset_name,
             model_id=model_id,
             output_root=output_root,
+            sharding=sharding,
             overrides=[
                 override
                 for override, (key, _) in zip(overrides, changes, strict=True)
@@ -117,7 +126,9 @@ def write_recipe(
     elif model_id:
         document["base_model"] = model_id
     notes = _change_dataset(document, dataset(dataset_name), recipe.dataset) if dataset_name else []
-    if document.get("deepspeed"):
+    if sharding == "fsdp2":
+        shard_with_fsdp2(document)
+    elif document.get("deepspeed"):
         document["deepspeed"] = deepspeed_settings(document["deepspeed"], recipe.path.parent)
     for key, value in changes:
         set_key(document, key, value, known_keys)
@@ -131,7 +142,7 @@ def write_recipe(
     notes += [memory.text] if memory.text else []
     comments = _comments(recipe, {key.partition(".")[0] for key, _ in changes}, memory)
     run_with = f"{file_name or '<this file>'}{f' (after {before.file_name})' if before else ''}"
-    header = _header(recipe, dataset_name, model_id, run_with, memory)
+    header = _header(recipe, dataset_name, model_id, sharding, run_with, memory)
     text = recipe_text(document, [*header, f"Written with sftkey {__version__}: {command}"], comments)
     return WrittenRecipe(own_name, text, yaml.safe_load(text), tuple(notes), before, command, memory)
 
@@ -233,7 +244,12 @@ def _change_dataset(document: dict[str, Any], new: ReasoningDataset, old: str) -
 
 
 def _header(
-    recipe: ShippedRecipe, dataset_name: str | None, model_id: str | None, run_with: str, memory: MemoryNote
+    recipe: ShippedRecipe,
+    dataset_name: str | None,
+    model_id: str | None,
+    sharding: str | None,
+    run_with: str,
+    memory: MemoryNote,
 ) -> list[str]:
     """The lines at the top, true for the recipe as written."""
     lines = [line.removeprefix("# ") for line in recipe.text.partition("base_model:")[0].splitlines()]
@@ -243,6 +259,8 @@ def _header(
         old, new = (name.rstrip("/").rpartition("/")[2] for name in (recipe.model, model_id or recipe.model))
         title = dataset(dataset_name or recipe.dataset).title
         what = what.replace(f"{old} on {dataset(recipe.dataset).title},", f"{new} on {title},", 1)
+    if sharding:
+        hardware = [line.replace(SHARDINGS["zero3"], SHARDINGS[sharding]) for line in hardware]
     if memory.too_large is not None:
         hardware.append(f"Memory: about {memory.too_large:.0f} GiB per GPU by the estimate, more than these have.")
     return [what, f"Run with: axolotl train {run_with}", *hardware]

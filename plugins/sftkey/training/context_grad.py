@@ -137,7 +137,8 @@ def after_context(
     begin, split, last = _bounds(trained, real)
     lengths = torch.stack([(split - begin).amax(), (last - split).amax()]).tolist()
     # At least one position, so that there is a call; where there is no context, nothing attends to it.
-    before, after = max(lengths[0], 1), lengths[1] + 1
+    multiple = _token_multiple(model)
+    before, after = (-(-length // multiple) * multiple for length in (max(lengths[0], 1), lengths[1] + 1))
     offsets = torch.arange(-before, after, device=labels.device)
     columns = split[:, None] + offsets
     inside = (columns >= begin[:, None]) & (columns <= last[:, None])
@@ -160,6 +161,12 @@ def after_context(
         labels.gather(1, columns).masked_fill(~inside, IGNORE_INDEX),
         None if segments is None else segments.gather(1, columns).masked_fill(~inside, 0),
     )
+
+
+def _token_multiple(model: nn.Module) -> int:
+    """What the number of positions must be a multiple of: kernels of 8-bit floats multiply 16 of them at a time."""
+    packages = ("torchao.float8", "transformer_engine")
+    return 16 if any(type(module).__module__.startswith(packages) for module in model.modules()) else 1
 
 
 def _check_inputs(inputs: dict[str, Any], labels: torch.Tensor) -> None:

@@ -216,8 +216,8 @@ class _Call:
         self.took_loss = True
         self.computed = losses
         total = losses.total
-        marker = torch.full((vocabulary - 1,), MARKER, device=total.device, dtype=total.dtype)
-        output = torch.cat([total[None], marker])[None, None]
+        marker = torch.full((1, 1, vocabulary - 1), MARKER, device=total.device, dtype=total.dtype)
+        output = torch.cat([total.reshape(1, 1, 1), marker], dim=-1)
         self.sent = output.detach()
         return output
 
