@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sftkey.training.doctor import compare, cost
+from sftkey.training.doctor import compare, cost, machine
 from sftkey.training.doctor.__main__ import outcome
 from sftkey.training.doctor.compare import FLOAT32, Sample, distance, judge
-from sftkey.training.doctor.task import Task
+from sftkey.training.doctor.task import Findings, Task
 from sftkey.training.loss import LossOutput, causal_loss
 
 REAL = causal_loss
@@ -175,6 +177,20 @@ def test_fsdp2_in_this_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
             dist.destroy_process_group()
 
 
+def fails_in_one(task: Task, rank: int, processes: int) -> Findings:
+    if rank == 1:
+        raise ValueError("only here\n\nand at length")
+    return Findings()
+
+
+def test_an_error_in_one_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sftkey.training.doctor import sharding
+
+    monkeypatch.setattr(sharding, "_fsdp2", fails_in_one)
+    found = check("sharding:fsdp2", processes=2)
+    assert (found["status"], found["reason"]) == ("error", "RuntimeError: process 1: ValueError: only here")
+
+
 SHAPE = {
     "model_type": "qwen3",
     "vocab_size": 64,
@@ -204,6 +220,46 @@ def test_this_machine() -> None:
     assert len(found["gpus"]) == torch.cuda.device_count()
     assert found["versions"]["torch"] == torch.__version__
     assert found["cpus"] > 0
+
+
+def test_a_driver_without_a_gpu_for_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(machine, "DRIVER", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found = check("machine:look")
+    assert found["status"] == "failed"
+    assert "torch sees no GPU" in found["reason"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert check("machine:look")["status"] == "ok", "hidden on purpose"
+
+
+def test_calls_that_wait_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch warns: of each such call, and once that it may not see all of them."""
+    modes = []
+
+    def set_mode(mode: str) -> None:
+        modes.append(mode)
+        warnings.warn(
+            "Synchronization debug mode is a prototype and does not detect all synchronizing operations", stacklevel=2
+        )
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", set_mode)
+    with cost.counted_waits("cuda") as count:
+        for _ in range(3):
+            warnings.warn(
+                "called a synchronizing CUDA operation (Triggered internally at CUDAFunctions.cpp:90.)", stacklevel=2
+            )
+        warnings.warn("something else", stacklevel=2)
+    assert count == [3]
+    assert modes == ["warn", "default"]
+
+
+def test_a_gpu_without_bfloat16_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    for function in ("numerics:bfloat16", "numerics:autocast", "numerics:flash", "numerics:qlora", "sharding:fsdp2"):
+        found = outcome(dataclasses.replace(CPU, function=function, device="cuda"))
+        assert (found["status"], found["reason"]) == ("skipped", "Tesla T4 has no bfloat16")
 
 
 def test_an_error_is_one_line_and_an_exception_is_none_of_ours() -> None:

@@ -169,6 +169,20 @@ def test_what_does_not_fit_the_time_is_skipped_not_ok(fakes: Path, monkeypatch: 
     assert report["verdict"]["text"].endswith("the time was too short for 2")
 
 
+def test_a_gpu_that_torch_does_not_see_fails(fakes: Path) -> None:
+    with (fakes / "sitecustomize.py").open("a") as file:
+        file.write(
+            "\n    def blind(task):\n"
+            "        findings = look(task)\n"
+            "        findings.problems.append('there is a driver')\n"
+            "        return findings\n"
+            "    module('machine', look=blind)\n"
+        )
+    report = examine([fake("fine")])
+    assert statuses(report) == {"machine": ("failed", "there is a driver"), "fine": ("ok", None)}
+    assert report["verdict"]["text"].endswith("not ok: machine")
+
+
 def test_torch_that_does_not_start_is_one_line(fakes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (fakes / "sitecustomize.py").open("a") as file:
         file.write("\n    def look(task):\n        raise ImportError('libcudart')\n    module('machine', look=look)\n")
@@ -285,7 +299,7 @@ def test_the_tables_of_costs_and_memory() -> None:
         ("cost-sftkey", cost(0.25, 5)),
         ("cost-liger", {}),
         ("memory:mine", {"estimate_bytes": 21 * GIB, "peak_bytes": 18.5 * GIB}),
-        ("trainer", {"waits": [2, 1], "own_waits": [1, 1]}),
+        ("trainer", {"waits": [3, 2], "own_waits": [4, 1]}),
         ("fsdp2", {"processes": 2, "loss_error": 1e-5, "gradient_error": 2e-3}),
     ]
     results = [

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sftkey.format.segments import Segment
-from sftkey.training.doctor.task import Findings
+from sftkey.training.doctor.task import Findings, Skipped
 from sftkey.training.loss import causal_loss
 from sftkey.training.tokenization import IGNORE_INDEX
 
@@ -90,6 +90,17 @@ def own(model: Any, batch: Batch) -> torch.Tensor:
 def ours(model: Any, batch: Batch) -> torch.Tensor:
     """The loss of this package."""
     return causal_loss(model, batch.inputs, batch.labels, batch.segments, num_items=batch.items).loss
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether it is a GPU that computes in bfloat16 without emulating it."""
+    return device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def require_bfloat16(device: str) -> None:
+    """Skip what needs bfloat16 on a GPU that has none."""
+    if device == "cuda" and not has_bfloat16(device):
+        raise Skipped(f"{torch.cuda.get_device_name()} has no bfloat16")
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,21 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from sftkey.training.doctor.compare import BFLOAT16, FLOAT32, Batch, ours, own, random_batch
+from sftkey.training.doctor.compare import BFLOAT16, FLOAT32, Batch, has_bfloat16, ours, own, random_batch
 from sftkey.training.doctor.sizes import SHARES, SIZES, build
 from sftkey.training.doctor.task import Findings, Skipped, Task
 
 ROUNDS = 5
+
+_WAITS = "called a synchronizing"
+"""What torch warns of at each such call; turning these warnings on brings another one, about itself."""
 
 Loss = Callable[[Any, Batch], torch.Tensor]
 
@@ -29,8 +33,12 @@ def standard(task: Task) -> Findings:
 
 
 def sftkey(task: Task) -> Findings:
-    """The loss of this package."""
-    return _measure(task, ours)
+    """The loss of this package, with labels on the CPU, as a collator makes them."""
+    return _measure(task, ours, prepare=_from_the_collator)
+
+
+def _from_the_collator(batch: Batch) -> Batch:
+    return replace(batch, labels=batch.labels.cpu(), segments=batch.segments.cpu(), all_items=batch.items)
 
 
 def chunked(task: Task) -> Findings:
@@ -74,9 +82,14 @@ def cut(task: Task) -> Findings:
     return _measure(task, own, patch)
 
 
-def _measure(task: Task, loss: Loss, patch: Callable[[Any], Any] | None = None) -> Findings:
+def _measure(
+    task: Task,
+    loss: Loss,
+    patch: Callable[[Any], Any] = lambda model: model,
+    prepare: Callable[[Batch], Batch] = lambda batch: batch,
+) -> Findings:
     size = SIZES[task.size]
-    dtype, limits = (torch.bfloat16, BFLOAT16) if task.device == "cuda" else (torch.float32, FLOAT32)
+    dtype, limits = (torch.bfloat16, BFLOAT16) if has_bfloat16(task.device) else (torch.float32, FLOAT32)
     model = build(size.config, task.device, dtype=dtype)
     model.gradient_checkpointing_enable({"use_reentrant": False})
     rows, length = size.tokens
@@ -86,9 +99,10 @@ def _measure(task: Task, loss: Loss, patch: Callable[[Any], Any] | None = None) 
     }
     with torch.no_grad():
         expected = {share: float(own(model, batch)) for share, batch in batches.items()}
-    model = patch(model) if patch else model
+    model = patch(model)
     findings = Findings({"rows": rows, "length": length, "dtype": str(dtype).removeprefix("torch.")})
-    for share, batch in batches.items():
+    for share, on_device in batches.items():
+        batch = prepare(on_device)
         found = _step(model, batch, loss)  # what is compiled and allocated once
         error = abs(found - expected[share]) / abs(expected[share])
         if not error <= limits.loss:
@@ -167,4 +181,4 @@ def counted_waits(device: str) -> Iterator[list[int | None]]:
             yield count
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    count[0] = sum("synchronizing" in str(warning.message) for warning in caught)
+    count[0] = sum(_WAITS in str(warning.message) for warning in caught)

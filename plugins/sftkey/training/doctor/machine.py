@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from sftkey.training.doctor.task import Findings, Task
@@ -14,6 +15,10 @@ _PACKAGES = (
     *("torch", "transformers", "accelerate", "peft", "bitsandbytes", "deepspeed", "torchao", "triton", "flash-attn"),
     *("liger-kernel", "cut-cross-entropy", "axolotl"),
 )
+
+
+DRIVER = Path("/proc/driver/nvidia/version")
+"""There where the kernel has NVIDIA's driver."""
 
 
 def versions() -> dict[str, str | None]:
@@ -51,4 +56,19 @@ def look(task: Task) -> Findings:
         "cuda": torch.version.cuda or torch.version.hip,
         "versions": versions(),
     }
-    return Findings(figures)
+    return Findings(figures, [] if gpus or _hidden() else _unseen())
+
+
+def _hidden() -> bool:
+    return os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+
+
+def _unseen() -> list[str]:
+    """A GPU's driver is here, but torch sees no GPU."""
+    import torch
+
+    if not DRIVER.exists():
+        return []
+    build = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "is built for the CPU"
+    advice = "install a build for this driver (nvidia-smi says which CUDA it knows)"
+    return [f"there is an NVIDIA driver here, but torch sees no GPU: torch {torch.__version__} {build}; {advice}"]

@@ -21,6 +21,7 @@ from sftkey.training.doctor.compare import (
     own,
     packed,
     random_batch,
+    require_bfloat16,
 )
 from sftkey.training.doctor.sizes import SIZES, build, build_in_4_bits
 from sftkey.training.doctor.task import Findings, Skipped, Task
@@ -58,6 +59,7 @@ def exact_sample(model: Any, batch: Batch) -> Sample:
 
 def bfloat16(task: Task) -> Findings:
     """Weights, gradients and computation in bfloat16."""
+    require_bfloat16(task.device)
     batch, model = batch_of(task), model_of(task)
     exact = exact_sample(model, batch)
     findings = check(model.bfloat16(), batch, BFLOAT16, exact=exact)
@@ -69,6 +71,7 @@ def bfloat16(task: Task) -> Findings:
 
 def autocast(task: Task) -> Findings:
     """Weights in float32, computed in bfloat16."""
+    require_bfloat16(task.device)
     batch, model = batch_of(task), model_of(task)
     exact = differentiate(model, own(model, batch))
     with torch.autocast(task.device, torch.bfloat16):
@@ -83,6 +86,7 @@ def packing(task: Task) -> Findings:
 
 def flash(task: Task) -> Findings:
     """Packed rows with FlashAttention 2 against padded ones without."""
+    require_bfloat16(task.device)
     batch, model = batch_of(task), model_of(task)
     exact = exact_sample(model, batch)
     expected = differentiate(model.bfloat16(), own(model, batch))
@@ -109,6 +113,7 @@ def qlora(task: Task) -> Findings:
     """An adapter on weights in 4 bits, computed in bfloat16."""
     from peft import prepare_model_for_kbit_training
 
+    require_bfloat16(task.device)
     base = build_in_4_bits(SIZES[task.size].config, task.device)
     if not getattr(base, "is_loaded_in_4bit", False):
         raise Skipped("bitsandbytes did not load the model in 4 bits here")

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from sftkey.training.doctor.compare import ours, random_batch
+from sftkey.training.doctor.compare import ours, random_batch, require_bfloat16
 from sftkey.training.doctor.cost import peak_bytes, reset_peak
 from sftkey.training.doctor.sizes import GIB, build, build_in_4_bits
 from sftkey.training.doctor.task import Findings, Task
@@ -20,6 +20,8 @@ def measure(task: Task) -> Findings:
     """
     settings: dict[str, Any] = task.details["settings"]
     bf16 = bool(settings.get("bf16"))
+    if bf16:
+        require_bfloat16(task.device)
     rows, length = int(settings["micro_batch_size"]), int(settings["sequence_len"])
     dtype = torch.bfloat16 if bf16 else torch.float32
     model = _model(task, settings, dtype)

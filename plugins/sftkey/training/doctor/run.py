@@ -61,7 +61,7 @@ def examine(
     start = time.monotonic()
     progress("machine")
     look = _in_process(Task("machine:look", "cpu", 0, "tiny", 120), every_gpu=True)
-    if look["status"] != "ok":
+    if look["status"] == "error":
         raise UserError(f"nothing can be tried: torch doesn't start here ({look['reason']})")
     machine: dict[str, Any] = look["figures"]
     memory = min((gpu["memory_bytes"] for gpu in machine["gpus"]), default=None)
@@ -73,6 +73,9 @@ def examine(
         "checks": [],
     }
     planned = list(_planned(checks, recipes))
+    if look["status"] == "failed":
+        report["checks"].append({"check": "machine", "what": "what torch sees", "seconds": 0.0, **look, "figures": {}})
+        progress(f"machine: {look['reason']}")
     for number, (check, name, details) in enumerate(planned, start=1):
         began = time.monotonic()
         left = budget - (began - start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 from dataclasses import asdict, replace
@@ -16,13 +17,25 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
-from sftkey.training.doctor.compare import BFLOAT16, FLOAT32, Batch, Limits, Sample, differentiate, judge, ours, own
+from sftkey.training.doctor.compare import (
+    BFLOAT16,
+    FLOAT32,
+    Batch,
+    Limits,
+    Sample,
+    differentiate,
+    judge,
+    ours,
+    own,
+    require_bfloat16,
+)
 from sftkey.training.doctor.numerics import ROWS, batch_of, exact_sample, model_of
 from sftkey.training.doctor.task import Findings, Task
 
 
 def fsdp2(task: Task) -> Findings:
     """FSDP2 of accelerate with its policy for bfloat16."""
+    require_bfloat16(task.device)
     return in_processes(task, _fsdp2)
 
 
@@ -45,13 +58,19 @@ def in_processes(task: Task, function: Any) -> Findings:
     with TemporaryDirectory() as folder:
         place = Path(folder) / "findings.json"
         # A CPU's processes are copies of this one, which has done nothing yet; CUDA can't be used in a copy.
-        torch.multiprocessing.start_processes(
-            _work,
-            (task, processes, function, str(place)),
-            nprocs=processes,
-            daemon=True,
-            start_method="spawn" if task.device == "cuda" else "fork",
-        )
+        try:
+            torch.multiprocessing.start_processes(
+                _work,
+                (task, processes, function, str(place)),
+                nprocs=processes,
+                daemon=True,
+                start_method="spawn" if task.device == "cuda" else "fork",
+            )
+        except torch.multiprocessing.ProcessRaisedException as error:
+            raised = [
+                line for line in str(error).splitlines() if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Exit)\b", line)
+            ]
+            raise RuntimeError(f"process {error.error_index}: {raised[-1] if raised else error}") from None
         return Findings(**json.loads(place.read_text("utf-8")))
 
 

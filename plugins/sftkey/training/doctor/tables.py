@@ -55,7 +55,8 @@ def _note(result: dict[str, Any]) -> str:
     waits = [count for count in figures.get("waits", []) if count is not None]
     if waits:
         own = [count for count in figures["own_waits"] if count is not None]
-        notes.append(f"waits of a micro-batch: {max(waits)}, without sftkey {max(own)}")
+        # The last micro-batch: in the first one a model is still got to know.
+        notes.append(f"waits of a micro-batch: {waits[-1]}, without sftkey {own[-1]}")
     return "; ".join(notes)
 
 
