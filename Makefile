@@ -9,19 +9,30 @@ export AXOLOTL_DO_NOT_TRACK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help setup demo demo-all test test-slow test-kills test-machines test-deepspeed test-ray test-trackers test-servers bench lint format clean
+.PHONY: help setup demo demo-all test test-slow test-kills test-machines test-deepspeed test-ray test-trackers test-install test-oldest test-servers release-check bench lint format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(READY)  ## Create .venv and install the package with its development tools
 
-# torch first and by its exact version: axolotl admits a range, and the newest build brings CUDA libraries that a CPU never uses.
+# torch first and by its exact version: axolotl admits a range. Where no GPU is seen its build for the CPU is taken, if pip's index or
+# folder (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS) has one: 4.6 GB in all. PyPI has none for Linux on x86-64: its build brings CUDA libraries
+# that a CPU never uses, and .venv has more than 7 GB.
+TORCH := 2.13.0
+install-torch = if command -v nvidia-smi >/dev/null || ! $(1) -m pip install --quiet "torch==$(TORCH)+cpu" 2>/dev/null; \
+	then $(1) -m pip install --quiet "torch==$(TORCH)"; fi
+
+# Before anything is downloaded.
+check-python = @$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 13) or sys.exit( \
+	"Python %d.%d: sftkey needs 3.11 or 3.12, as Axolotl can not be installed on 3.13; run make PYTHON=python3.12" % v)'
+
 $(READY): pyproject.toml
+	$(check-python)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(call install-torch,$(BIN)/python)
+	$(BIN)/python -m pip install --quiet --editable ".[all,dev]"
 	touch $@
 
 demo: $(READY)  ## Train both stages of the demo on the CPU, evaluate them, write the report
@@ -31,7 +42,7 @@ demo-all: $(READY)  ## The same for all four training strategies
 	$(BIN)/python tests/demo/run.py --all
 
 test: $(READY)  ## Run the test suite
-	$(BIN)/python -m pytest -m "not slow and not kills and not machines and not ray and not trackers and not deepspeed and not servers" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not kills and not machines and not ray and not trackers and not deepspeed and not servers and not install" -n 2 --dist loadfile
 
 test-slow: $(READY)  ## Run the long end-to-end tests
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
@@ -65,6 +76,37 @@ $(VENV)/trackers: | $(READY)
 
 test-trackers: $(READY) $(VENV)/trackers  ## See that MLflow and trackio are told of the segment losses
 	PYTHONPATH=$(VENV)/trackers $(BIN)/python -m pytest -m trackers tests/axolotl/test_trackers.py
+
+# What users install: the wheel into clean environments, the core alone and [eval] with the newest lm-eval, and what runs there.
+test-install: $(READY)  ## Install the wheel into clean environments and use it there
+	$(BIN)/python -m pytest -m install -s tests/e2e/test_install.py
+
+# The oldest releases that pyproject.toml admits, without Axolotl, which pins its own.
+OLDEST := outputs/oldest
+
+$(OLDEST)/.ready: pyproject.toml
+	$(check-python)
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip packaging
+	$(OLDEST)/bin/python tests/support/oldest.py > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt --editable ".[eval,report]"
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt hypothesis pytest pytest-timeout
+	touch $@
+
+test-oldest: $(OLDEST)/.ready  ## Run the core's and the evaluation's tests with the oldest releases that are admitted
+	$(OLDEST)/bin/python -m pytest -m "not slow and not kills and not machines and not ray and not trackers and not deepspeed and not servers and not install" \
+		tests/format tests/datasets tests/evaluation tests/training tests/util
+
+release-check: $(READY)  ## Build what is released, check it, install it into a fresh environment, use it there
+	rm -rf dist outputs/release
+	$(BIN)/python -m pip install --quiet build twine
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv outputs/release
+	$(call install-torch,outputs/release/bin/python)
+	outputs/release/bin/python -m pip install --quiet dist/*.whl
+	cd outputs/release && bin/sftkey --version && bin/sftkey recipes >/dev/null && bin/sftkey recipe qwen3_8b_stage2 -o stage2.yml \
+		&& bin/sftkey tasks-path && bin/python -c "import sftkey; [getattr(sftkey, name) for name in sftkey.__all__ if name != 'SFTKeyPlugin']"
 
 # Environments of their own: vLLM pins torch and transformers. What it draws in for pictures and sound is built for CUDA on PyPI,
 # fails beside torch for the CPU, and a text model does without.

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from sftkey.evaluation.task_files import tasks_folder
 from sftkey.stages.evaluate import EVALUATION_FILE
 from sftkey.stages.lock import RUN_LOCK, OutputLock
 from support.axolotl_recipes import write_recipe
@@ -31,7 +32,7 @@ def test_evaluation_once(place: Place) -> None:
     assert eval2 == [
         *("lm_eval", "run", "--model", "vllm", "--model_args", "pretrained=out/stage2", "--tasks", "sftkey_gsm8k"),
         *("--apply_chat_template", "--log_samples", "--batch_size", "auto", "--output_path", "out/stage2/eval"),
-        *("--limit", "4"),
+        *("--include_path", str(tasks_folder()), "--limit", "4"),
     ]
     assert eval1[5] == "pretrained=out/stage1"
     row = next(line for line in result.output.splitlines() if line.startswith("out/stage2"))

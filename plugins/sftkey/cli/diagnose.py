@@ -11,6 +11,7 @@ import click
 from sftkey.cli.console import echo, note, others_on_stderr, print_json
 from sftkey.evaluation.headroom import MEANINGS
 from sftkey.util.errors import UserError
+from sftkey.util.extras import extra
 
 if TYPE_CHECKING:
     from sftkey.axolotl.rows import Sample
@@ -160,12 +161,14 @@ def _recipe_and_tokenizer(stage: Stage, trust_remote_code: bool) -> tuple[Any, A
     Raises:
         UserError: The marker, which may be a stranger's, names code that would run, and the user doesn't.
     """
-    from axolotl.utils.dict import DictDefault
     from transformers import AutoTokenizer
 
     from sftkey.axolotl.rows import prepared_for_rows
     from sftkey.recipes.foreign_code import refuse_foreign_code
     from sftkey.stages.marker import MARKER_FILE
+
+    with extra("axolotl"):
+        from axolotl.utils.dict import DictDefault
 
     assert stage.marker is not None
     if not trust_remote_code:

@@ -17,6 +17,7 @@ import click
 
 from sftkey.cli.console import echo, is_quiet, json_option, others_on_stderr, print_json
 from sftkey.util.errors import UserError
+from sftkey.util.extras import extra
 from sftkey.util.text import visible
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def inspect_command(recipe: Path, rows: int, color: bool | None, trust_remote_co
 
 def _stdout(color: bool) -> Any:
     """Where to write: for colours past colorama, which Axolotl starts and which takes them out of a pipe to a pager."""
-    from colorama import initialise
+    with extra("axolotl"):
+        from colorama import initialise
 
     return initialise.orig_stdout if color and sys.stdout is initialise.wrapped_stdout else sys.stdout
 
@@ -100,8 +102,6 @@ def recipe_to_inspect(path: Path, trust_remote_code: bool = False) -> tuple[Any,
     Raises:
         UserError: The recipe, or one that it comes after, has to be changed.
     """
-    from axolotl.utils.dict import DictDefault
-
     from sftkey.axolotl.known_keys import known_keys
     from sftkey.axolotl.rows import prepared_for_rows
     from sftkey.recipes.checks import check_recipe
@@ -110,6 +110,9 @@ def recipe_to_inspect(path: Path, trust_remote_code: bool = False) -> tuple[Any,
     from sftkey.recipes.load import load_recipe
     from sftkey.recipes.machine import obstacles
     from sftkey.recipes.unknown_keys import check_keys
+
+    with extra("axolotl"):
+        from axolotl.utils.dict import DictDefault
 
     cfg = DictDefault(load_recipe(path))
     cfg.axolotl_config_path = str(path)
@@ -135,9 +138,10 @@ def recipe_to_inspect(path: Path, trust_remote_code: bool = False) -> tuple[Any,
 
 def _refuse_missing_plugin(cfg: Any) -> None:
     """Say what Axolotl says, or goes on without, where a plugin isn't there; with known names those keys count as known."""
-    from axolotl.integrations.base import PluginManager
-
     from sftkey.recipes.plugins import check_plugins
+
+    with extra("axolotl"):
+        from axolotl.integrations.base import PluginManager
 
     check_plugins(cfg)
     for name in cfg.plugins:
@@ -164,7 +168,8 @@ def _start(cfg: Any) -> list[str]:
 
 
 def _load_tokenizer(cfg: Any) -> Any:
-    from axolotl.loaders import load_tokenizer
+    with extra("axolotl"):
+        from axolotl.loaders import load_tokenizer
 
     try:
         return load_tokenizer(cfg)

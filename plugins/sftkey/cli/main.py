@@ -17,6 +17,7 @@ from sftkey.util.version import __version__
 
 _SUMMARIES = {
     "run": "Train a recipe and the stages that it builds on, evaluate them, resume.",
+    "eval": "Evaluate a finished stage with lm-eval, as `run --eval` does.",
     "matrix": "Plan and run the paper's table: models x data sets x strategies.",
     "diagnose": "Tell what Stage 2 can gain from a Stage 1 checkpoint.",
     "doctor": "Try what this machine can train, before a long job.",
@@ -26,6 +27,7 @@ _SUMMARIES = {
     "recipes": "List the shipped recipes: model, strategy, data set, GPUs, memory.",
     "share": "Bundle what others need to run a finished stage again.",
     "report": "Tables and figures of any number of runs.",
+    "tasks-path": "Print the folder of the lm-eval tasks, for lm_eval's --include_path.",
 }
 """Stand here so that --help imports no command."""
 
@@ -37,7 +39,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _SUMMARIES:
             return None
-        command: click.Command = getattr(importlib.import_module(f"sftkey.cli.{cmd_name}"), f"{cmd_name}_command")
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(importlib.import_module(f"sftkey.cli.{name}"), f"{name}_command")
         # Accepted on both sides of the name.
         command.params += [option for option in (QUIET, VERBOSE) if option not in command.params]
         return command

@@ -1,4 +1,4 @@
-"""Options that ``run`` and ``matrix`` share: the launcher's arguments and the evaluation."""
+"""Options that commands share: the launcher's arguments and the evaluation."""
 
 from __future__ import annotations
 
@@ -43,30 +43,33 @@ def launcher_arguments(ctx: click.Context) -> tuple[str, ...]:
     return found
 
 
+_SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("limit", {"type": float, "metavar": "N", "help": "Items per task, or a share below 1."}),
+    (
+        "backend",
+        {"default": "hf", "show_default": True, "metavar": "MODEL", "help": "lm_eval's --model: hf, vllm, ..."},
+    ),
+    ("tasks", {"metavar": "NAME,...", "help": "Tasks [default: by the recipe's data sets and method]."}),
+    ("model-args", {"default": "", "metavar": "KEY=VALUE,...", "help": "More of lm_eval's --model_args."}),
+    ("batch-size", {"metavar": "SIZE", "help": "[default: 16 for hf, otherwise auto]"}),
+    ("include-path", {"metavar": "DIR", "help": "A folder with tasks of your own, in place of the shipped ones."}),
+)
+
+
 def evaluation_options(function: _Function) -> _Function:
-    """The ``--eval`` options."""
-    for option in reversed(
-        (
-            click.option("--eval", "evaluate", is_flag=True, help="Evaluate each stage with lm_eval after training."),
-            click.option("--eval-limit", type=float, metavar="N", help="Items per task, or a share below 1."),
-            click.option(
-                "--eval-backend",
-                default="hf",
-                show_default=True,
-                metavar="MODEL",
-                help="lm_eval's --model: hf, vllm, ...",
-            ),
-            click.option(
-                "--eval-tasks", metavar="NAME,...", help="Tasks [default: by the recipe's data sets and method]."
-            ),
-            click.option(
-                "--eval-model-args", default="", metavar="KEY=VALUE,...", help="More of lm_eval's --model_args."
-            ),
-            click.option("--eval-batch-size", metavar="SIZE", help="[default: 16 for hf, otherwise auto]"),
-            click.option("--eval-include-path", metavar="DIR", help="A folder with tasks of your own."),
-        )
-    ):
-        function = option(function)
+    """``--eval`` and the ``--eval-...`` options."""
+    for name, settings in reversed(_SETTINGS):
+        function = click.option(f"--eval-{name}", **settings)(function)
+    return click.option("--eval", "evaluate", is_flag=True, help="Evaluate each stage with lm_eval after training.")(
+        function
+    )
+
+
+def evaluation_command_options(function: _Function) -> _Function:
+    """The same settings for the command that does nothing else, as lm_eval calls them."""
+    for name, settings in reversed(_SETTINGS):
+        option = "--model" if name == "backend" else f"--{name}"
+        function = click.option(option, f"eval_{name.replace('-', '_')}", **settings)(function)
     return function
 
 

@@ -21,6 +21,7 @@ from sftkey.cli.console import (
     this_command,
 )
 from sftkey.cli.options import LauncherArguments, evaluation_options, evaluation_settings, launcher_arguments
+from sftkey.util.extras import extra
 
 if TYPE_CHECKING:
     from sftkey.stages.chain import Override
@@ -128,7 +129,7 @@ def run_command(
     What follows -- goes to the launcher: --launcher torchrun -- --nproc_per_node 8.
     """  # noqa: D301  # \b is click's sign for lines that aren't to be wrapped.
     from sftkey.stages.chain import plan_chain
-    from sftkey.stages.launch import Launch
+    from sftkey.stages.launch import Launch, needs_command
 
     settings = evaluation_settings(options)
     overrides = parse_overrides(ctx.args, _train_options(), own=ctx.command.params) if ctx.args else []
@@ -143,12 +144,14 @@ def run_command(
         else:
             echo(_plan_text(plan))
         return
+    if settings is not None:
+        needs_command("lm_eval")  # before hours of training, not after
     _run(stages, launch, settings, as_json)
 
 
 def _train_options() -> list[click.Parameter]:
     # Seconds of imports: only for a command line that has such options.
-    with others_on_stderr():
+    with others_on_stderr(), extra("axolotl"):
         from axolotl.cli.main import train
 
     return train.params

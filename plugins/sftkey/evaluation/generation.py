@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from sftkey.format.templates import END_OF_TURN
 from sftkey.util.errors import UserError
+from sftkey.util.extras import extra
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -59,7 +60,8 @@ def load_model(
     source: Any = folder
     try:
         if (folder / "adapter_config.json").is_file():
-            from peft import PeftConfig
+            with extra("eval"):
+                from peft import PeftConfig
 
             source = base or PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -80,8 +82,10 @@ def load_model(
 
 
 def _with_adapter(model: Any, folder: Path, tokens: int) -> Any:
-    from peft import PeftModel
     from transformers import AutoConfig
+
+    with extra("eval"):
+        from peft import PeftModel
 
     # As in training: room for added tag tokens, and the padding of the stage's config.
     config = folder / "config.json"

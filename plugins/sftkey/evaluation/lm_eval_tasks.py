@@ -14,11 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lm_eval.evaluator
-from lm_eval.api.filter import Filter
-from lm_eval.api.metrics import aggregate_subtask_metrics, pooled_sample_stderr
-from lm_eval.api.task import ConfigurableTask
-
 from sftkey.datasets.base import Row
 from sftkey.datasets.registry import find_dataset
 from sftkey.evaluation.assess import assess
@@ -30,6 +25,13 @@ from sftkey.evaluation.task_log import log_summary
 from sftkey.evaluation.training_prompt import system_message
 from sftkey.evaluation.verdicts import AGGREGATIONS, METRICS
 from sftkey.util.errors import UserError
+from sftkey.util.extras import extra
+
+with extra("eval"):
+    import lm_eval.evaluator
+    from lm_eval.api.filter import Filter
+    from lm_eval.api.metrics import aggregate_subtask_metrics, pooled_sample_stderr
+    from lm_eval.api.task import ConfigurableTask
 
 # Below lm-eval's own logger, whose messages it shows.
 logger = logging.getLogger("lm_eval.tasks.sftkey")

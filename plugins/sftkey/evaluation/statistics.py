@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from sftkey.util.extras import extra
+
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 SIGNIFICANT = 0.05
@@ -105,7 +107,8 @@ def average_interval(groups: Sequence[Values]) -> Interval:
 
 def _exact_bounds(values: Values, groups: int) -> tuple[float, float]:
     """Bounds of the mean of items that all have one value, widened by what unseen items could change."""
-    from statsmodels.stats.proportion import proportion_confint
+    with extra("eval"):
+        from statsmodels.stats.proportion import proportion_confint
 
     value = float(values[0])
     low, _ = proportion_confint(len(values), len(values), alpha=(1 - CONFIDENCE) / groups, method="beta")
@@ -139,7 +142,8 @@ def _percentiles(resampled: Values) -> Interval:
 
 def mcnemar_p(first_only: int, second_only: int) -> float:
     """P-value of the exact two-sided McNemar test, from the numbers of items that only one of the runs got right."""
-    from statsmodels.stats.contingency_tables import mcnemar
+    with extra("eval"):
+        from statsmodels.stats.contingency_tables import mcnemar
 
     if first_only + second_only == 0:
         return 1.0
@@ -208,7 +212,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust the p-values of one family of tests for their number (Holm's step-down method)."""
     if not p_values:
         return []
-    from statsmodels.stats.multitest import multipletests
+    with extra("eval"):
+        from statsmodels.stats.multitest import multipletests
 
     return [float(p) for p in multipletests(p_values, alpha=SIGNIFICANT, method="holm")[1]]
 

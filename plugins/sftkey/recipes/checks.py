@@ -23,6 +23,7 @@ from sftkey.recipes.keys import KEYS, AxolotlKeys, EntryKeys, SpecialTokens
 from sftkey.recipes.load import Recipe, adds_tag_tokens, data_entries, template_name, warmup_ratio
 from sftkey.recipes.sharding import check_sharding
 from sftkey.util.errors import UserError, nearest
+from sftkey.util.origin import upgrade_command
 from sftkey.util.version import __version__
 
 
@@ -60,8 +61,8 @@ def _requires(cfg: Recipe) -> None:
         raise UserError(f'sftkey_requires: {wanted!r} is not a version specifier; write one such as ">=0.2"') from error
     if not fits:
         raise UserError(
-            f"this recipe needs sftkey {wanted}, and {__version__} is installed; run\n"
-            f'  pip install --upgrade "sftkey{wanted}"'
+            f"sftkey_requires: this recipe needs sftkey {wanted}, and {__version__} is installed; "
+            f"{upgrade_command(str(wanted))}"
         )
 
 

@@ -28,7 +28,7 @@ from sftkey.recipes.sharding import SHARDINGS, shard_with_fsdp2
 from sftkey.recipes.unknown_keys import KnownKeys
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_text_atomically
-from sftkey.util.version import __version__
+from sftkey.util.origin import this_version
 
 SEQUENCES_PER_DEVICE = 32
 """The paper's batch (section 3)."""
@@ -143,7 +143,7 @@ def write_recipe(
     comments = _comments(recipe, {key.partition(".")[0] for key, _ in changes}, memory)
     run_with = f"{file_name or '<this file>'}{f' (after {before.file_name})' if before else ''}"
     header = _header(recipe, dataset_name, model_id, sharding, run_with, memory)
-    text = recipe_text(document, [*header, f"Written with sftkey {__version__}: {command}"], comments)
+    text = recipe_text(document, [*header, f"Written with {this_version()}: {command}"], comments)
     return WrittenRecipe(own_name, text, yaml.safe_load(text), tuple(notes), before, command, memory)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from itertools import pairwise
@@ -26,6 +27,7 @@ from sftkey.stages.marker import (
     TrainingRecord,
 )
 from sftkey.stages.stage import Stage
+from sftkey.util.origin import COMMIT, commit
 
 _PACKAGES = ("sftkey", "axolotl", "torch", "transformers", "datasets")
 
@@ -78,11 +80,19 @@ def make_marker(
             DataRecord.model_validate({**identity, **counts})
             for identity, counts in zip(data_identity(recipe), rows, strict=True)
         ],
-        versions={"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
+        versions=_versions(),
         training=training,
         lineage=lineage,
         weights=record_files(output_dir, weights_files(output_dir)),
     )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):  # not every front end needs them all
+            found[name] = metadata.version(name)
+    return found | ({COMMIT: at} if (at := commit()) else {})
 
 
 def after_stage(before: Stage | None, output_dir: str, *, copy: bool = True) -> After | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sftkey.datasets.registry import DATASETS, TYPES
 from sftkey.evaluation.results import Evaluation, read_results
+from sftkey.evaluation.task_files import tasks_folder
 from sftkey.format.methods import METHODS
 from sftkey.stages.card import update_card
 from sftkey.stages.marker import MARKER_FILE, Marker
@@ -40,7 +41,8 @@ class EvaluationSettings:
         tasks: The tasks; empty to choose them by the recipe's data sets.
         limit: Items per task, or a share below 1; ``None`` for all.
         batch_size: lm-eval's ``--batch_size``.
-        include_path: lm-eval's ``--include_path``: a folder with tasks of one's own.
+        include_path: A folder with tasks of one's own, in place of the shipped ones: lm-eval's ``--include_path`` takes one.
+        arguments: More options of lm-eval's.
     """
 
     backend: str = "hf"
@@ -49,6 +51,7 @@ class EvaluationSettings:
     limit: float | None = None
     batch_size: str = "16"
     include_path: str | None = None
+    arguments: tuple[str, ...] = ()
 
 
 def tasks_of(stage: Stage) -> tuple[str, ...]:
@@ -64,7 +67,7 @@ def tasks_of(stage: Stage) -> tuple[str, ...]:
         if name not in DATASETS:
             raise UserError(
                 f"{stage.recipe.name}: data of type {entry.get('type')} has no task of its own; name the tasks with "
-                "--eval-tasks"
+                "--eval-tasks (sftkey eval: --tasks)"
             )
         names.append(f"sftkey_{name}{suffix}")
     return tuple(dict.fromkeys(names))
@@ -79,14 +82,25 @@ def evaluation_command(stage: Stage, settings: EvaluationSettings) -> list[str]:
     command = ["lm_eval", "run", "--model", settings.backend, "--model_args", _model_arguments(stage, settings)]
     command += ["--tasks", ",".join(settings.tasks or tasks_of(stage)), "--apply_chat_template", "--log_samples"]
     command += ["--batch_size", settings.batch_size, "--output_path", str(stage.output_dir / EVALUATION_FOLDER)]
-    if settings.include_path is not None:
-        command += ["--include_path", settings.include_path]
-    return command if settings.limit is None else [*command, "--limit", f"{settings.limit:g}"]
+    # Named although lm-eval has a copy: that is lost when lm-eval is installed again, elsewhere, or from a checkout.
+    command += ["--include_path", settings.include_path or str(tasks_folder())]
+    if settings.limit is not None:
+        command += ["--limit", f"{settings.limit:g}"]
+    return [*command, *settings.arguments]
 
 
 def _model_arguments(stage: Stage, settings: EvaluationSettings) -> str:
     place = str(stage.output_dir)
-    if stage.is_adapter:
+    if settings.backend.startswith(("local-", "openai-")):
+        # A server has the model under a name of its own; vLLM's is by default the folder that it loaded.
+        given = {part.partition("=")[0].strip() for part in settings.model_arguments.split(",")}
+        named = {"model": place, "tokenizer": place}
+        if "pretrained" in given:
+            del named["model"]
+        if "chat" in settings.backend or "tokenizer_backend" in given:
+            del named["tokenizer"]  # the server applies its own template
+        arguments = ",".join(f"{key}={value}" for key, value in named.items() if key not in given)
+    elif stage.is_adapter:
         first = stage.chain[0]
         marker = stage.marker or first.marker
         base = marker.base_model if marker else str(first.config["base_model"])
@@ -121,7 +135,8 @@ def _what(key: Mapping[str, Any]) -> dict[str, Any]:
 def _key(stage: Stage, settings: EvaluationSettings) -> dict[str, Any]:
     """What two evaluations share that need not both be run; the batch size and the folder are how, not what."""
     chosen = asdict(settings) | {"tasks": list(settings.tasks or tasks_of(stage))}
-    del chosen["batch_size"], chosen["include_path"]
+    del chosen["batch_size"], chosen["include_path"], chosen["arguments"]
+    chosen |= {"arguments": list(settings.arguments)} if settings.arguments else {}  # earlier notes don't have them
     identity = {"stage_id": stage.marker.id} if stage.marker and stage.marker.id else {}
     return chosen | {"stage_finished_at": stage.finished_at} | identity
 

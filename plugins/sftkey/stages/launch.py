@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +20,11 @@ from typing import IO, Any
 import psutil
 
 from sftkey.stages.lifeline import lifeline
+from sftkey.util.extras import MissingExtra
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
+_EXTRAS = {"axolotl": "axolotl", "lm_eval": "eval"}
 _RENDEZVOUS = ("rdzv_id", "rdzv_endpoint", "master_addr", "master_port", "main_process_ip", "main_process_port")
 
 
@@ -113,9 +116,11 @@ class Runner:
         Raises:
             Stopped: The user or the system asked to stop.
             OSError: The command can't be started.
+            MissingExtra: See `needs_command`.
         """
         if self._stops:
             raise Stopped
+        needs_command(command[0])
         environment = {**os.environ, **lifeline(), "PATH": path_with_own_commands(os.environ)}
         with _opened(log) as output:
             # A process group of its own: a Ctrl-C in the terminal comes here alone, and is passed on once, to the process
@@ -151,6 +156,17 @@ class Runner:
         for target in targets:
             with contextlib.suppress(psutil.NoSuchProcess):
                 target.send_signal(signal.SIGKILL if again else signal.SIGINT)
+
+
+def needs_command(name: str) -> None:
+    """Refuse to go on without a command that an extra of this package brings.
+
+    Raises:
+        MissingExtra: It isn't installed.
+    """
+    extra = _EXTRAS.get(name)
+    if extra is not None and shutil.which(name, path=path_with_own_commands(os.environ)) is None:
+        raise MissingExtra(f"the command {name}", extra)
 
 
 def path_with_own_commands(environment: Mapping[str, str]) -> str:

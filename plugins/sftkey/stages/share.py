@@ -28,6 +28,7 @@ from sftkey.stages.marker import MARKER_FILE, Marker
 from sftkey.stages.secrets import redacted
 from sftkey.stages.stage import Stage, finished_stage
 from sftkey.util.errors import UserError
+from sftkey.util.origin import COMMIT, UNKNOWN, requirement
 from sftkey.util.sources import Ledger
 
 REQUIREMENTS_FILE = "requirements.txt"
@@ -73,11 +74,12 @@ def _bundle(output_dir: Path, weights: bool) -> Bundle:
     bundle = Bundle(stages, notes=notes)
     if weights:
         bundle.copies = _weight_files(output_dir)
+    requirements = _requirements(_marker(stages[-1]), notes)
     library = "peft" if stages[-1].is_adapter else "transformers"
     card = model_card(stages, scores, commands=_commands(bundle), notes=notes, library=library if weights else None)
     bundle.texts = {
         **{f"recipes/{stage.recipe}": _recipe_text(stage) for stage in stages},
-        REQUIREMENTS_FILE: _requirements(_marker(stages[-1])),
+        REQUIREMENTS_FILE: requirements,
         CARD_FILE: f"{str(card).rstrip()}\n",
         MANIFEST_FILE: json.dumps(_manifest(bundle, scores, weights), indent=2, default=str) + "\n",
     }
@@ -212,10 +214,15 @@ def _recipe_text(stage: Stage) -> str:
     return recipe_text(stage.config, [what, run])
 
 
-def _requirements(marker: Marker) -> str:
+def _requirements(marker: Marker, notes: list[str]) -> str:
     lines = [f"# Python {marker.versions['python']}"] if marker.versions.get("python") else []
-    pins = [f"{name}=={release}" for name in _PACKAGES if (release := _release(marker.versions.get(name, "")))]
-    return "".join(f"{line}\n" for line in (*lines, *pins))
+    pins = {name: release for name in _PACKAGES if (release := _release(marker.versions.get(name, "")))}
+    if own := pins.pop("sftkey", None):
+        wanted = requirement(version=own, at=marker.versions.get(COMMIT))
+        lines.append(wanted or f"# sftkey {own}")
+        if wanted is None:
+            notes.append(f"{REQUIREMENTS_FILE} can't bring sftkey {own}: {UNKNOWN}")
+    return "".join(f"{line}\n" for line in (*lines, *(f"{name}=={release}" for name, release in pins.items())))
 
 
 def _release(version: str) -> str:

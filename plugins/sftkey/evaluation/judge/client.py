@@ -24,6 +24,7 @@ from sftkey.evaluation.judge.prompt import JudgeItem, TooLong, judge_prompt
 from sftkey.evaluation.judge.reply import read_verdict
 from sftkey.evaluation.judge.server import Server, ServerFailure
 from sftkey.evaluation.judge.settings import JudgeSettings
+from sftkey.util.extras import extra
 from sftkey.util.text import encodable, shorten
 
 logger = logging.getLogger(__name__)
@@ -193,7 +194,8 @@ def _run(ask_all: Callable[[], Awaitable[_T]]) -> _T:
 
     Ctrl-C reaches the caller's thread, as an exception or as a request to cancel its task, and cancels what runs.
     """
-    from anyio.from_thread import start_blocking_portal
+    with extra("eval"):
+        from anyio.from_thread import start_blocking_portal
 
     try:
         waiting = asyncio.current_task()

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sftkey.evaluation.judge.settings import JudgeSettings
+from sftkey.util.extras import extra
 
 if TYPE_CHECKING:
     import openai
@@ -44,7 +45,8 @@ class Server:
 
     def __init__(self, settings: JudgeSettings) -> None:
         """Open no connection yet."""
-        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+        with extra("eval"):
+            from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         self._settings = settings
         self._refused = _REFUSED.setdefault((settings.base_url, settings.model), set())
@@ -76,7 +78,8 @@ class Server:
         Raises:
             ServerFailure: There is no reply.
         """
-        import openai
+        with extra("eval"):
+            import openai
 
         try:
             async with asyncio.timeout(self._deadline):

@@ -22,6 +22,7 @@ from typing import IO, Any
 from sftkey.evaluation.rules.limits import MAX_SECONDS, OverLimit, check_formula
 from sftkey.evaluation.rules.question import Asked
 from sftkey.evaluation.verdicts import RuleVerdict
+from sftkey.util.extras import needs
 
 _GRACE = 1.1
 """Seconds beyond the process's own time limit, which is of processor time, until it is killed."""
@@ -47,6 +48,7 @@ class FormulaProcess:
         Raises:
             OverLimit: A formula is too long or too deeply nested, or the comparison took too long or too much memory.
             RuntimeError: The process can't be started.
+            MissingExtra: math-verify isn't installed.
         """
         for formula in (prediction, reference):
             check_formula(formula)
@@ -73,6 +75,7 @@ class FormulaProcess:
 
     def _start(self) -> None:
         self._stop()
+        needs("math_verify", "eval")  # which the process imports
         package_root = str(Path(__file__).resolve().parents[3])
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH")))),

@@ -12,6 +12,7 @@ from mpmath import mp, mpc, mpf
 from sftkey.evaluation.rules.exact import Setting, Undetermined, Value, number_of, value_of
 from sftkey.evaluation.rules.expression_tokens import Node
 from sftkey.evaluation.rules.rendering import render
+from sftkey.util.extras import extra
 
 # Values of the symbols: positive, of both signs, and whole; not special for any usual function.
 _REAL = (Fraction(7, 19), Fraction(23, 29), Fraction(31, 17), Fraction(5, 11), Fraction(41, 37), Fraction(13, 43))
@@ -195,8 +196,10 @@ def _degrees_without_sign(one: Value, other: Value) -> bool:
 
 def _by_math_verify(first: str, second: str) -> bool | None:
     """What math-verify's reading of two texts says, compared exactly; ``None`` where it reads none, or can't tell."""
-    from math_verify import verify
     from sympy import Expr, Rational, nsimplify
+
+    with extra("eval"):
+        from math_verify import verify
 
     if max(len(first), len(second)) > _MAX_FOR_MATH_VERIFY:
         return None
@@ -224,7 +227,8 @@ def _by_math_verify(first: str, second: str) -> bool | None:
 
 
 def _parsed(formula: str) -> Any:
-    from math_verify import LatexExtractionConfig, parse
+    with extra("eval"):
+        from math_verify import LatexExtractionConfig, parse
 
     found = parse(
         f"${formula}$",
