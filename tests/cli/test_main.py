@@ -20,7 +20,7 @@ from sftkey.util.version import __version__
 from support.axolotl_recipes import write_recipe
 from support.commands import SFTKEY, environment, run, succeeded
 
-COMMANDS = ["run", "matrix", "diagnose", "doctor", "inspect", "judge", "recipe", "recipes", "share", "report"]
+COMMANDS = "run eval matrix diagnose doctor inspect judge recipe recipes share report tasks-path".split()
 HEAVY = {"axolotl", "torch", "transformers", "pandas", "datasets", "lm_eval", "matplotlib", "openai"}
 RECIPE = {
     "base_model": "Qwen/Qwen3-8B-Base",
@@ -81,7 +81,7 @@ def test_help_of_every_command(name: str) -> None:
     assert "-q, --quiet" in result.stdout
     assert "-v, --verbose" in result.stdout
     assert ("--json" in result.stdout) == (
-        name in {"run", "matrix", "diagnose", "doctor", "inspect", "judge", "recipes"}
+        name in {"run", "eval", "matrix", "diagnose", "doctor", "inspect", "judge", "recipes"}
     )
     # The summary is a short form of the help: at least its first word is the same.
     assert line.split()[1] in result.stdout

@@ -152,6 +152,8 @@ def test_every_import_of_an_optional_package_is_guarded_by_an_extra_that_has_it(
     package = repository / "plugins" / "sftkey"
     found = []
     for path in package.rglob("*.py"):
+        if path.parent.name == "doctor":
+            continue  # tries what is there, and says of each package that it isn't
         room = path.relative_to(package).parts[0]
         found += unguarded(path, "" if path.name == "__init__.py" else room, core, optional)
     assert found == []

@@ -268,11 +268,7 @@ def _same(found: torch.Tensor, sent: torch.Tensor) -> bool:
     return torch.allclose(found, sent.to(found.dtype), rtol=0.0, atol=0.0, equal_nan=True)
 
 
-_MACHINES = (
-    torch.OutOfMemoryError,
-    getattr(torch, "AcceleratorError", MemoryError),
-    torch.distributed.DistError,
-)  # 2.8
+_MACHINES = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", MemoryError), torch.distributed.DistError)
 _MACHINES_WORDS = re.compile(
     r"CUDA|cuBLAS|CUBLAS|cuDNN|CUDNN|NCCL|HIP|Triton|triton|out of memory|gloo|Connection|Timed out"
 )
