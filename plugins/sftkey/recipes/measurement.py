@@ -1,4 +1,4 @@
-"""What of a recipe its peak memory is measured by: the model's shape, its settings, the estimate for one GPU."""
+"""What of a recipe its peak memory is measured by: the model's shape, its settings, the estimate for so many GPUs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from sftkey.recipes.catalogue import ShippedRecipe, shipped_recipe
+from sftkey.recipes.load import fsdp_version
 from sftkey.recipes.memory import Architecture, architecture_of, estimate_memory
 
 USUAL = ("smollm2_135m_stage2", "qwen2_5_1_5b_stage2", "qwen3_8b_lora_stage2")
 """Shipped recipes that are measured where none is named: one GPU takes them, one after the other."""
 
-_SETTINGS = ("micro_batch_size", "sequence_len", "bf16", "adapter", "lora_r", "load_in_4bit", "gradient_checkpointing")
+_SETTINGS = (
+    *("micro_batch_size", "sequence_len", "bf16", "adapter", "lora_r", "load_in_4bit", "gradient_checkpointing"),
+    *("sftkey_fp32_weights", "fsdp", "fsdp_version", "fsdp_config"),
+)
+
+_MOST_GPUS = 16
 
 
 def to_measure(names: Sequence[str]) -> list[dict[str, Any]]:
@@ -35,8 +41,10 @@ def _one(name: str) -> dict[str, Any]:
     shape = architecture_of(recipe.model)
     if shape is None:
         return {"recipe": recipe.name, "skip": f"the shape of {recipe.model} isn't known here"}
+    sharded = fsdp_version(settings) is not None
     try:
-        estimate = estimate_memory(shape, settings).peak
+        gpus = range(1, _MOST_GPUS + 1 if sharded else 2)
+        estimates = [int(estimate_memory(shape, settings, gpus=number).peak) for number in gpus]
     except (TypeError, ValueError) as error:
         return {"recipe": recipe.name, "skip": f"no estimate ({error})"}
     packages = ["peft"] if settings.get("adapter") else []
@@ -45,7 +53,8 @@ def _one(name: str) -> dict[str, Any]:
         "recipe": recipe.name,
         "config": model_config(shape),
         "settings": settings,
-        "estimate_bytes": int(estimate),
+        "estimates": estimates,
+        "every_gpu": sharded,
         "packages": packages,
     }
 

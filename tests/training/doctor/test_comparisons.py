@@ -214,6 +214,15 @@ def test_a_recipe_that_takes_more_than_its_estimate_fails(adapter: str | None) -
     assert "more than the 0.0 GiB that were estimated" in found["reason"]
 
 
+def test_a_recipe_with_fsdp2_is_measured_sharded() -> None:
+    settings = {"micro_batch_size": 1, "sequence_len": 16, "bf16": True, "sftkey_fp32_weights": True}
+    found = check(
+        "recipe_memory:measure", config=SHAPE, settings=settings, estimate_bytes=2**40, every_gpu=True, processes=2
+    )
+    assert (found["status"], found["reason"]) == ("ok", None)
+    assert found["figures"]["processes"] == 2
+
+
 def test_this_machine() -> None:
     found = check("machine:look")["figures"]
     assert found["device"] == ("cuda" if torch.cuda.is_available() else "cpu")

@@ -132,15 +132,26 @@ def test_a_gpu_is_handed_on_and_all_of_them_only_where_asked(fakes: Path, monkey
     monkeypatch.setenv("GPUS", "2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     recipes = [
-        {"recipe": "small", "estimate_bytes": GIB, "config": {}, "settings": {}, "packages": []},
-        {"recipe": "large", "estimate_bytes": 100 * GIB, "packages": []},
+        {"recipe": "small", "estimates": [GIB], "config": {}, "settings": {}, "packages": []},
+        {"recipe": "large", "estimates": [100 * GIB], "packages": []},
+        {"recipe": "sharded", "estimates": [100 * GIB, 70 * GIB, 50 * GIB], "every_gpu": True, "packages": []},
+        {"recipe": "wide", "estimates": [200 * GIB, 100 * GIB], "every_gpu": True, "packages": []},
         {"recipe": "unknown", "skip": "no estimate"},
-        {"recipe": "four", "estimate_bytes": GIB, "packages": ["there_is_no_such_package"]},
+        {"recipe": "four", "estimates": [GIB], "packages": ["there_is_no_such_package"]},
     ]
     checks = [fake("one", "fine", gpu=True), fake("all", "fine", every_gpu=True), fake("memory", "fine", gpu=True)]
     report = examine(checks, recipes=recipes)
     assert report["size"] == "1.5b"
-    assert [result["figures"].get("seen") for result in report["checks"]] == ["3", "3,5", "3", None, None, None]
+    assert [result["figures"].get("seen") for result in report["checks"]] == [
+        "3",
+        "3,5",
+        "3",
+        None,
+        "3,5",
+        None,
+        None,
+        None,
+    ]
     assert report["checks"][0]["figures"]["device"] == "cuda"
     places = {result["figures"]["extensions"] for result in report["checks"][:3]}
     assert len(places) == 3, "a lock of one check's build could block another's"
@@ -149,8 +160,10 @@ def test_a_gpu_is_handed_on_and_all_of_them_only_where_asked(fakes: Path, monkey
     assert found["memory:small"] == ("ok", None)
     assert found["memory:large"] == (
         "skipped",
-        "the estimate for one GPU without DeepSpeed is 100 GiB, and this one has 80",
+        "the estimate for one GPU without DeepSpeed is 100 GiB, and a GPU here has 80",
     )
+    assert found["memory:sharded"] == ("ok", None)
+    assert found["memory:wide"][1] == "the estimate for 2 GPUs with FSDP2 is 100 GiB, and a GPU here has 80"
     assert found["memory:unknown"] == ("skipped", "no estimate")
     assert found["memory:four"][0] == "skipped"
     assert report["verdict"]["status"] == "ok"

@@ -8,23 +8,30 @@ import torch
 
 from sftkey.training.doctor.compare import ours, random_batch, require_bfloat16
 from sftkey.training.doctor.cost import peak_bytes, reset_peak
+from sftkey.training.doctor.sharding import in_processes, sharded
 from sftkey.training.doctor.sizes import GIB, build, build_in_4_bits
 from sftkey.training.doctor.task import Findings, Task
 
 
 def measure(task: Task) -> Findings:
-    """Train as the recipe does on one GPU without DeepSpeed; it must stay below the estimate for that.
+    """Train as the recipe does: with FSDP2 on all GPUs where it says so, else on one without DeepSpeed.
 
-    ``task.details``: ``config`` (the model's, in transformers' names), ``settings`` (keys of the recipe) and
-    ``estimate_bytes``.
+    The peak must stay below the estimate for that. ``task.details``: ``config`` (the model's, in transformers' names),
+    ``settings`` (keys of the recipe), ``every_gpu`` (whether it is sharded with FSDP2) and ``estimate_bytes``.
     """
+    return in_processes(task, _train) if task.details.get("every_gpu") else _train(task, 0, 1)
+
+
+def _train(task: Task, rank: int, processes: int) -> Findings:
     settings: dict[str, Any] = task.details["settings"]
     bf16 = bool(settings.get("bf16"))
     if bf16:
         require_bfloat16(task.device)
     rows, length = int(settings["micro_batch_size"]), int(settings["sequence_len"])
-    dtype = torch.bfloat16 if bf16 else torch.float32
-    model = _model(task, settings, dtype)
+    in_float32 = settings.get("sftkey_fp32_weights") or not bf16
+    model = _model(task, settings, torch.float32 if in_float32 else torch.bfloat16)
+    if task.details.get("every_gpu"):
+        model = sharded(model, task.device, rank, "bf16" if bf16 else None)
     if task.device == "cuda":
         torch.cuda.empty_cache()  # what only building it took
     reset_peak(task.device)

@@ -51,7 +51,8 @@ def examine(
         size: One of `SIZES`; by default the largest for the GPU's memory.
         budget: Seconds for all of them; what doesn't fit is skipped.
         recipes: Those whose memory is measured: each with ``recipe`` (its name), and either ``skip`` (why it isn't
-            measured) or ``packages`` (that it needs) and what `sftkey.training.doctor.recipe_memory.measure` takes.
+            measured) or ``packages`` (that it needs), ``estimates`` (in bytes, for one GPU, for two, ...) and what
+            `sftkey.training.doctor.recipe_memory.measure` takes.
         progress: Is told what is done now.
         save: Is given the report after each check.
 
@@ -72,7 +73,7 @@ def examine(
         "model": {**SIZES[size].config, "length": SIZES[size].length, "tokens": list(SIZES[size].tokens)},
         "checks": [],
     }
-    planned = list(_planned(checks, recipes))
+    planned = list(_planned(checks, recipes, gpus=len(machine["gpus"])))
     if look["status"] == "failed":
         report["checks"].append({"check": "machine", "what": "what torch sees", "seconds": 0.0, **look, "figures": {}})
         progress(f"machine: {look['reason']}")
@@ -89,7 +90,8 @@ def examine(
             progress(f"{here}: {check.what}")
             seconds = min(float(check.seconds), left)
             result = _in_process(
-                Task(check.function, machine["device"], len(machine["gpus"]), size, seconds, details), check.every_gpu
+                Task(check.function, machine["device"], len(machine["gpus"]), size, seconds, details),
+                check.every_gpu or bool(details.get("every_gpu")),
             )
             if result.pop("late", False) and seconds < check.seconds:
                 result = _skipped(f"cut off: the budget of {budget:.0f} s is used up", over_budget=True)
@@ -103,12 +105,17 @@ def examine(
     return report
 
 
-def _planned(checks: Sequence[Check], recipes: Sequence[dict[str, Any]]) -> Iterator[tuple[Check, str, dict[str, Any]]]:
+def _planned(
+    checks: Sequence[Check], recipes: Sequence[dict[str, Any]], gpus: int
+) -> Iterator[tuple[Check, str, dict[str, Any]]]:
     for check in checks:
         if check.name != MEMORY:
             yield check, check.name, {}
-        for recipe in recipes if check.name == MEMORY else ():
-            yield check, f"{MEMORY}:{recipe['recipe']}", recipe
+            continue
+        for recipe in recipes:
+            estimates = recipe.get("estimates")
+            chosen = {"estimate_bytes": estimates[min(max(gpus, 1), len(estimates)) - 1]} if estimates else {}
+            yield check, f"{MEMORY}:{recipe['recipe']}", {**recipe, **chosen}
 
 
 def _cannot(check: Check, machine: dict[str, Any], details: dict[str, Any]) -> str | None:
@@ -123,7 +130,8 @@ def _cannot(check: Check, machine: dict[str, Any], details: dict[str, Any]) -> s
     estimate = details.get("estimate_bytes")
     if estimate and machine["gpus"] and estimate > machine["gpus"][0]["memory_bytes"]:
         has = machine["gpus"][0]["memory_bytes"] / GIB
-        return f"the estimate for one GPU without DeepSpeed is {estimate / GIB:.0f} GiB, and this one has {has:.0f}"
+        how = f"{len(machine['gpus'])} GPUs with FSDP2" if details.get("every_gpu") else "one GPU without DeepSpeed"
+        return f"the estimate for {how} is {estimate / GIB:.0f} GiB, and a GPU here has {has:.0f}"
     return None
 
 

@@ -101,29 +101,37 @@ def _part(everything: Batch, rank: int) -> Batch:
     return replace(part, all_items=everything.items)
 
 
-def _fsdp2(task: Task, rank: int, processes: int) -> Findings:
+def sharded(model: Any, device: str, rank: int, mixed_precision: str | None = "bf16") -> Any:
+    """A model under FSDP2, each layer by itself, as accelerate shards it."""
     from accelerate.utils import FullyShardedDataParallelPlugin
     from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        cpu_ram_efficient_loading=False,
+        mixed_precision_policy=mixed_precision,
+    )
+    state = SimpleNamespace(fsdp_plugin=plugin, device_mesh=None)
+    accelerator = SimpleNamespace(
+        state=state,
+        mixed_precision=mixed_precision or "no",
+        is_main_process=rank == 0,
+        device=torch.device(device),
+    )
+    return fsdp2_prepare_model(accelerator, model)
+
+
+def _fsdp2(task: Task, rank: int, processes: int) -> Findings:
     everything = batch_of(task, ROWS * processes)
     whole = model_of(task)
     exact = exact_sample(whole, everything)
     with torch.autocast(task.device, torch.bfloat16):
         expected = differentiate(whole, own(whole, everything))
     del whole
-    plugin = FullyShardedDataParallelPlugin(
-        fsdp_version=2,
-        auto_wrap_policy="transformer_based_wrap",
-        cpu_ram_efficient_loading=False,
-        mixed_precision_policy="bf16",
-    )
-    state = SimpleNamespace(fsdp_plugin=plugin, device_mesh=None)
-    accelerator = SimpleNamespace(
-        state=state, mixed_precision="bf16", is_main_process=rank == 0, device=torch.device(task.device)
-    )
     model = model_of(task)
     model.bfloat16().float()
-    model = fsdp2_prepare_model(accelerator, model)
+    model = sharded(model, task.device, rank)
     with torch.autocast(task.device, torch.bfloat16):
         loss = ours(model, _part(everything, rank))
     found = differentiate(model, loss * processes)
