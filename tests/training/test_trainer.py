@@ -107,6 +107,15 @@ def test_the_best_checkpoint_is_that_with_the_lowest_loss(tmp_path: Path, metric
         assert Path(str(trainer.state.best_model_checkpoint)).name == "checkpoint-1"
 
 
+@pytest.mark.parametrize(("metric", "mode"), [("acc_answer", "max"), ("loss_answer", "min"), (None, "min")])
+def test_a_plateau_is_where_the_metric_gets_no_better(tmp_path: Path, metric: str | None, mode: str) -> None:
+    trainer = trainer_of(
+        tmp_path, lr_scheduler_type="reduce_lr_on_plateau", eval_strategy="steps", metric_for_best_model=metric
+    )
+    trainer.create_optimizer_and_scheduler(1)
+    assert trainer.lr_scheduler.mode == mode
+
+
 def _uphill(loss: Any) -> Any:
     def compute(model: Any, *args: Any, **kwargs: Any) -> Any:
         found = loss(model, *args, **kwargs)

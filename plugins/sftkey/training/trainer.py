@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import Trainer
+from transformers.trainer_utils import SchedulerType
 
 from sftkey.format.segments import RESPONSE, SEGMENT_GROUPS, Segment
 from sftkey.training.collator import SEGMENTS_COLUMN
@@ -55,6 +56,10 @@ class SegmentLossTrainer(Trainer):
         if better is not None:
             # transformers takes every name that doesn't end in "loss" for one that is better when it is higher.
             self.args.greater_is_better = better
+        if self.args.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU:
+            # It would wait for the metric to fall, whatever it is.
+            mode = "max" if self.args.greater_is_better else "min"
+            self.args.lr_scheduler_kwargs = {"mode": mode, **(self.args.lr_scheduler_kwargs or {})}
 
     def configure_segment_loss(
         self,
