@@ -58,8 +58,9 @@ class SegmentLossTrainer(Trainer):
             self.args.greater_is_better = better
         if self.args.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU:
             # It would wait for the metric to fall, whatever it is.
-            mode = "max" if self.args.greater_is_better else "min"
-            self.args.lr_scheduler_kwargs = {"mode": mode, **(self.args.lr_scheduler_kwargs or {})}
+            given = self.args.lr_scheduler_kwargs
+            mode = {"mode": "max" if self.args.greater_is_better else "min"}
+            self.args.lr_scheduler_kwargs = {**mode, **(given if isinstance(given, dict) else {})}
 
     def configure_segment_loss(
         self,
