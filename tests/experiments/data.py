@@ -17,7 +17,8 @@ from sftkey.datasets.base import AnswerKind, ReasoningDataset, make_example
 from sftkey.format.example import Example, SkippedRow
 from sftkey.format.methods import Method
 from sftkey.training.rows import RowTokenizer
-from sftkey.training.tokenization import ExampleTokenizer, TokenizedExample, encode
+from sftkey.training.tokenization import ExampleTokenizer, TokenizedExample
+from sftkey.training.tokenizers import encode
 
 from experiments.settings import InputError, Settings
 

@@ -13,7 +13,8 @@ from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.methods import METHODS
 from sftkey.training.fit import FitResult, fit, load_pretrained, with_template
 from sftkey.training.rows import RowTokenizer
-from sftkey.training.tokenization import ExampleTokenizer, TokenizedExample, tags_are_tokens
+from sftkey.training.tokenization import ExampleTokenizer, TokenizedExample
+from sftkey.training.tokenizers import tags_are_tokens
 from sftkey.training.trainer import SegmentLossTrainer
 from transformers import TrainingArguments
 
@@ -90,7 +91,7 @@ def test_the_model_is_left_without_autocast_after_a_failure(folder: Path, monkey
 
 def test_tags_as_tokens(folder: Path) -> None:
     model, tokenizer = load_pretrained(folder, tag_tokens=True)
-    assert tags_are_tokens(tokenizer)
+    assert tags_are_tokens(tokenizer, THINKING_ANSWER)
     assert model.get_input_embeddings().num_embeddings >= len(tokenizer)
     assert model.config.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert len(tokenizer.encode("".join(THINKING_ANSWER.tags), add_special_tokens=False)) == 4

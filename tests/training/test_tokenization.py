@@ -15,7 +15,8 @@ from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.methods import METHODS
 from sftkey.format.segments import SEGMENT_GROUPS, Segment
 from sftkey.format.untagged import UntaggedForm
-from sftkey.training.tokenization import IGNORE_INDEX, ExampleTokenizer, TokenizerError, encode
+from sftkey.training.tokenization import IGNORE_INDEX, ExampleTokenizer
+from sftkey.training.tokenizers import TokenizerError, encode
 from support.brute_force_mask import brute_force, stretches
 from tokenizers import AddedToken
 

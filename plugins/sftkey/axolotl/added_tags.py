@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sftkey.format.formats import THINKING_ANSWER
+from sftkey.recipes.load import response_format
 from sftkey.util.errors import UserError
 
 
@@ -32,7 +32,9 @@ def refuse_frozen_tags(model: Any, tokenizer: Any, recipe: Mapping[str, Any]) ->
     if isinstance(indices, Mapping):
         indices = indices.get("embed_tokens") or []
     missing = {
-        tag: token for tag in THINKING_ANSWER.tags if (token := tokenizer.convert_tokens_to_ids(tag)) not in indices
+        tag: token
+        for tag in response_format(recipe).tags
+        if (token := tokenizer.convert_tokens_to_ids(tag)) not in indices
     }
     if missing:
         listed = ", ".join(f"{token} ({tag})" for tag, token in missing.items())

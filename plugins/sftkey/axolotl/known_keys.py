@@ -11,7 +11,7 @@ from axolotl.integrations.config import merge_input_args
 from pydantic import BaseModel
 
 from sftkey.recipes.keys import KEYS
-from sftkey.recipes.load import Recipe
+from sftkey.recipes.load import Recipe, is_prepared
 from sftkey.recipes.plugins import check_plugins
 from sftkey.recipes.settings import ROLES
 from sftkey.recipes.unknown_keys import KnownKeys, check_keys
@@ -41,7 +41,7 @@ def unknown_keys(cfg: Recipe) -> list[str]:
     """Check the plugins and the keys of a recipe; return what to warn of, and raise as their checks do."""
     check_plugins(cfg)
     # Otherwise it was prepared already, as a Ray worker gets it, with keys of Axolotl's own.
-    return check_keys(cfg, known_keys()) if cfg.get("chat_template") != "jinja" else []
+    return check_keys(cfg, known_keys()) if not is_prepared(cfg) else []
 
 
 def _names(model: type[BaseModel]) -> Iterator[str]:

@@ -8,12 +8,20 @@ import os
 from pathlib import Path
 from typing import Any
 
+from sftkey.axolotl.chat_template import own_template
 from sftkey.axolotl.data_paths import loadable
 from sftkey.datasets.columns import with_carried_columns
 from sftkey.datasets.registry import source_of
-from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.templates import END_OF_TURN, chat_template
-from sftkey.recipes.load import DEFAULT_OUTPUT_DIR, Recipe, adds_tag_tokens, template_name, warmup_ratio
+from sftkey.recipes.load import (
+    DEFAULT_OUTPUT_DIR,
+    Recipe,
+    adds_tag_tokens,
+    has_own_template,
+    response_format,
+    template_name,
+    warmup_ratio,
+)
 from sftkey.recipes.machine import obstacles
 from sftkey.recipes.settings import Role, has_role, plain
 from sftkey.stages.content import data_content
@@ -36,10 +44,14 @@ def prepare_recipe(cfg: Any) -> None:
     Args:
         cfg: The raw recipe, after `check_recipe`.
     """
-    cfg["chat_template_jinja"] = chat_template(template_name(cfg), cfg.get("default_system_message"))
+    if has_own_template(cfg):
+        cfg["chat_template_jinja"], end_of_turn = own_template(cfg)
+    else:
+        cfg["chat_template_jinja"] = chat_template(template_name(cfg), cfg.get("default_system_message"))
+        end_of_turn = END_OF_TURN
     cfg["chat_template"] = "jinja"
     # The end of the turn, so that a trained checkpoint stops by itself whatever the base tokenizer's EOS is.
-    cfg["special_tokens"] = {**(cfg.get("special_tokens") or {}), "eos_token": END_OF_TURN}
+    cfg["special_tokens"] = {**(cfg.get("special_tokens") or {}), "eos_token": end_of_turn}
     _add_tokens(cfg)
     if cfg.get("sftkey_warmup_epochs") is not None:
         cfg["warmup_ratio"] = warmup_ratio(cfg)
@@ -66,7 +78,7 @@ def _add_tokens(cfg: Any) -> None:
     listed = list(cfg.get("tokens") or [])
     if adds_tag_tokens(cfg):
         cfg["sftkey_tags"] = "tokens"
-        listed += [tag for tag in THINKING_ANSWER.tags if tag not in listed]
+        listed += [tag for tag in response_format(cfg).tags if tag not in listed]
     start = str(cfg.get("tokenizer_config") or cfg.get("base_model"))
     added = added_tokens(start) if cfg.get("sftkey_after") else frozenset()
     if listed:

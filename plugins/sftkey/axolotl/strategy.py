@@ -17,10 +17,13 @@ from sftkey.datasets.base import ReasoningDataset, use_front_end
 from sftkey.datasets.first_row import first_row
 from sftkey.datasets.registry import naming_keys
 from sftkey.format.methods import METHODS
+from sftkey.recipes.load import has_own_template, response_format
 from sftkey.stages.handover import DATA_KEYS
+from sftkey.training.own_template import OwnTemplateTokenizer
 from sftkey.training.prepare import describe_counts, describe_skipped, hub_commit, prepare
 from sftkey.training.rows import TOO_LONG, RowTokenizer
-from sftkey.training.tokenization import ExampleTokenizer, TokenizerError
+from sftkey.training.tokenization import ExampleTokenizer
+from sftkey.training.tokenizers import TokenizerError
 from sftkey.training.weights import weighted_method
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
@@ -51,7 +54,8 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
             method = weighted_method(
                 METHODS[cfg.sftkey_method], cfg.sftkey_segment_weights, cfg.sftkey_segment_schedule
             )
-            example_tokenizer = ExampleTokenizer(tokenizer, method, dataset.untagged)
+            kind = OwnTemplateTokenizer if has_own_template(cfg) else ExampleTokenizer
+            example_tokenizer = kind(tokenizer, method, dataset.untagged, response_format(cfg))
         except TokenizerError as error:
             raise UserError(f"tokenizer: {error}") from error
         sequence_len = (evaluation and cfg.eval_sequence_len) or cfg.sequence_len

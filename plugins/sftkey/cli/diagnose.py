@@ -102,7 +102,9 @@ def diagnose_command(
         trained = _training_rows(cfg, tokenizer, rows)
 
     def is_right(index: int, output: str) -> bool:
-        return assess(output, held_out.usable[index][0], on, plain=False).rule_verdict is RuleVerdict.SAME
+        row, form = held_out.usable[index][0], held_out.tokenize.tokenizer
+        item = assess(output, row, on, plain=False, response_format=form.response_format, opened=form.opened)
+        return item.rule_verdict is RuleVerdict.SAME
 
     if json_file != _STDOUT:
         echo(f"{stage1_output}: {held_out.source}")
@@ -175,6 +177,7 @@ def _recipe_and_tokenizer(stage: Stage, trust_remote_code: bool) -> tuple[Any, A
         refuse_foreign_code(dict(stage.config), str(stage.output_dir / MARKER_FILE))
     cfg = DictDefault(stage.config)
     cfg.axolotl_config_path = str(stage.output_dir / stage.marker.recipe.name)
+    cfg.tokenizer_config = str(stage.output_dir)  # whose chat template may be the one to use
     # It was checked when the stage was trained; its data may be elsewhere by now.
     cfg = prepared_for_rows(cfg)
     cfg.base_model = cfg.base_model_config = cfg.tokenizer_config = str(stage.output_dir)

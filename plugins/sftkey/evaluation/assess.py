@@ -10,10 +10,19 @@ from sftkey.evaluation.rules.equivalence import Comparison, compare
 from sftkey.evaluation.rules.reading import read, read_thinking
 from sftkey.evaluation.verdicts import Item, RuleVerdict
 from sftkey.format import untagged
-from sftkey.format.formats import THINKING_ANSWER
+from sftkey.format.formats import FORMATS, THINKING_ANSWER
+from sftkey.format.response_format import ResponseFormat
 
 
-def assess(output: Any, row: Row, on: ReasoningDataset, *, plain: bool) -> Item:
+def assess(
+    output: Any,
+    row: Row,
+    on: ReasoningDataset,
+    *,
+    plain: bool,
+    response_format: ResponseFormat = THINKING_ANSWER,
+    opened: str = "",
+) -> Item:
     """Look at one output: its format, its answer, and what the rules say about it. The judge comes later.
 
     Args:
@@ -21,21 +30,25 @@ def assess(output: Any, row: Row, on: ReasoningDataset, *, plain: bool) -> Item:
         row: The row that was asked.
         on: The data set that the row is from.
         plain: Whether the expected format is the data set's own untagged form instead of the tags.
+        response_format: The expected format where it isn't plain.
+        opened: What the prompt held of the response already.
 
     Returns:
         The item. Bounded in time and memory whatever the output is.
     """
-    text = output if isinstance(output, str) else ""
+    text = opened + output if isinstance(output, str) else ""
     reference = on.reference_of(row)
     form = on.untagged
     if plain:
         parsed = untagged.parse(text, form, one_line="\n" not in reference)
         thinking_valid = untagged.has_thinking(text, form)
     else:
-        parsed = THINKING_ANSWER.parse(text)
-        thinking_valid = THINKING_ANSWER.has_thinking(text)
+        parsed = response_format.parse(text)
+        thinking_valid = response_format.has_thinking(text)
     options = on.options(row) if on.options is not None else None
     question = on.question_of(row)
+    if response_format.name not in FORMATS:
+        text = response_format.rewritten(text, THINKING_ANSWER)
     reading = read(text, on.kind, form, options)
     unfinished = None
     if reading.shown:

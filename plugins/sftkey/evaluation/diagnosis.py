@@ -26,10 +26,10 @@ from sftkey.evaluation.headroom import (
 )
 from sftkey.evaluation.statistics import Interval
 from sftkey.format.example import Example
-from sftkey.format.formats import THINKING_ANSWER
-from sftkey.format.segments import SEGMENT_GROUPS, Segment
+from sftkey.format.segments import AFTER_THINKING, RESPONSE, SEGMENT_GROUPS, Segment
 from sftkey.training.loss import causal_loss
-from sftkey.training.tokenization import IGNORE_INDEX, ExampleTokenizer, TokenizedExample, control_token_pattern
+from sftkey.training.tokenization import IGNORE_INDEX, ExampleTokenizer, TokenizedExample
+from sftkey.training.tokenizers import control_token_pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +102,21 @@ def diagnose(
         raise ValueError(f"a diagnosis needs a checkpoint of sft-tag, not of {tokenize.method.name}")
     tokenized = tokenize(examples)
 
-    def complete_from(segment: Segment) -> list[Completion]:
-        prompts = [before(example, segment) for example in tokenized]
-        return complete(model, tokenize.tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    def complete_from(group: Set[Segment]) -> list[Completion]:
+        prompts = [before(example, group) for example in tokenized]
+        end = tokenize.end_of_turn
+        return complete(
+            model, tokenize.tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, end=end
+        )
 
-    own, after_reference = complete_from(Segment.THINKING_OPEN), complete_from(Segment.ANSWER_OPEN)
-    parsed = [THINKING_ANSWER.parse(completion.text) for completion in own]
+    own, after_reference = complete_from(RESPONSE), complete_from(AFTER_THINKING)
+    opened, written = tokenize.opened, tokenize.response_format
+    parsed = [written.parse(opened + completion.text) for completion in own]
     right = [is_right(index, completion.text) for index, completion in enumerate(own)]
     right_given_reference = [
         is_right(
-            index, f"{THINKING_ANSWER.thinking_open}{example.thinking}{THINKING_ANSWER.thinking_close}{completion.text}"
+            index,
+            f"{written.thinking_open[len(opened) :]}{example.thinking}{written.thinking_close}{completion.text}",
         )
         for index, (example, completion) in enumerate(zip(examples, after_reference, strict=True))
     ]
@@ -131,9 +136,7 @@ def diagnose(
         given_own = answer_loss(model, tokenize(with_own), batch_size) if with_own else None
         on_training_rows = answer_loss(model, tokenize(training_examples), batch_size) if training_examples else None
         shares = gradient_shares(model, tokenized[:gradient_rows], batch_size) if gradient_rows else {}
-    over_limit = _share(
-        [len(found.input_ids) - len(before(found, Segment.THINKING_OPEN)) > max_new_tokens for found in tokenized]
-    )
+    over_limit = _share([len(found.input_ids) - len(before(found, RESPONSE)) > max_new_tokens for found in tokenized])
     return Diagnosis(
         rows=len(examples),
         accuracy=_share(right),
@@ -153,16 +156,19 @@ def diagnose(
     )
 
 
-def before(example: TokenizedExample, segment: Segment) -> list[int]:
-    """The token ids of an example up to a segment, exclusive."""
-    return example.input_ids[: example.segments.index(int(segment))]
+def before(example: TokenizedExample, group: Set[Segment]) -> list[int]:
+    """The token ids of an example up to the first of a group of segments, exclusive."""
+    return example.input_ids[: next(place for place, segment in enumerate(example.segments) if segment in group)]
 
 
 def own_thinking(output: str, tokenize: ExampleTokenizer) -> str | None:
     """The thinking of an output, also of a malformed one; ``None`` where it has none that can be tokenised."""
-    opened, found, rest = output.partition(THINKING_ANSWER.thinking_open)
-    thinking, closed, _ = rest.partition(THINKING_ANSWER.thinking_close)
-    usable = found and closed and not opened.strip() and thinking.strip() and not THINKING_ANSWER.contains_tag(thinking)
+    written = tokenize.response_format
+    opening, closing = written.tags[:2]
+    before_it, found, rest = (tokenize.opened + output).partition(opening)
+    thinking, closed, _ = rest.partition(closing)
+    thinking = thinking.strip() if written.thinking_open != opening else thinking
+    usable = found and closed and not before_it.strip() and thinking.strip() and not written.contains_tag(thinking)
     return thinking if usable and not control_token_pattern(tokenize.tokenizer).search(thinking) else None
 
 

@@ -104,6 +104,7 @@ def complete(
     max_new_tokens: int,
     batch_size: int,
     min_new_tokens: int = 0,
+    end: str = END_OF_TURN,
 ) -> list[Completion]:
     """Continue prompts greedily. Prompts of similar length share a batch.
 
@@ -114,6 +115,7 @@ def complete(
         max_new_tokens: The most new tokens for each.
         batch_size: Prompts per batch.
         min_new_tokens: The fewest, to measure speed.
+        end: The token that ends a turn.
 
     Returns:
         One completion per prompt, in their order.
@@ -123,10 +125,10 @@ def complete(
     """
     from transformers import GenerationConfig
 
-    end = tokenizer.convert_tokens_to_ids(END_OF_TURN)
-    if not isinstance(end, int) or end == tokenizer.unk_token_id:
-        raise ValueError(f"{tokenizer.name_or_path} has no token {END_OF_TURN} to stop at")
-    ends = {end} if tokenizer.eos_token_id is None else {end, tokenizer.eos_token_id}
+    last = tokenizer.convert_tokens_to_ids(end)
+    if not isinstance(last, int) or last == tokenizer.unk_token_id:
+        raise ValueError(f"{tokenizer.name_or_path} has no token {end} to stop at")
+    ends = {last} if tokenizer.eos_token_id is None else {last, tokenizer.eos_token_id}
     config = GenerationConfig(
         do_sample=False,
         num_beams=1,
@@ -134,14 +136,14 @@ def complete(
         max_new_tokens=max_new_tokens,
         min_new_tokens=min_new_tokens or None,
         eos_token_id=sorted(ends),
-        pad_token_id=end,
+        pad_token_id=last,
     )
     completions: dict[int, Completion] = {}
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     with evaluating(model), torch.inference_mode():
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            ids = padded([prompts[index] for index in chosen], end, side="left").to(model.device)
+            ids = padded([prompts[index] for index in chosen], last, side="left").to(model.device)
             mask = padded([[1] * len(prompts[index]) for index in chosen], 0, side="left").to(model.device)
             output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
             for index, row in zip(chosen, output[:, ids.shape[1] :].tolist(), strict=True):

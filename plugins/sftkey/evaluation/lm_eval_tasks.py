@@ -22,8 +22,10 @@ from sftkey.evaluation.judge.decide import judged
 from sftkey.evaluation.judge.settings import JudgeSettings
 from sftkey.evaluation.sample_log import JudgedAnswer, metrics
 from sftkey.evaluation.task_log import log_summary
+from sftkey.evaluation.trained_model import Expected, named_format
 from sftkey.evaluation.training_prompt import system_message
 from sftkey.evaluation.verdicts import AGGREGATIONS, METRICS
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.util.errors import UserError
 from sftkey.util.extras import extra
 
@@ -42,7 +44,8 @@ class SFTKeyTask(ConfigurableTask):
 
     Its YAML file has ``class``, ``task`` and ``dataset``: the name of a shipped data set, ``columns`` or ``messages`` for
     own rows, or a dotted module with a `ReasoningDataset`. With ``plain: true`` the expected format is the data set's
-    own form in place of the tags; with ``training_prompt: true`` the prompt of the training is sent as system message.
+    own form in place of the tags, otherwise ``format`` says what it is, as ``sftkey_format`` in a recipe does, by default
+    that of the model; with ``training_prompt: true`` the prompt of the training is sent as system message.
     Rows that are not published need ``dataset_path`` and ``dataset_kwargs``, too. Any other key of lm-eval's takes the
     place of what would be derived. A file without ``dataset`` derives nothing.
     """
@@ -58,7 +61,10 @@ class SFTKeyTask(ConfigurableTask):
         JudgeSettings.from_environment()
         self._dataset: str | None = config.get("dataset")
         self._plain, self._training_prompt = (bool(config.get(key)) for key in ("plain", "training_prompt"))
-        super().__init__(config=_derived(config) if self._dataset else _without(config, "class"))
+        self._expected = Expected()
+        if config.get("format") is not None:
+            self._expected.response_format = named_format(config["format"], f"task {config.get('task')}: format")
+        super().__init__(config=_derived(config, self._expected) if self._dataset else _without(config, "class"))
 
     def test_docs(self) -> Any:
         """The documents, chosen once; lm-eval asks for them again and again."""
@@ -77,6 +83,8 @@ class SFTKeyTask(ConfigurableTask):
         **kwargs: Any,
     ) -> None:
         """Build the requests, with the training prompt where it was asked for; see lm-eval."""
+        if apply_chat_template and chat_template is not None and not self._plain:
+            self._expected.look_at(chat_template)
         super().build_all_requests(
             apply_chat_template=apply_chat_template,
             system_instruction=system_message(
@@ -84,6 +92,7 @@ class SFTKeyTask(ConfigurableTask):
                 plain=self._plain,
                 wanted=self._training_prompt,
                 given=system_instruction,
+                response_format=self._expected.response_format or THINKING_ANSWER,
                 render=chat_template if apply_chat_template else None,
             ),
             chat_template=chat_template,
@@ -91,7 +100,7 @@ class SFTKeyTask(ConfigurableTask):
         )
 
 
-def _derived(config: Mapping[str, Any]) -> dict[str, Any]:
+def _derived(config: Mapping[str, Any], expected: Expected) -> dict[str, Any]:
     """The whole configuration of a task that names its data set."""
     name = str(config["dataset"])
     data = find_dataset(name)
@@ -105,8 +114,9 @@ def _derived(config: Mapping[str, Any]) -> dict[str, Any]:
             f"task {config.get('task')}: data set {name} has no test split and holds no rows out, so its training rows "
             "would be evaluated; say which split to evaluate, as in `test_split: test`"
         )
-    own = _without(config, "class", "dataset", "plain", "training_prompt")
-    filter_of = {"function": Verdicts, "dataset": name, **({"plain": True} if config.get("plain") else {})}
+    own = _without(config, "class", "dataset", "plain", "format", "training_prompt")
+    plain = {"plain": True} if config.get("plain") else {"expected": expected}
+    filter_of = {"function": Verdicts, "dataset": name, **plain}
     published: dict[str, Any] = (
         {} if "dataset_path" in own else {"dataset_path": data.path, "dataset_name": data.config}
     )
@@ -171,17 +181,19 @@ def _adapt_lm_eval() -> None:
 class Verdicts(Filter):
     """Turns every output of a task into an answer with its verdict. The judge is asked about all of them at once."""
 
-    def __init__(self, dataset: str, plain: bool = False, **kwargs: Any) -> None:
+    def __init__(self, dataset: str, plain: bool = False, expected: Expected | None = None, **kwargs: Any) -> None:
         """Take the filter's settings from the YAML file.
 
         Args:
             dataset: A name or module that `find_dataset` knows.
             plain: Whether the expected format is the data set's untagged form.
+            expected: The format where it isn't, shared with the task, which learns it from the model.
             **kwargs: For lm-eval.
         """
         super().__init__(**kwargs)
         self.dataset = dataset
         self.plain = plain
+        self.expected = expected or Expected()
 
     def apply(self, resps: Iterable[Sequence[str]], docs: Sequence[Row]) -> list[JudgedAnswer]:
         """Assess the first output to each document.
@@ -195,7 +207,14 @@ class Verdicts(Filter):
         """
         on = find_dataset(self.dataset)
         items = [
-            assess(outputs[0] if outputs else None, row, on, plain=self.plain)
+            assess(
+                outputs[0] if outputs else None,
+                row,
+                on,
+                plain=self.plain,
+                response_format=self.expected.response_format or THINKING_ANSWER,
+                opened=self.expected.opened,
+            )
             for outputs, row in zip(resps, docs, strict=True)
         ]
         records = judged(items, JudgeSettings.from_environment())

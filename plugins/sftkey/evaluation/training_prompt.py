@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sftkey.format.formats import THINKING_ANSWER
+from sftkey.format.response_format import ResponseFormat
 from sftkey.format.templates import system_prompt
 
 logger = logging.getLogger("lm_eval.tasks.sftkey")
@@ -20,7 +21,13 @@ _warned: set[str] = set()
 
 
 def system_message(
-    task: str, *, plain: bool, wanted: bool, given: str | None, render: Callable[..., Any] | None
+    task: str,
+    *,
+    plain: bool,
+    wanted: bool,
+    given: str | None,
+    render: Callable[..., Any] | None,
+    response_format: ResponseFormat = THINKING_ANSWER,
 ) -> str | None:
     """Choose the system message of a task, and warn once where the model may not know what is expected of it.
 
@@ -30,6 +37,7 @@ def system_message(
         task: The task's name.
         plain: Whether outputs are expected in the untagged form, which has no prompt.
         wanted: Whether the training prompt is to be sent.
+        response_format: The expected format; the training prompt asks for the paper's.
         given: The system message that the user gave, or `NAME`.
         render: The model's chat template, from messages to its prompt; ``None`` where it isn't applied.
 
@@ -47,7 +55,7 @@ def system_message(
             f"without a chat template gets the prompt with {HOW_TO_SEND}.",
             task,
         )
-    elif not plain:
+    elif not plain and response_format is THINKING_ANSWER:
         prompt = render([{"role": "user", "content": "?"}])
         if not isinstance(prompt, str):
             _warn(

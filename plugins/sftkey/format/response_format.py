@@ -196,6 +196,12 @@ class ResponseFormat:
         """The text after the end of the last thinking, without tags; all of it where there is none."""
         return self.without_tags(text.rpartition(self._tags[1])[2])
 
+    def rewritten(self, text: str, other: ResponseFormat) -> str:
+        """An output with the tags of another format, one that has all four, in the place of its own."""
+        tags = dict(zip(self._tags, other._tags, strict=True))
+        written = self._any_tag.sub(lambda match: tags[match.group()], text)
+        return written if self.answer_close or not self.answer_open else written + other.answer_close
+
     def without_tags(self, text: str) -> str:
         """An output with a line break in the place of each tag."""
         return self._any_tag.sub("\n", text)

@@ -20,7 +20,18 @@ from sftkey.format.templates import END_OF_TURN, PLAIN, START_OF_TURN, TAGGED, T
 from sftkey.recipes.context_grad import check_context_grad
 from sftkey.recipes.entry_keys import check_entry
 from sftkey.recipes.keys import KEYS, AxolotlKeys, EntryKeys, SpecialTokens
-from sftkey.recipes.load import Recipe, adds_tag_tokens, data_entries, template_name, warmup_ratio
+from sftkey.recipes.load import (
+    OWN_TEMPLATES,
+    TOKENIZER_DEFAULT,
+    Recipe,
+    adds_tag_tokens,
+    data_entries,
+    has_own_template,
+    is_prepared,
+    response_format,
+    template_name,
+    warmup_ratio,
+)
 from sftkey.recipes.sharding import check_sharding
 from sftkey.util.errors import UserError, nearest
 from sftkey.util.origin import upgrade_command
@@ -100,8 +111,21 @@ def _method(cfg: Recipe) -> None:
 def _template(cfg: Recipe) -> None:
     name, method = template_name(cfg), METHODS[cfg["sftkey_method"]]
     needed = TAGGED if method.tagged else PLAIN
+    if name in OWN_TEMPLATES:
+        if name == "jinja" and not cfg.get("chat_template_jinja"):
+            raise UserError("chat_template: jinja needs the template's text under chat_template_jinja; add it")
+        return
     if name not in TEMPLATES:
-        raise UserError(f"chat_template: {name!r} has no exact segments; set chat_template: {needed}")
+        raise UserError(
+            f"chat_template: {name!r} has no exact segments; set chat_template: {needed}, or {TOKENIZER_DEFAULT} for the "
+            "template that the tokenizer brings"
+        )
+    own = response_format(cfg)
+    if own is not THINKING_ANSWER:
+        raise UserError(
+            f"chat_template: {name} writes the paper's tags, and sftkey_format: {own.name} others; remove chat_template, so "
+            "that the model's own is used"
+        )
     if name != needed:
         kind = "tagged" if method.tagged else "untagged"
         raise UserError(f"chat_template: {name} does not fit the {kind} method {method.name}; set it to {needed}")
@@ -116,7 +140,7 @@ def _datasets(cfg: Recipe, run_code: bool) -> None:
     if not cfg.get("datasets"):
         raise UserError("datasets: is empty; add an entry such as {path: openai/gsm8k, type: sftkey.datasets.gsm8k}")
     # A recipe that was already prepared, as a Ray worker gets it, has our keys where Axolotl leaves them.
-    prepared = cfg.get("chat_template") == "jinja"
+    prepared = is_prepared(cfg)
     for place, entry in data_entries(cfg):
         _dataset_type(place, str(entry.get("type")), run_code)
         if not prepared:
@@ -196,19 +220,21 @@ def _warmup(cfg: Recipe) -> None:
 
 
 def _tags(cfg: Recipe) -> None:
-    listed = [tag for tag in THINKING_ANSWER.tags if tag in (cfg.get("tokens") or [])]
-    if listed and len(listed) < len(THINKING_ANSWER.tags):
-        missing = ", ".join(tag for tag in THINKING_ANSWER.tags if tag not in listed)
-        raise UserError(f"tokens: lists {', '.join(listed)} but not {missing}; list all four or none")
+    tags = response_format(cfg).tags
+    listed = [tag for tag in tags if tag in (cfg.get("tokens") or [])]
+    if listed and len(listed) < len(tags):
+        missing = ", ".join(tag for tag in tags if tag not in listed)
+        how_many = {2: "both", 3: "all three", 4: "all four"}[len(tags)]
+        raise UserError(f"tokens: lists {', '.join(listed)} but not {missing}; list {how_many} or none")
     if listed and cfg.get("sftkey_tags") == "text":
         raise UserError("sftkey_tags: text, but the tags are listed under tokens:; remove one of the two")
     special = cfg.get("special_tokens") or {}
-    if any(tag in (special.get("additional_special_tokens") or []) for tag in THINKING_ANSWER.tags):
+    if any(tag in (special.get("additional_special_tokens") or []) for tag in tags):
         raise UserError(
             "special_tokens: additional_special_tokens: the tags must not be special tokens (lm-eval and vLLM drop those "
             "from the output); use sftkey_tags: tokens"
         )
-    if special.get("eos_token") not in (None, END_OF_TURN):
+    if special.get("eos_token") not in (None, END_OF_TURN) and not has_own_template(cfg):
         raise UserError(
             f"special_tokens: eos_token: {special['eos_token']!r}, but a trained checkpoint stops at the end of the turn, "
             f"{END_OF_TURN}; remove it"
@@ -218,7 +244,7 @@ def _tags(cfg: Recipe) -> None:
         trained = set(cfg.get("lora_modules_to_save") or [])
         missing_modules = [name for name in ("embed_tokens", "lm_head") if name not in trained]
         if cfg.get("peft_trainable_token_indices"):
-            if len(missing_modules) < 2 and cfg.get("chat_template") != "jinja":
+            if len(missing_modules) < 2 and not is_prepared(cfg):
                 raise UserError(
                     "peft_trainable_token_indices trains single embeddings, and lora_modules_to_save all of them; remove "
                     "one of the two"

@@ -43,6 +43,14 @@ class SFTKeyArgs(BaseModel):
         "Whether the four tags are plain text (default) or one added token each; `tokens` is short for listing the four "
         "tags under Axolotl's `tokens:`.",
     )
+    sftkey_format: str | dict[Literal["thinking_open", "thinking_close", "answer_open", "answer_close"], str] | None = (
+        _described(
+            None,
+            "How a response is written: thinking_answer (the paper's tags, default), think (<think>, then a plain answer), "
+            "or your own strings around thinking and answer. Another one than the paper's is written in the model's own "
+            "chat template.",
+        )
+    )
     sftkey_columns: dict[Literal["question", "thinking", "answer"], str] | None = _described(
         None, "What the columns are called in data of type sftkey.datasets.columns."
     )

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sftkey.format.formats import THINKING_ANSWER
+from sftkey.format.formats import THINKING_ANSWER, read_format
 from sftkey.format.methods import METHODS
-from sftkey.format.templates import PLAIN, TAGGED, chat_template
+from sftkey.format.response_format import ResponseFormat
+from sftkey.format.templates import PLAIN, TAGGED, chat_template, system_prompt
 from sftkey.recipes.yaml_file import read_yaml
 from sftkey.util.errors import UserError
 
 Recipe = Mapping[str, Any]
+
+TOKENIZER_DEFAULT = "tokenizer_default"
+"""Axolotl's name for the chat template that the tokenizer brings."""
+
+PREPARED_FOLDER = r"sftkey-[a-z-]+-[0-9a-f]{16}"
+"""What a folder of prepared data is called."""
+
+OWN_TEMPLATES = (TOKENIZER_DEFAULT, "jinja")
 
 DEFAULT_OUTPUT_DIR = "./model-out"
 """Axolotl's."""
@@ -51,9 +61,23 @@ def recipe_before(cfg: Recipe) -> Path | None:
     return path
 
 
+def response_format(cfg: Recipe) -> ResponseFormat:
+    """How a recipe's tagged responses are written.
+
+    Raises:
+        UserError: ``sftkey_format`` is neither a name nor a mapping that outputs can be matched against.
+    """
+    try:
+        return read_format(cfg.get("sftkey_format"))
+    except ValueError as error:
+        raise UserError(f"sftkey_format: {error}") from error
+
+
 def template_name(cfg: Recipe) -> str:
-    """The chat template of a recipe: the one that it names, or the one that its method needs."""
+    """The chat template of a recipe: the one that it names, or the one that its method and format need."""
     default = TAGGED if METHODS[cfg["sftkey_method"]].tagged else PLAIN
+    if response_format(cfg) is not THINKING_ANSWER:
+        return str(cfg.get("chat_template") or TOKENIZER_DEFAULT)
     name = cfg.get("chat_template") or default
     if name == "jinja":
         # A recipe that was already prepared, as a Ray worker gets it.
@@ -61,6 +85,24 @@ def template_name(cfg: Recipe) -> str:
         if cfg.get("chat_template_jinja") == chat_template(default, system):
             return default
     return str(name)
+
+
+def own_system_message(cfg: Recipe) -> str | None:
+    """The system message that a recipe puts before a template of the model's own: by default one where it asks for tags."""
+    paper = METHODS[cfg["sftkey_method"]].tagged and response_format(cfg) is THINKING_ANSWER
+    message = cfg.get("default_system_message") or (system_prompt() if paper else None)
+    return None if message is None else str(message)
+
+
+def is_prepared(cfg: Recipe) -> bool:
+    """Whether the plugin has prepared a recipe already, as a Ray worker gets it: its data are in a folder named by it."""
+    folder = Path(str(cfg.get("dataset_prepared_path") or "")).name
+    return cfg.get("chat_template") == "jinja" and re.fullmatch(PREPARED_FOLDER, folder) is not None
+
+
+def has_own_template(cfg: Recipe) -> bool:
+    """Whether a recipe's prompts are made by the model's own chat template, or one that the recipe brings."""
+    return template_name(cfg) in OWN_TEMPLATES
 
 
 def data_entries(cfg: Recipe) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -72,7 +114,7 @@ def data_entries(cfg: Recipe) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def adds_tag_tokens(cfg: Recipe) -> bool:
     """Whether the recipe makes each tag one added token."""
-    return cfg.get("sftkey_tags") == "tokens" or THINKING_ANSWER.tags[0] in (cfg.get("tokens") or [])
+    return cfg.get("sftkey_tags") == "tokens" or response_format(cfg).tags[0] in (cfg.get("tokens") or [])
 
 
 def warmup_ratio(cfg: Recipe) -> float:

@@ -56,6 +56,7 @@ ROLES: Mapping[str, Role] = MappingProxyType(
         **_each("sftkey_warmup_epochs micro_batch_size gradient_accumulation_steps", Role.SHOWN),
         "sequence_len": Role.SHOWN | Role.DATA,
         **_each("bf16 adapter lora_r lora_alpha sftkey_tags", Role.SHOWN),
+        "sftkey_format": Role.SHOWN | Role.DATA,
         **_each("sftkey_segment_weights sftkey_segment_schedule", Role.SHOWN | Role.DATA),
         **_each("sftkey_context_grad seed", Role.SHOWN),
         # Data.

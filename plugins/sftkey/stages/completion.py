@@ -74,7 +74,7 @@ def make_marker(
         base_model_commit=base_model_commit,
         after=after,
         tags=tag_mode(recipe),
-        chat_template=template_fingerprint(recipe),
+        chat_template=template_fingerprint(recipe, output_dir),
         tokenizer=TokenizerRecord(sha256=tokenizer_file_sha256(output_dir), eos_token=end_of_turn, size=tokenizer_size),
         data=[
             DataRecord.model_validate({**identity, **counts})

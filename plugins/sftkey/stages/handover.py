@@ -8,14 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sftkey.format.formats import FORMATS
 from sftkey.format.methods import METHODS
-from sftkey.format.templates import chat_template
+from sftkey.format.templates import chat_template, with_system_message
 from sftkey.recipes.load import (
     DEFAULT_OUTPUT_DIR,
+    TOKENIZER_DEFAULT,
     Recipe,
     adds_tag_tokens,
+    has_own_template,
     load_recipe,
+    own_system_message,
     recipe_before,
+    response_format,
     template_name,
 )
 from sftkey.stages.links import MERGED_FOLDER, split_part
@@ -181,8 +186,13 @@ def check_agreement(cfg: Recipe, before: Stage) -> None:
             f"{place} was made with the tags as {_described(previous_mode)}, this recipe has them as {_described(mode)}; "
             f"set sftkey_tags: {previous_mode} here or run the stage before again"
         )
-    template = template_fingerprint(cfg)
-    previous_template = marker.chat_template if marker else template_fingerprint(before.config)
+    if ours.tagged and response_format(cfg) != response_format(before.config):
+        raise UserError(
+            f"{place} was made with sftkey_format: {_format_of(before.config)}, this recipe has {_format_of(cfg)}; set the "
+            "same in both"
+        )
+    template = template_fingerprint(cfg, place)
+    previous_template = marker.chat_template if marker else template_fingerprint(before.config, place)
     if previous_template != template:
         raise UserError(
             f"{place} was made with another chat template or system message ({previous_template}, here {template}); use the "
@@ -238,11 +248,36 @@ def tag_mode(cfg: Recipe) -> str:
     return "tokens" if adds_tag_tokens(cfg) else "text"
 
 
-def template_fingerprint(cfg: Recipe) -> dict[str, str]:
-    """Name and SHA-256 of a recipe's chat template, with its system message."""
+def template_fingerprint(cfg: Recipe, folder: str | Path = "") -> dict[str, str]:
+    """Name and SHA-256 of a recipe's chat template, with its system message.
+
+    Args:
+        cfg: The recipe.
+        folder: Where the tokenizer is whose template counts, if the recipe uses that; ``sha256`` is empty as long as it isn't
+            there.
+    """
     name = template_name(cfg)
-    text = chat_template(name, cfg.get("default_system_message"))
+    if not has_own_template(cfg):
+        text = chat_template(name, cfg.get("default_system_message"))
+    else:
+        name, source = TOKENIZER_DEFAULT, cfg.get("chat_template_jinja") or _template_in(Path(folder))
+        if source is None:
+            return {"name": name, "sha256": ""}
+        text = with_system_message(str(source), own_system_message(cfg))
     return {"name": name, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _template_in(folder: Path) -> str | None:
+    path, older = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    source = read_json(older).get("chat_template") if older.is_file() else None
+    return source if isinstance(source, str) else None
+
+
+def _format_of(cfg: Recipe) -> str:
+    own = response_format(cfg)
+    return own.name if own.name in FORMATS else " ".join(own.tags)
 
 
 def added_tokens(folder: str | Path) -> frozenset[str]:

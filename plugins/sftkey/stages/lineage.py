@@ -38,10 +38,12 @@ def lineage_of(cfg: Recipe, *, read_weights: bool = True) -> Lineage:
         read_weights: Whether to read the weights that it starts from where no marker says what they are.
     """
     start = str(cfg.get("lora_model_dir") or cfg.get("base_model") or "")
+    tokenizer = str(cfg.get("tokenizer_config") or cfg.get("base_model") or "")
+    template = template_fingerprint(cfg, tokenizer)["sha256"] if cfg.get("sftkey_method") else ""
     return Lineage(
         weights=weights_in(start, read=read_weights) if start else None,
-        tokenizer=tokenizer_file_sha256(str(cfg.get("tokenizer_config") or cfg.get("base_model") or "")),
-        template=template_fingerprint(cfg)["sha256"] if cfg.get("sftkey_method") else None,
+        tokenizer=tokenizer_file_sha256(tokenizer),
+        template=template or None,
         data=[data_content(entry) for entry in cfg.get("datasets") or []],
         adapter=adapter_shape(start) if cfg.get("lora_model_dir") else {},
     )

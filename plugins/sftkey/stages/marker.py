@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sftkey.stages.manifest import FileRecord
 from sftkey.util.errors import UserError
+from sftkey.util.files import MARKER_FILE as MARKER_FILE
 from sftkey.util.sources import UnreadableFile, read_json
 from sftkey.util.text import one_line
 
-MARKER_FILE = "sftkey_stage.json"
 RUN_FILE = "sftkey_run.json"
 LOG_FILE = "trainer_state.json"
 """The trainer's log, in the output directory and in each checkpoint, where it is the last file that is written."""

@@ -8,20 +8,15 @@ from typing import Any
 
 from sftkey.datasets.base import ReasoningDataset
 from sftkey.format.example import Example, SkippedRow
-from sftkey.format.formats import THINKING_ANSWER
-from sftkey.training.tokenization import (
-    ExampleTokenizer,
-    TokenizedBatch,
-    TokenizedExample,
-    control_token_pattern,
-    longest_token,
-)
+from sftkey.training.tokenization import ExampleTokenizer, TokenizedBatch, TokenizedExample
+from sftkey.training.tokenizers import control_token_pattern, longest_token
 
 HELD_OUT = "held out for evaluation"
 NOT_HELD_OUT = "not held out for evaluation"
 TAG_IN_TEXT = "tag in the text"
 CONTROL_TOKEN_IN_TEXT = "special token in the text"
 TOO_LONG = "longer than sequence_len"
+INEXACT = "a token spans two segments"
 
 MAX_CHARACTERS = 2_000_000
 """A longer row isn't tokenised at all: a tokenizer takes some 300 bytes of memory for each character."""
@@ -64,7 +59,8 @@ class RowTokenizer:
         if self.dataset.held_out is not None and self.dataset.held_out(row) != self.evaluation:
             raise SkippedRow(NOT_HELD_OUT if self.evaluation else HELD_OUT)
         example = self.dataset.to_example(row)
-        if THINKING_ANSWER.contains_tag(example.thinking) or THINKING_ANSWER.contains_tag(example.answer):
+        response_format = self.tokenizer.response_format
+        if response_format.contains_tag(example.thinking) or response_format.contains_tag(example.answer):
             raise SkippedRow(TAG_IN_TEXT)
         for text in (example.question, example.thinking, example.answer):
             if self._control_token.search(text):
@@ -116,9 +112,10 @@ class RowTokenizer:
     def _fitting(self, examples: Sequence[Example], reasons: list[str | None]) -> TokenizedBatch:
         """Tokenise, keep what fits, and settle the last ``len(examples)`` pending reasons."""
         tokenized = self.tokenizer.batch(examples)
-        fits = tokenized.lengths <= self.sequence_len
-        kept = iter(fits)
+        fits = (tokenized.lengths <= self.sequence_len) & (tokenized.lengths > 0)
+        lengths = iter(tokenized.lengths.tolist())
         for index, reason in enumerate(reasons):
             if reason == _PENDING:
-                reasons[index] = None if next(kept) else TOO_LONG
+                length = next(lengths)
+                reasons[index] = TOO_LONG if length > self.sequence_len else None if length else INEXACT
         return tokenized if fits.all() else tokenized.select(fits)

@@ -7,7 +7,6 @@ lm-eval tokenises it, so that training and evaluation see the same ids.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,8 +17,10 @@ from numpy.typing import NDArray
 from sftkey.format.example import Example
 from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.methods import Method
+from sftkey.format.response_format import ResponseFormat
 from sftkey.format.segments import Piece, Segment
 from sftkey.format.templates import END_OF_TURN, START_OF_TURN
+from sftkey.training.tokenizers import TokenizerError, check_is_fast, check_joins, encode, tags_are_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -78,39 +79,51 @@ class TokenizedBatch(NamedTuple):
         return [TokenizedExample(*(column[start:end] for column in columns)) for start, end in bounds]
 
 
-class TokenizerError(ValueError):
-    """The tokenizer can't give exact segments; the message says why and what to do."""
-
-
 class ExampleTokenizer:
-    """Turns examples into token ids, labels and segments for one method.
+    """Turns examples into token ids, labels and segments for one method, in the ChatML turns of this package.
 
     Args:
         tokenizer: A fast byte-level BPE tokenizer whose ``chat_template`` is one of `sftkey.format.templates`.
         method: What is trained.
         untagged: The data set's own untagged form; used by methods that are not tagged.
+        response_format: How the tagged methods write a response.
 
     Raises:
         TokenizerError: The tokenizer lacks the turn markers, holds only some of the tags as added tokens or holds
             them as *special* tokens, or changes text at the start of a segment.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, method: Method, untagged: UntaggedForm) -> None:
+    end_of_turn = END_OF_TURN
+    """The token that ends a response."""
+
+    opened = ""
+    """What the prompt holds of the response already."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        method: Method,
+        untagged: UntaggedForm,
+        response_format: ResponseFormat = THINKING_ANSWER,
+    ) -> None:
         self.tokenizer = tokenizer
         self.method = method
         self.untagged = untagged
-        check_tokenizer(tokenizer)
+        self.response_format = response_format
         self._is_trained = np.array([segment in method.trained for segment in Segment])
+        check_is_fast(tokenizer)
+        tags_are_tokens(tokenizer, response_format)
+        self._read_template()
+
+    def _read_template(self) -> None:
+        check_joins(self.tokenizer)
         self._constant_ids: dict[str, list[int]] = {}
         self._split_prompt()
 
     def pieces(self, example: Example) -> tuple[Piece, ...]:
         """The response of an example, end of turn included, as the method writes it."""
-        if self.method.tagged:
-            response = THINKING_ANSWER.render(example.thinking, example.answer)
-        else:
-            response = self.untagged.render(example.thinking, example.answer)
-        return (*response, Piece(Segment.END_OF_TURN, END_OF_TURN))
+        form = self.response_format if self.method.tagged else self.untagged
+        return (*form.render(example.thinking, example.answer), Piece(Segment.END_OF_TURN, self.end_of_turn))
 
     def prompt(self, question: str) -> str:
         """The prompt of a question as text: what ``apply_chat_template`` gives for one user message."""
@@ -186,86 +199,3 @@ class ExampleTokenizer:
             # Markers that take whitespace away from their neighbours (phi-4): nothing is cut then.
             self._turn_head, self._turn_tail = self._before, self._after
             self._prefix_ids, self._suffix_ids = [], []
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Token ids of each text by itself, with no special tokens added and nothing truncated.
-
-    The same ids as ``tokenizer(texts, add_special_tokens=False)``, but without the offsets into the text that a call
-    keeps for each token: they are a quarter of its time.
-
-    Args:
-        tokenizer: A fast tokenizer.
-        texts: Any number of texts; from a hundred on, the tokenizer's threads work in parallel.
-    """
-    backend = tokenizer.backend_tokenizer
-    # What a call sets, because the tokenizer keeps what an earlier call or its tokenizer.json asked for.
-    backend.no_truncation()
-    backend.no_padding()
-    backend.encode_special_tokens = tokenizer.split_special_tokens
-    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
-
-
-def longest_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The characters of the longest token: a text has at least one token for so many."""
-    return max(map(len, tokenizer.get_vocab()))
-
-
-def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """The texts that the tokenizer reads as special tokens (turn markers, end of text), longest first."""
-    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return tuple(sorted(special | set(tokenizer.all_special_tokens), key=lambda text: (-len(text), text)))
-
-
-def control_token_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """Matches any text that the tokenizer reads as a special token."""
-    return re.compile("|".join(re.escape(token) for token in control_tokens(tokenizer)))
-
-
-def tags_are_tokens(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether each of the four tags is one added token of the tokenizer.
-
-    Raises:
-        TokenizerError: Only some of them are, or they are *special* tokens.
-    """
-    added = {str(token): token for token in tokenizer.added_tokens_decoder.values()}
-    present = [tag for tag in THINKING_ANSWER.tags if tag in added]
-    if not present:
-        return False
-    if len(present) < len(THINKING_ANSWER.tags):
-        missing = [tag for tag in THINKING_ANSWER.tags if tag not in added]
-        raise TokenizerError(
-            f"the tokenizer holds {', '.join(present)} as added tokens but not {', '.join(missing)}; "
-            f"add all four or none"
-        )
-    special = [tag for tag in present if added[tag].special]
-    if special:
-        raise TokenizerError(
-            f"{', '.join(special)} are special tokens of the tokenizer: lm-eval and vLLM drop those from the output, and "
-            "the format could never match; add the tags as tokens that aren't special"
-        )
-    return True
-
-
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make sure that segments can be exact with this tokenizer.
-
-    Raises:
-        TokenizerError: See `ExampleTokenizer`.
-    """
-    name = tokenizer.name_or_path
-    if not tokenizer.is_fast:
-        raise TokenizerError(f"{name} is a slow tokenizer; sftkey needs a fast one (tokenizer.json)")
-    controls = control_tokens(tokenizer)
-    for marker in (START_OF_TURN, END_OF_TURN):
-        if marker not in controls:
-            raise TokenizerError(f"{name} has no special token {marker}; add it to its additional_special_tokens")
-    tags_are_tokens(tokenizer)
-    probes = ["a", " a", "\na", "a ", "a\n", "1", "<", "A", "\ufb01"]
-    for text, ids in zip(probes, encode(tokenizer, probes), strict=True):
-        decoded = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        if decoded != text:
-            raise TokenizerError(
-                f"{name} turns {text!r} into {decoded!r} at the start of a segment, so segments would not join to the "
-                "exact text; byte-level BPE tokenizers (Qwen, SmolLM, Llama 3) don't"
-            )

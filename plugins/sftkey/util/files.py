@@ -13,6 +13,9 @@ from typing import Any
 
 from sftkey.util.disk import full_disk
 
+MARKER_FILE = "sftkey_stage.json"
+"""What a finished stage leaves in its output directory, written last."""
+
 
 def finite(value: Any) -> Any:
     """Plain JSON types as strict JSON has them: what isn't a finite number becomes None."""

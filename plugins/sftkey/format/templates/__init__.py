@@ -62,5 +62,26 @@ def chat_template(name: str, system_message: str | None = None) -> str:
     return source
 
 
+def with_system_message(source: str, message: str | None) -> str:
+    """A chat template of a model's own that opens with a system message where the messages bring none.
+
+    Args:
+        source: Jinja source; one that this function has made gets the new message in the place of the old one.
+        message: The system message; ``None`` for the template as it is.
+    """
+    if source.startswith(_NO_SYSTEM):
+        source = source.partition(_THEN)[2]
+    if message is None:
+        return source
+    # Jinja reads JSON's texts as its own.
+    return f"{_NO_SYSTEM}{json.dumps(message, ensure_ascii=False)}{_THEN}{source}"
+
+
+_NO_SYSTEM = (
+    "{%- if not messages or messages[0]['role'] != 'system' -%}{%- set messages = [{'role': 'system', 'content': "
+)
+_THEN = "}] + messages -%}{%- endif -%}"
+
+
 def _read(file: str) -> str:
     return resources.files(__package__).joinpath(file).read_text(encoding="utf-8")

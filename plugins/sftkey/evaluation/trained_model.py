@@ -1,0 +1,79 @@
+"""What an output of an evaluated model is expected to be: its format, and what the prompt holds of it already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sftkey.format.formats import THINKING_ANSWER, read_format
+from sftkey.format.response_format import ResponseFormat
+from sftkey.util.errors import UserError
+from sftkey.util.files import MARKER_FILE
+from sftkey.util.sources import UnreadableFile, read_json
+
+KEY = "sftkey_format"
+
+
+@dataclass
+class Expected:
+    """What an output is expected to be.
+
+    Attributes:
+        response_format: The format that a task names; ``None`` for that of the evaluated model, known once there is one.
+        opened: What the prompt holds of the response already.
+    """
+
+    response_format: ResponseFormat | None = None
+    opened: str = ""
+
+    def look_at(self, render: Callable[..., Any]) -> None:
+        """Learn from a model's chat template, the method of lm-eval's model that turns messages into a prompt.
+
+        Raises:
+            UserError: The marker of the model can't be read.
+        """
+        if self.response_format is None:
+            tokenizer = getattr(getattr(render, "__self__", None), "tokenizer", None)
+            self.response_format = format_of(getattr(tokenizer, "name_or_path", None))
+        prompt = render([{"role": "user", "content": "?"}])
+        if isinstance(prompt, str):  # a server that applies its own template gives none
+            self.opened = _opened(prompt, self.response_format)
+
+
+def format_of(place: Any) -> ResponseFormat:
+    """The format that a model writes by its completion marker; the paper's where there is none.
+
+    Args:
+        place: The folder of a model or of its tokenizer, or a name on the Hub.
+
+    Raises:
+        UserError: The marker can't be read, or names no format.
+    """
+    marker = Path(str(place or "")) / MARKER_FILE
+    if not place or not marker.is_file():
+        return THINKING_ANSWER
+    try:
+        recipe = read_json(marker).get("recipe")
+    except UnreadableFile as error:
+        raise UserError(f"{marker} can't be read ({error})") from error
+    config = recipe.get("config") if isinstance(recipe, Mapping) else None
+    return named_format(config.get(KEY) if isinstance(config, Mapping) else None, f"{marker}: {KEY}")
+
+
+def named_format(value: Any, where: str) -> ResponseFormat:
+    """Read a format; raises `UserError`, which begins with `where`, for what is none."""
+    try:
+        return read_format(value)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _opened(prompt: str, response_format: ResponseFormat) -> str:
+    """What the end of a prompt holds of a response in the format."""
+    opening = response_format.thinking_open
+    for length in range(len(opening), len(opening.rstrip()) - 1, -1):
+        if prompt.endswith(opening[:length]):
+            return opening[:length]
+    return ""
