@@ -217,3 +217,13 @@ def test_mean_loss_is_that_of_all_steps() -> None:
     # 4 steps at 2.0, 4 at 1.0 and the last 2 at 0.5.
     logs = [{"step": 4, "loss": 2.0}, {"step": 8, "loss": 1.0}, {"step": 10, "loss": 0.5}]
     assert mean_loss(logs) == pytest.approx(1.3)
+
+
+@pytest.mark.parametrize(("wanted", "found"), [(True, "torch.float32"), (None, "torch.bfloat16")])
+def test_weights_are_widened_before_fsdp2_shards_them(wanted: bool | None, found: str) -> None:
+    import torch
+    from axolotl.utils.dict import DictDefault
+
+    model = torch.nn.Linear(2, 2).bfloat16()
+    SFTKeyPlugin().pre_lora_load(DictDefault({"sftkey_fp32_weights": wanted}), model)
+    assert {str(parameter.dtype) for parameter in model.parameters()} == {found}

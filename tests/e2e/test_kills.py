@@ -138,25 +138,32 @@ PATTERNS = {
     "saving": "out/*/checkpoint-*",
     "finishing": "out/*/*model.safetensors",
     "merging": "out/stage2/merged*",
-    "evaluating": None,
+    "evaluating": "out/stage2/merged/sftkey_stage.json",
 }
+DELAYS = {"any": 0.25, "evaluating": 0.25}
+"""Up to which part of an undisturbed chain, 15 seconds at most; the others come 0.3 seconds after their file at most."""
 
 
 def ahead(workplace: Path) -> list[str]:
-    """What the next run can be killed at: a chain that has trained both stages merges and evaluates."""
-    if (workplace / "out" / "stage2" / "sftkey_stage.json").exists():
-        return ["evaluating", *([] if (workplace / "out" / "stage2" / "merged").exists() else ["merging"])]
+    """What the next run can be killed at. A run that nobody kills in training goes on to merging and evaluating."""
+    out = workplace / "out"
+    late = ["evaluating", *([] if (out / "stage2" / "merged" / "sftkey_stage.json").exists() else ["merging"])]
+    if (out / "stage2" / "sftkey_stage.json").exists():
+        return late
     prepared = len(list(workplace.glob("prepared/*/")))
-    first = not (workplace / "out" / "stage1" / "sftkey_stage.json").exists()
-    return ["any", "training", "saving", "finishing", *(["preparing"] if prepared < 2 - first else [])]
+    first = not (out / "stage1" / "sftkey_stage.json").exists()
+    early = ["any", "training", "saving", "finishing", *(["preparing"] if prepared < 2 - first else [])]
+    return early if first else early + late
 
 
 def moment(workplace: Path, name: str, generator: random.Random, seconds: float) -> Callable[[], bool]:
     """Whether it is time to kill: soon after a file has come that wasn't there before."""
     pattern = PATTERNS[name]
+    if name == "evaluating" and list(workplace.glob(str(pattern))):
+        pattern = None  # it begins with that
     before = set(workplace.glob(pattern)) if pattern else set()
     began, reached = time.monotonic(), [0.0]
-    delay = generator.uniform(0, min(seconds / 4, 15) if name in ("any", "evaluating") else 0.3)
+    delay = generator.uniform(0, min(seconds * DELAYS[name], 15) if name in DELAYS else 0.3)
 
     def now() -> bool:
         if not reached[0] and (pattern is None or set(workplace.glob(pattern)) - before):

@@ -16,6 +16,7 @@ from sftkey.format.segments import Segment
 from sftkey.training.collator import SegmentCollator
 from sftkey.training.trainer import SegmentLossTrainer
 from support.processes import PROCESSES, in_processes
+from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 from transformers import Qwen3Config, Qwen3ForCausalLM, TrainingArguments
 
@@ -144,3 +145,72 @@ def test_logs_are_means_over_the_tokens_of_all_processes(method: str, tmp_path: 
     for name, value in expected.items():
         assert series[f"train/{name}"] == pytest.approx(value, rel=1e-5), name
     assert series["eval/loss_thinking"] == pytest.approx(evaluation["eval_loss_thinking"], rel=1e-5)
+
+
+def fsdp2_on_cpus() -> None:
+    """Let accelerate, which shards on GPUs alone, take these processes for some; the model is sharded as Axolotl does."""
+    from accelerate.state import AcceleratorState, DistributedType, PartialState
+    from axolotl.monkeypatch.accelerate.fsdp2 import patch_accelerate_fsdp2
+
+    original = AcceleratorState.__init__
+
+    def start(self: AcceleratorState, *args: Any, **kwargs: Any) -> None:
+        if not self._shared_state:
+            PartialState(cpu=True)
+            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        original(self, *args, **kwargs)
+
+    AcceleratorState.__init__ = start  # type: ignore[method-assign]
+    patch_accelerate_fsdp2()
+
+
+def go_on(rank: int, folder: Path) -> None:
+    fsdp2_on_cpus()
+
+    def trained(output: Path, resume: Path | None = None) -> tuple[dict[str, torch.Tensor], list[float]]:
+        trainer = SegmentLossTrainer(
+            model=build(),
+            args=TrainingArguments(
+                output_dir=str(output),
+                use_cpu=True,
+                ddp_backend="gloo",
+                per_device_train_batch_size=2,
+                max_steps=4,
+                learning_rate=0.01,
+                logging_steps=1,
+                save_steps=2,
+                remove_unused_columns=False,
+                report_to=[],
+                disable_tqdm=True,
+                fsdp=True,
+                fsdp_config={
+                    "version": 2,
+                    "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+                    "state_dict_type": "FULL_STATE_DICT",
+                    "activation_checkpointing": True,
+                },
+            ),
+            data_collator=SegmentCollator(pad),
+            train_dataset=Rows(16, "key-tag", seed=1),
+        )
+        assert trainer.is_fsdp_enabled
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        parameters = dict(trainer.model.named_parameters())
+        assert all(isinstance(parameter, DTensor) for parameter in parameters.values())
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        return {name: value.full_tensor().detach().clone() for name, value in parameters.items()}, losses
+
+    whole, losses = trained(folder / "whole")
+    again, resumed = trained(folder / "again", folder / "whole" / "checkpoint-2")
+    assert resumed == losses
+    assert losses[-1] < losses[0]
+    start = dict(build().named_parameters())
+    for name, weights in whole.items():
+        assert torch.equal(again[name], weights), name
+        assert not torch.equal(weights, start[name.replace("_checkpoint_wrapped_module.", "")]), name
+
+
+@pytest.mark.timeout(300)
+def test_fsdp2_goes_on_from_a_checkpoint_to_the_same_weights(tmp_path: Path) -> None:
+    pytest.importorskip("axolotl")
+    in_processes(go_on, tmp_path)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sftkey.format.segments import RESPONSE, Segment
 from sftkey.training.loss import causal_loss
+from sftkey.training.sparse_logits import _known
 from sftkey.training.targets import find_targets
 from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
@@ -249,6 +250,7 @@ def test_router_loss_is_added_as_the_model_itself_adds_it():
     expected = gradients_by_name(model, own)
     for name, gradient in gradients_by_name(model, found).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
+    assert _known[model].loss_in_head
 
 
 @pytest.mark.parametrize("regulariser", ["router", "z"])

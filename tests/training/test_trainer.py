@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate import Accelerator
+from accelerate.parallelism_config import ParallelismConfig
 from datasets import Dataset
 from sftkey.format.segments import Segment
 from sftkey.training.trainer import SegmentLossTrainer
@@ -34,6 +36,23 @@ def test_another_loss_is_refused(tmp_path: Path, arguments: dict[str, Any], opti
         return
     with pytest.raises(UserError, match=f"{key}: asks for another loss than that of the segments; remove it"):
         build()
+
+
+@pytest.mark.parametrize("sizes", [{"cp_size": 2}, {"sp_size": 2}, {"dp_replicate_size": 1}])
+def test_split_sequences_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: dict[str, int]) -> None:
+    create = SegmentLossTrainer.create_accelerator_and_postprocess
+
+    def create_for_two(trainer: SegmentLossTrainer) -> None:
+        create(trainer)
+        # As in two processes; one alone can't be told to split.
+        monkeypatch.setattr(Accelerator, "parallelism_config", ParallelismConfig(**sizes))
+
+    monkeypatch.setattr(SegmentLossTrainer, "create_accelerator_and_postprocess", create_for_two)
+    if "dp_replicate_size" in sizes:
+        trainer_of(tmp_path)
+        return
+    with pytest.raises(UserError, match="split sequences, which the segment loss can't follow; remove them"):
+        trainer_of(tmp_path)
 
 
 SIZES = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
@@ -105,6 +124,15 @@ def test_the_best_checkpoint_is_that_with_the_lowest_loss(tmp_path: Path, metric
     if not metric.startswith("acc"):
         assert trainer.state.best_metric == values[1]
         assert Path(str(trainer.state.best_model_checkpoint)).name == "checkpoint-1"
+
+
+@pytest.mark.parametrize(("metric", "mode"), [("acc_answer", "max"), ("loss_answer", "min"), (None, "min")])
+def test_a_plateau_is_where_the_metric_gets_no_better(tmp_path: Path, metric: str | None, mode: str) -> None:
+    trainer = trainer_of(
+        tmp_path, lr_scheduler_type="reduce_lr_on_plateau", eval_strategy="steps", metric_for_best_model=metric
+    )
+    trainer.create_optimizer_and_scheduler(1)
+    assert trainer.lr_scheduler.mode == mode
 
 
 def _uphill(loss: Any) -> Any:

@@ -7,10 +7,14 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sftkey.util.disk import DiskFull, full_disk
-from support.commands import SFTKEY
+from support.axolotl_recipes import write_recipe
+from support.commands import SFTKEY, run, succeeded
+from support.loopback_judge import LoopbackServer
+from support.output_roots import Outputs
 from support.small_disk import on_a_small_disk
 
 OLD = Path(__file__).parents[1] / "stages" / "written_by_9c54c77"
@@ -134,3 +138,56 @@ def test_report_and_share(tmp_path: Path) -> None:
     assert f"the disk at {disk} has" in reported.stderr
     assert "Traceback" not in reported.stderr
     assert not list(disk.rglob(".*"))
+
+
+def test_judging(tmp_path: Path) -> None:
+    """The evaluation stays as it was, the verdicts are kept, and with room the same command asks nobody again."""
+    disk = tmp_path / "disk"
+    results = Outputs(disk).evaluate("some/model", "sftkey_gsm8k", [(0.0, 1.0)] * 100)
+    before = {path: path.read_bytes() for path in disk.rglob("*") if path.is_file()}
+    size = sum(map(len, before.values()))
+    command = (*SFTKEY, "judge", disk, "--mode", "always")
+    with LoopbackServer(lambda _: "yes") as server:
+        judge = {
+            "SFTKEY_JUDGE_BASE_URL": server.base_url,
+            "SFTKEY_JUDGE_CACHE": str(tmp_path / "cache"),
+            "SFTKEY_JUDGE_FITNESS": "off",
+        }
+        full = on_a_small_disk(disk, f"{size // 1024 + 16}k", *command, cwd=tmp_path, **judge)
+        assert full.returncode == 1, full.stdout + full.stderr
+        assert f"the disk at {disk} has" in full.stderr
+        assert "Traceback" not in full.stderr
+        assert {path: path.read_bytes() for path in disk.rglob("*") if path.is_file()} == before
+        asked = len(server.prompts())
+        assert asked == 100
+        succeeded(run(*command, cwd=tmp_path, **judge))
+        assert len(server.prompts()) == asked
+        assert json.loads(results.read_text())["results"]["sftkey_gsm8k"]["acc,none"] == 1.0
+
+        # A cache that has no room costs the verdicts' reuse alone.
+        (tmp_path / "small").mkdir()
+        judge["SFTKEY_JUDGE_CACHE"] = str(tmp_path / "small" / "cache")
+        without = on_a_small_disk(tmp_path / "small", "40k", *command, cwd=tmp_path, **judge)
+        assert without.returncode == 0, without.stdout + without.stderr
+        assert "the judge cache" in without.stderr
+        assert "point SFTKEY_JUDGE_CACHE at a folder" in without.stderr
+        assert len(server.prompts()) == 2 * asked
+
+
+@pytest.mark.slow
+def test_preparing(tmp_path: Path, tiny_root: Path, stage1_recipe: dict[str, Any]) -> None:
+    """What is left of the prepared data is not taken for it."""
+    from sftkey.axolotl.prepared_data import remove_half_written
+
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    recipe = {**stage1_recipe, "dataset_prepared_path": str(disk / "prepared")}
+    path = write_recipe(tmp_path / "recipe.yml", recipe)
+    cache = {"HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    full = on_a_small_disk(disk, "64k", "axolotl", "preprocess", path, cwd=tmp_path, **cache)
+    assert full.returncode != 0
+    assert f"the disk at {disk} has" in full.stderr, full.stderr[-3000:]
+    assert "Traceback" not in full.stderr
+    (prepared,) = (disk / "prepared").iterdir()
+    remove_half_written(prepared)
+    assert not [path for path in prepared.iterdir() if path.is_dir()]

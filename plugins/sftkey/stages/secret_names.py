@@ -22,7 +22,8 @@ _NAME_AND_VALUE = re.compile(
     rf"""(?ix) \b(?:name|key)["']? \s{{0,4}} [:=] \s{{0,4}} ["']? (?P<name>[\w.-]{{2,100}}+) ["']? \s{{0,4}} ,? \s{{0,60}}
     ["']? value["']? \s{{0,4}} [:=] \s{{0,4}} {_VALUE}"""
 )
-_TUPLE = re.compile(r"""["'](?P<name>[\w.-]{2,100}+)["']\s{0,4},\s{0,4}["'](?P<single>[^"'\n]{8,4000}+)["']""")
+# The value is looked at only: it may be the name of the next one.
+_TUPLE = re.compile(r"""["'](?P<name>[\w.-]{2,100}+)["']\s{0,4},\s{0,4}(?=["'](?P<single>[^"'\n]{8,4000}+)["'])""")
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 

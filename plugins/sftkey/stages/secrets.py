@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 from sftkey.stages.secret_forms import FORMS, is_placeholder, switches
 from sftkey.stages.secret_names import named_secrets
+from sftkey.stages.vocabulary import BREAK, without_entries
 
 MAX_LINE = 65_536
 """Characters that are searched at a time; a longer text is searched in overlapping parts."""
@@ -26,7 +27,6 @@ _OVERLAP = 5_000
 _MAX_DEPTH = 2
 """How often base64 may be in base64."""
 
-_BREAK = re.compile(r"\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")  # where str.splitlines ends a line
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_=-])[A-Za-z0-9+/_-]{16,}+={0,2}")
 _NO_SECRET = re.compile(
     r"(?i)(?:\b(?:sha|md|h)\d+[-:]|\b(?:sha\d*|hash|digest|checksum|integrity|fingerprint|etag|commit|revision|thumbprint)"
@@ -113,17 +113,17 @@ def _search(parts: Iterable[str]) -> Iterator[Finding]:
     seen: set[Finding] = set()
     for part in parts:
         window = kept + part
-        for view in _views(window):
+        for view in _views(without_entries(window)):
             here, position = line, 0
             for start, _, kind in sorted(_matches(view)):
-                here += len(_BREAK.findall(view, position, start))
+                here += len(BREAK.findall(view, position, start))
                 position = start
                 finding = Finding(here, kind)
                 if finding not in seen:
                     seen.add(finding)
                     yield finding
         kept = window[-_OVERLAP:]
-        line += len(_BREAK.findall(window, 0, len(window) - len(kept)))
+        line += len(BREAK.findall(window, 0, len(window) - len(kept)))
         seen = {one for one in seen if one.line >= line}
 
 

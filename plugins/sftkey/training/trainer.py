@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import Trainer
+from transformers.trainer_utils import SchedulerType
 
 from sftkey.format.segments import RESPONSE, SEGMENT_GROUPS, Segment
 from sftkey.training.collator import SEGMENTS_COLUMN
@@ -29,7 +30,8 @@ class SegmentLossTrainer(Trainer):
     Call `configure_segment_loss` before training; without it the labels alone decide.
 
     Raises:
-        UserError: ``compute_loss_func`` or ``label_smoothing_factor`` asks for another loss, which would be ignored.
+        UserError: ``compute_loss_func`` or ``label_smoothing_factor`` asks for another loss, which would be ignored, or
+            sequences are split over processes.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -40,6 +42,11 @@ class SegmentLossTrainer(Trainer):
         ):
             if value:
                 raise UserError(f"{key}: asks for another loss than that of the segments; remove it")
+        split = getattr(self.accelerator, "parallelism_config", None)
+        if split is not None and (split.cp_enabled or split.sp_enabled):
+            raise UserError(
+                "parallelism_config: cp_size and sp_size split sequences, which the segment loss can't follow; remove them"
+            )
         # The loss below consumes num_items_in_batch itself.
         self.model_accepts_loss_kwargs = True
         self.sparse_logits = True
@@ -55,6 +62,11 @@ class SegmentLossTrainer(Trainer):
         if better is not None:
             # transformers takes every name that doesn't end in "loss" for one that is better when it is higher.
             self.args.greater_is_better = better
+        if self.args.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU:
+            # It would wait for the metric to fall, whatever it is.
+            given = self.args.lr_scheduler_kwargs
+            mode = {"mode": "max" if self.args.greater_is_better else "min"}
+            self.args.lr_scheduler_kwargs = {**mode, **(given if isinstance(given, dict) else {})}
 
     def configure_segment_loss(
         self,

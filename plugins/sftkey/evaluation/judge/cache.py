@@ -26,6 +26,9 @@ _TABLE = "CREATE TABLE IF NOT EXISTS Cache (key TEXT, raw INTEGER, value TEXT, U
 _READ = "SELECT value FROM Cache WHERE key = ? AND raw = 1"
 _WRITE = "INSERT OR REPLACE INTO Cache (key, raw, value) VALUES (?, 1, ?)"
 
+_FAILURES = (OSError, sqlite3.Error)
+"""Whatever goes wrong on disk; a lock that isn't free in time is an OSError, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class CachedVerdict:
@@ -74,7 +77,7 @@ class JudgeCache:
         self._read_only = False
         try:
             self._open()
-        except Exception as error:
+        except _FAILURES as error:
             if not (_is_damage(error) and self._heal(error)):
                 self._give_up("open", error)
 
@@ -116,7 +119,7 @@ class JudgeCache:
             try:
                 row: tuple[Any, ...] | None = self._database.execute(statement, values).fetchone()
                 return row
-            except Exception as error:
+            except _FAILURES as error:
                 if _code(error) == sqlite3.SQLITE_READONLY:
                     self._only_read()
                     return None
@@ -174,7 +177,7 @@ class JudgeCache:
                         os.replace(f"{path}{ending}", f"{aside}{ending}")
                 self._open()
                 taken_over = self._take_over(aside)
-        except Exception:
+        except _FAILURES:
             self.close()
             return False
         logger.error(

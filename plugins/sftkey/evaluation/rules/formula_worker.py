@@ -60,7 +60,7 @@ def main() -> None:
             detail, over_limit = f"more than {MAX_SECONDS:g} s", True
         except MemoryError:
             detail, over_limit = f"more than {MAX_MEMORY >> 20} MiB", True
-        except Exception as error:
+        except Exception as error:  # whatever SymPy and math-verify raise at what isn't a formula
             detail = f"no reading: {type(error).__name__}"
         reply = {"verdict": verdict.value, "detail": detail, "over_limit": over_limit}
         print(json.dumps(reply), file=replies, flush=True)
