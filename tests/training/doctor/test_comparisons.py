@@ -271,6 +271,15 @@ def test_a_gpu_without_bfloat16_is_skipped(monkeypatch: pytest.MonkeyPatch) -> N
         assert (found["status"], found["reason"]) == ("skipped", "Tesla T4 has no bfloat16")
 
 
+def test_accelerate_without_fsdp2_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate.utils import fsdp_utils
+
+    monkeypatch.delattr(fsdp_utils, "fsdp2_prepare_model")
+    for found in (check("sharding:fsdp2"), check("recipe_memory:measure", every_gpu=True)):
+        assert found["status"] == "skipped"
+        assert found["reason"].endswith("has no FSDP2")
+
+
 def test_an_error_is_one_line_and_an_exception_is_none_of_ours() -> None:
     found = check("recipe_memory:measure", config={"model_type": "nothing"}, settings={}, estimate_bytes=1)
     assert found["status"] == "error"

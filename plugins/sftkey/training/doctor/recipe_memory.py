@@ -8,7 +8,7 @@ import torch
 
 from sftkey.training.doctor.compare import ours, random_batch, require_bfloat16
 from sftkey.training.doctor.cost import peak_bytes, reset_peak
-from sftkey.training.doctor.sharding import in_processes, sharded
+from sftkey.training.doctor.sharding import in_processes, require_fsdp2, sharded
 from sftkey.training.doctor.sizes import GIB, build, build_in_4_bits
 from sftkey.training.doctor.task import Findings, Task
 
@@ -19,7 +19,10 @@ def measure(task: Task) -> Findings:
     The peak must stay below the estimate for that. ``task.details``: ``config`` (the model's, in transformers' names),
     ``settings`` (keys of the recipe), ``every_gpu`` (whether it is sharded with FSDP2) and ``estimate_bytes``.
     """
-    return in_processes(task, _train) if task.details.get("every_gpu") else _train(task, 0, 1)
+    if not task.details.get("every_gpu"):
+        return _train(task, 0, 1)
+    require_fsdp2()
+    return in_processes(task, _train)
 
 
 def _train(task: Task, rank: int, processes: int) -> Findings:

@@ -30,11 +30,12 @@ from sftkey.training.doctor.compare import (
     require_bfloat16,
 )
 from sftkey.training.doctor.numerics import ROWS, batch_of, exact_sample, model_of
-from sftkey.training.doctor.task import Findings, Task
+from sftkey.training.doctor.task import Findings, Skipped, Task
 
 
 def fsdp2(task: Task) -> Findings:
     """FSDP2 of accelerate with its policy for bfloat16."""
+    require_fsdp2()
     require_bfloat16(task.device)
     return in_processes(task, _fsdp2)
 
@@ -99,6 +100,15 @@ def _part(everything: Batch, rank: int) -> Batch:
     """The rows of one process, whose loss counts with its share of all rows together."""
     part = everything.rows(slice(rank * ROWS, (rank + 1) * ROWS))
     return replace(part, all_items=everything.items)
+
+
+def require_fsdp2() -> None:
+    """Skip what needs FSDP2 where accelerate is older than it."""
+    from accelerate import __version__
+    from accelerate.utils import fsdp_utils
+
+    if not hasattr(fsdp_utils, "fsdp2_prepare_model"):
+        raise Skipped(f"accelerate {__version__} has no FSDP2")
 
 
 def sharded(model: Any, device: str, rank: int, mixed_precision: str | None = "bf16") -> Any:
