@@ -210,6 +210,7 @@ def go_on(rank: int, folder: Path) -> None:
         assert not torch.equal(weights, start[name.replace("_checkpoint_wrapped_module.", "")]), name
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_fsdp2_goes_on_from_a_checkpoint_to_the_same_weights(tmp_path: Path) -> None:
     pytest.importorskip("axolotl")
