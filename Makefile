@@ -9,7 +9,7 @@ export AXOLOTL_DO_NOT_TRACK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help setup demo demo-all test test-slow test-kills test-machines test-deepspeed test-ray test-trackers test-install test-oldest test-servers test-tokenizers release-check bench lint format clean
+.PHONY: help setup demo demo-all test test-slow test-kills test-machines test-deepspeed test-ray test-trackers test-install test-oldest test-servers test-exports test-tokenizers release-check bench lint format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,7 +42,7 @@ demo-all: $(READY)  ## The same for all four training strategies
 	$(BIN)/python tests/demo/run.py --all
 
 test: $(READY)  ## Run the test suite
-	$(BIN)/python -m pytest -m "not slow and not kills and not machines and not ray and not trackers and not deepspeed and not servers and not install and not tokenizers" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not kills and not machines and not ray and not trackers and not deepspeed and not servers and not install and not tokenizers and not exports" -n 2 --dist loadfile
 
 test-slow: $(READY)  ## Run the long end-to-end tests
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
@@ -138,6 +138,26 @@ $(TOKENIZERS)/.ready:
 
 test-tokenizers: $(READY) $(TOKENIZERS)/.ready  ## Check the masks of every row with real tokenizers and chat templates
 	TOKENIZERS=$(CURDIR)/$(TOKENIZERS) $(BIN)/python -m pytest -m tokenizers -s tests/training/test_real_tokenizers.py
+
+# Environments of their own, on top of this one: their pins differ, and only their data pipelines are run. torchaudio, which
+# LLaMA-Factory imports for sound, is an empty stand-in.
+EXPORTS := outputs/exports
+SITE = $(shell $(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
+
+$(EXPORTS)/%/.ready: | $(READY)
+	$(BIN)/python -m venv --without-pip $(@D)
+	for folder in $(@D)/lib/python*/site-packages; do \
+		echo $(SITE) > $$folder/base.pth; \
+		mkdir -p $$folder/torchaudio; touch $$folder/torchaudio/__init__.py; \
+		$(BIN)/python -m pip install --quiet --no-deps --target $$folder $(PACKAGES) || exit 1; \
+	done
+	touch $@
+
+$(EXPORTS)/llamafactory/.ready: PACKAGES = llamafactory==0.9.5 omegaconf==2.4.0 antlr4-python3-runtime==4.9.3
+$(EXPORTS)/ms-swift/.ready: PACKAGES = ms-swift==4.6.0 modelscope==1.40.2 modelscope_hub==0.5.1 json_repair==0.64.6
+
+test-exports: $(READY) $(EXPORTS)/llamafactory/.ready $(EXPORTS)/ms-swift/.ready  ## Read exported rows with LLaMA-Factory and ms-swift
+	EXPORTS=$(EXPORTS) $(BIN)/python -m pytest -m exports -s tests/exports
 
 bench: $(READY)  ## Run the benchmarks (tests/benchmarks); their tables go to stdout
 	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

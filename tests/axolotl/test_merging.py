@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
-from sftkey.axolotl.merging import complete_merged, finish_merge, merge_own_adapter, stop_tokens
+from sftkey.axolotl.merging import complete_merged, finish_merge, merge_own_adapter
 from sftkey.format import templates
 from sftkey.format.formats import THINKING_ANSWER
 from sftkey.stages.marker import MARKER_FILE, SCHEMA, Marker
+from sftkey.training.end_of_turn import stop_tokens
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
 

@@ -22,6 +22,7 @@ from sftkey.stages.card import CARD_FILE
 from sftkey.stages.links import MERGED_FOLDER
 from sftkey.stages.marker import LOG_FILE, MARKER_FILE, RUN_FILE, Marker
 from sftkey.stages.readiness import ADAPTER_FILE
+from sftkey.training.end_of_turn import stop_tokens
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
 
@@ -129,17 +130,6 @@ def complete_merged(adapter_dir: str | Path, merged_dir: str | Path) -> None:
     _write(merged_dir / "generation_config.json", {**generation, "pad_token_id": tokenizer.pad_token_id})
     # Past Axolotl's adapter, which may ask for a process group at the end of the process.
     LOG.logger.info("%s has the tokenizer, chat template and end of turn of %s", merged_dir, adapter_dir)
-
-
-def stop_tokens(end_of_turn: int, previous: int | list[int] | None) -> list[int]:
-    """The tokens at which generation stops: the end of the turn, and what the model stopped at before.
-
-    Args:
-        end_of_turn: Id of the token that ends a turn.
-        previous: ``eos_token_id`` of the model's generation config.
-    """
-    tokens = previous if isinstance(previous, list) else [previous]
-    return [end_of_turn, *(token for token in tokens if token is not None and token != end_of_turn)]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sftkey.axolotl.chat_template import own_template
-from sftkey.axolotl.data_paths import loadable
 from sftkey.datasets.columns import with_carried_columns
+from sftkey.datasets.data_paths import loadable
 from sftkey.datasets.registry import source_of
 from sftkey.format.templates import END_OF_TURN, chat_template
 from sftkey.recipes.load import (

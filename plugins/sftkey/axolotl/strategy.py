@@ -16,15 +16,13 @@ from sftkey.axolotl.prepared_data import ROWS_FILE
 from sftkey.datasets.base import ReasoningDataset, use_front_end
 from sftkey.datasets.first_row import first_row
 from sftkey.datasets.registry import naming_keys
-from sftkey.format.methods import METHODS
 from sftkey.recipes.load import has_own_template, response_format
 from sftkey.stages.handover import DATA_KEYS
 from sftkey.training.own_template import OwnTemplateTokenizer
 from sftkey.training.prepare import describe_counts, describe_skipped, hub_commit, prepare
-from sftkey.training.rows import TOO_LONG, RowTokenizer
+from sftkey.training.recipe_rows import recipe_row_tokenizer
+from sftkey.training.rows import TOO_LONG
 from sftkey.training.tokenization import ExampleTokenizer
-from sftkey.training.tokenizers import TokenizerError
-from sftkey.training.weights import weighted_method
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
 from sftkey.util.sources import UnreadableFile, read_json
@@ -49,17 +47,14 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
 
     def __init__(self, dataset: ReasoningDataset, tokenizer: Any, cfg: Any, ds_cfg: Any) -> None:
         self.cfg, self.ds_cfg = cfg, ds_cfg
-        evaluation = _is_for_evaluation(ds_cfg, cfg)
-        try:
-            method = weighted_method(
-                METHODS[cfg.sftkey_method], cfg.sftkey_segment_weights, cfg.sftkey_segment_schedule
-            )
-            kind = OwnTemplateTokenizer if has_own_template(cfg) else ExampleTokenizer
-            example_tokenizer = kind(tokenizer, method, dataset.untagged, response_format(cfg))
-        except TokenizerError as error:
-            raise UserError(f"tokenizer: {error}") from error
-        sequence_len = (evaluation and cfg.eval_sequence_len) or cfg.sequence_len
-        self.tokenize = RowTokenizer(dataset, example_tokenizer, sequence_len, evaluation)
+        self.tokenize = recipe_row_tokenizer(
+            dataset,
+            cfg,
+            tokenizer,
+            response_format(cfg),
+            evaluation=_is_for_evaluation(ds_cfg, cfg),
+            kind=OwnTemplateTokenizer if has_own_template(cfg) else ExampleTokenizer,
+        )
 
     def wrap_dataset(
         self, dataset: Any, process_count: int | None = None, keep_in_memory: bool | None = False, **kwargs: Any

@@ -9,8 +9,8 @@ from typing import Any
 from axolotl.utils.logging import get_logger
 
 from sftkey.axolotl.added_tags import refuse_frozen_tags
-from sftkey.axolotl.merging import stop_tokens
 from sftkey.format.methods import METHODS
+from sftkey.training.end_of_turn import stop_at_end_of_turn
 from sftkey.training.selection import greater_is_better
 from sftkey.training.trainer import SegmentLossTrainer
 from sftkey.training.weights import stage_weights
@@ -71,7 +71,7 @@ def set_up_trainer(cfg: Any, trainer: Any, *, adds_tags: bool) -> None:
         trainer.args.project = cfg.trackio_project_name
     if adds_tags:
         refuse_frozen_tags(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, cfg)
-    _stop_at_end_of_turn(trainer)
+    stop_at_end_of_turn(trainer)
     if cfg.sftkey_warmup_epochs is not None:
         # Axolotl makes steps of warmup_ratio by cutting off, turns 1 step into 2, and takes max_steps for all epochs.
         trainer.args.warmup_steps = _warmup_steps(cfg, trainer)
@@ -82,18 +82,6 @@ def tokenizer_size(output_dir: Path) -> int | None:
     from transformers import AutoTokenizer
 
     return len(AutoTokenizer.from_pretrained(str(output_dir))) if (output_dir / "tokenizer.json").is_file() else None
-
-
-def _stop_at_end_of_turn(trainer: Any) -> None:
-    """Make generation end with the turn: config and generation config of the model, in whatever wrapper it comes."""
-    end_of_turn = trainer.processing_class.eos_token_id
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    config = getattr(model, "generation_config", None)
-    model.config.eos_token_id = end_of_turn
-    if config is None:
-        return
-    config.eos_token_id = stop_tokens(end_of_turn, config.eos_token_id)
-    config.pad_token_id = trainer.processing_class.pad_token_id
 
 
 def _warmup_steps(cfg: Any, trainer: Any) -> int:

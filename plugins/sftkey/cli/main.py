@@ -25,6 +25,7 @@ _SUMMARIES = {
     "judge": "Add an LLM judge's verdicts to the logged samples of an evaluation.",
     "recipe": "Write a shipped recipe for another model, data set, place or setting.",
     "recipes": "List the shipped recipes: model, strategy, data set, GPUs, memory.",
+    "export": "Write a recipe and its rows for LLaMA-Factory or ms-swift.",
     "share": "Bundle what others need to run a finished stage again.",
     "report": "Tables and figures of any number of runs.",
     "tasks-path": "Print the folder of the lm-eval tasks, for lm_eval's --include_path.",

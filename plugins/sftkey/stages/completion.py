@@ -29,7 +29,7 @@ from sftkey.stages.marker import (
 from sftkey.stages.stage import Stage
 from sftkey.util.origin import COMMIT, commit
 
-_PACKAGES = ("sftkey", "axolotl", "torch", "transformers", "datasets")
+_PACKAGES = ("torch", "transformers", "datasets")
 
 
 def make_marker(
@@ -46,6 +46,7 @@ def make_marker(
     rows: Sequence[Mapping[str, Any]],
     training: TrainingRecord,
     lineage: Lineage | None = None,
+    front_end: str = "axolotl",
 ) -> Marker:
     """Build the marker of a stage that has just finished.
 
@@ -62,6 +63,7 @@ def make_marker(
         rows: For each data set ``rows_used``, ``rows_skipped`` and ``commit``, as far as they are known.
         training: See `training_record`.
         lineage: What it was made from.
+        front_end: The package that trained it.
     """
     return Marker(
         schema=SCHEMA,
@@ -80,16 +82,16 @@ def make_marker(
             DataRecord.model_validate({**identity, **counts})
             for identity, counts in zip(data_identity(recipe), rows, strict=True)
         ],
-        versions=_versions(),
+        versions=_versions(front_end),
         training=training,
         lineage=lineage,
         weights=record_files(output_dir, weights_files(output_dir)),
     )
 
 
-def _versions() -> dict[str, str]:
+def _versions(front_end: str) -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    for name in ("sftkey", front_end, *_PACKAGES):
         with suppress(metadata.PackageNotFoundError):  # not every front end needs them all
             found[name] = metadata.version(name)
     return found | ({COMMIT: at} if (at := commit()) else {})

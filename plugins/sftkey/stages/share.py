@@ -40,7 +40,7 @@ _WEIGHT_FILES = """
 """.split()
 """What loads a model. Not checkpoints, not optimizer states, no pickles."""
 
-_PACKAGES = ("sftkey", "axolotl", "torch", "transformers", "datasets")
+_PACKAGES = ("sftkey", "axolotl", "trl", "torch", "transformers", "datasets")
 
 
 def make_bundle(output_dir: Path, weights: bool = False) -> Bundle:
@@ -135,6 +135,10 @@ def _shared_stages(chain: Sequence[Stage], notes: list[str]) -> list[Stage]:
                 notes.append(f"{name}: the data {entry.get('path')} is local and not in the bundle")
         if not stages and is_local(str(config.get("base_model"))):
             notes.append(f"{name}: base_model {config.get('base_model')} is local and not in the bundle")
+        if "trl" in marker.versions:
+            notes.append(
+                f"{name}: trained with TRL; the recipe says its settings in Axolotl's keys, as far as it has them"
+            )
         if stage.recorded_only:
             notes.append(f"{name}: its output directory isn't there any more, or holds another stage; no scores of it")
         stages.append(replace(stage, config=config, recipe=Path(name)))

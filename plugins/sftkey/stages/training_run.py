@@ -35,6 +35,7 @@ class TrainingRun:
         processes: How many processes train.
         main: Whether this is the first of them.
         say: Shows a line to people.
+        front_end: The package that trains.
 
     Attributes:
         finished: Whether there is nothing left to train.
@@ -51,11 +52,12 @@ class TrainingRun:
         processes: int,
         main: bool,
         say: Callable[[str], None],
+        front_end: str = "axolotl",
     ) -> None:
         self._cfg, self._recipe, self._settings, self._before = cfg, recipe, settings, before
         self._output_dir = Path(cfg.get("output_dir"))
         self._processes, self._main, self._say = processes, main, say
-        self._start = start_of(cfg)
+        self._start, self._front_end = start_of(cfg), front_end
         self._lock: OutputLock | None = None
         self._run: RunFile | None = None
         self._lineage: RunLineage | None = None
@@ -178,6 +180,7 @@ class TrainingRun:
                 kept=self._kept,
             ),
             lineage=self._lineage.of_the_marker() if self._lineage else None,
+            front_end=self._front_end,
         )
         write_atomically(output_dir / MARKER_FILE, marker.content)
         update_card(output_dir)

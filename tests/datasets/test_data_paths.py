@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict
-from sftkey.axolotl.data_paths import loadable
+from sftkey.datasets.data_paths import loadable
 from sftkey.util.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -1,0 +1,1 @@
+"""A recipe and its rows for other trainers."""
