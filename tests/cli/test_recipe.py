@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from sftkey.cli.console import print_file
 from sftkey.cli.main import sftkey
 from sftkey.recipes.load import load_recipe, recipe_before
 
@@ -68,3 +70,15 @@ def test_the_first_stage_can_be_named(tmp_path: Path) -> None:
 def test_unknown_names_are_errors() -> None:
     assert "did you mean" in cli("qwen3_9b_stage1").output
     assert "openbookqa" in cli("qwen3_8b_stage1", "--dataset", "openbook").output
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_no_control_characters_and_a_file_the_text_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    for shown, out in (("# \\x07\u00e9\n", Terminal()), ("# \x07\u00e9\n", io.StringIO())):
+        monkeypatch.setattr("sys.stdout", out)
+        print_file("# \x07\u00e9\n")
+        assert out.getvalue() == shown

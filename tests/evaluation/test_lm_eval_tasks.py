@@ -21,6 +21,7 @@ from sftkey.evaluation import lm_eval_tasks as harness
 from sftkey.evaluation import training_prompt
 from sftkey.evaluation.judge import decide as judging
 from sftkey.evaluation.judge.client import JudgeVerdict
+from sftkey.evaluation.judge.prompt import PAPER_PROMPT
 from sftkey.evaluation.judge.settings import Fitness, JudgeMode, JudgeSettings
 from sftkey.evaluation.verdicts import scores
 from sftkey.format.templates import system_prompt
@@ -243,6 +244,21 @@ def test_metadata_of_the_caller_keeps_the_version(load_task):
     task = load_task(THREE_LINES + "metadata: {pretrained: model}" + PLACE)
     assert task.VERSION == 1
     assert task.config.metadata == {"version": 1, "pretrained": "model"}
+
+
+def test_the_results_name_the_judge(load_task, monkeypatch):
+    monkeypatch.setenv("SFTKEY_JUDGE_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("SFTKEY_JUDGE_API_KEY", "hidden")
+    monkeypatch.setenv("SFTKEY_JUDGE_MODEL", "my-judge")
+    logged = load_task(THREE_LINES + "metadata: {pretrained: model}" + PLACE).dump_config()["metadata"]
+    assert logged["pretrained"] == "model"
+    assert (logged["judge"]["judge"], logged["judge"]["temperature"], logged["judge"]["mode"]) == (
+        "my-judge",
+        0,
+        "fallback",
+    )
+    assert logged["judge"]["prompt"] == PAPER_PROMPT.digest
+    assert "hidden" not in json.dumps(logged)
 
 
 @pytest.mark.parametrize("train", ["", "train: rows.jsonl, "])

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, get_args
 
+import click
 from axolotl.cli import args
 from axolotl.integrations.config import merge_input_args
 from pydantic import BaseModel
@@ -15,6 +16,7 @@ from sftkey.recipes.load import Recipe, is_prepared
 from sftkey.recipes.plugins import check_plugins
 from sftkey.recipes.settings import ROLES
 from sftkey.recipes.unknown_keys import KnownKeys, check_keys
+from sftkey.util.errors import UserError, nearest
 
 # Read by Axolotl beside its schema.
 _BESIDE = ("inference", "model_config_type", "nvfp4_merge_aware", "capabilities", "env_capabilities", "is_preprocess")
@@ -40,8 +42,19 @@ def known_keys() -> KnownKeys:
 def unknown_keys(cfg: Recipe) -> list[str]:
     """Check the plugins and the keys of a recipe; return what to warn of, and raise as their checks do."""
     check_plugins(cfg)
+    _options()
     # Otherwise it was prepared already, as a Ray worker gets it, with keys of Axolotl's own.
     return check_keys(cfg, known_keys()) if not is_prepared(cfg) else []
+
+
+def _options() -> None:
+    """Refuse what Axolotl takes for an option of a launcher, where it starts none; others refuse it themselves."""
+    command = click.get_current_context(silent=True)
+    if command is None or command.params.get("launcher") != "python":
+        return
+    for given in (argument.partition("=")[0] for argument in command.args if argument.startswith("--")):
+        near = nearest(given, [name for option in command.command.params for name in option.opts])
+        raise UserError(f"{given}: axolotl {command.info_name} has no such option; did you mean {near}?")
 
 
 def _names(model: type[BaseModel]) -> Iterator[str]:

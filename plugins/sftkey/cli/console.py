@@ -57,6 +57,11 @@ def echo(text: str, *, err: bool = False) -> None:
     click.echo(visible(text), err=err)
 
 
+def print_file(text: str) -> None:
+    """Print what is to become a file as it is, but to a terminal as `echo` does."""
+    click.echo(visible(text) if sys.stdout.isatty() else text, nl=False)
+
+
 def note(text: str) -> None:
     """Tell the user something beside the result, on stderr; nothing with ``--quiet``."""
     if not is_quiet():

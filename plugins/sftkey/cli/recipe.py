@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sftkey.cli.console import echo, note
+from sftkey.cli.console import echo, note, print_file
 from sftkey.cli.options import known_keys
 from sftkey.datasets.registry import DATASETS
 from sftkey.recipes.catalogue import shipped_recipe
@@ -63,7 +63,7 @@ def recipe_command(
     if output is None:
         if getattr(sys.modules.get("axolotl.cli.art"), "HAS_PRINTED_LOGO", False) and not sys.stdout.isatty():
             note("Axolotl's banner stands above the recipe; `sftkey recipe` prints none")
-        click.echo(written.text, nl=False)
+        print_file(written.text)
         for earlier in written.chain[:-1]:
             note(f"starts from {earlier.file_name}, in the same folder:\n  {earlier.command} > {earlier.file_name}")
     else:

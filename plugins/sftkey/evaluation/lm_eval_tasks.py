@@ -58,13 +58,13 @@ class SFTKeyTask(ConfigurableTask):
         """
         _adapt_lm_eval()
         # A mistake in the judge's settings has to show now, not when hours of generation are over.
-        JudgeSettings.from_environment()
+        judge = JudgeSettings.from_environment()
         self._dataset: str | None = config.get("dataset")
         self._plain, self._training_prompt = (bool(config.get(key)) for key in ("plain", "training_prompt"))
         self._expected = Expected()
         if config.get("format") is not None:
             self._expected.response_format = named_format(config["format"], f"task {config.get('task')}: format")
-        super().__init__(config=_derived(config, self._expected) if self._dataset else _without(config, "class"))
+        super().__init__(config=_derived(config, self._expected, judge) if self._dataset else _without(config, "class"))
 
     def test_docs(self) -> Any:
         """The documents, chosen once; lm-eval asks for them again and again."""
@@ -100,7 +100,7 @@ class SFTKeyTask(ConfigurableTask):
         )
 
 
-def _derived(config: Mapping[str, Any], expected: Expected) -> dict[str, Any]:
+def _derived(config: Mapping[str, Any], expected: Expected, judge: JudgeSettings | None) -> dict[str, Any]:
     """The whole configuration of a task that names its data set."""
     name = str(config["dataset"])
     data = find_dataset(name)
@@ -136,7 +136,8 @@ def _derived(config: Mapping[str, Any], expected: Expected) -> dict[str, Any]:
             for metric, higher in METRICS.items()
         ],
         **own,
-        "metadata": {"version": 1, **(own.get("metadata") or {})},  # lm-eval adds its own arguments to the file's
+        # Results hold it, so they say who judged; lm-eval adds its own arguments to the file's.
+        "metadata": {"version": 1, **({"judge": judge.described} if judge else {}), **(own.get("metadata") or {})},
         "generation_kwargs": {
             # No stop string: lm-eval drops it from the output, and the end of the turn ends a trained model's answer.
             "until": [],
