@@ -86,7 +86,11 @@ def served(request: pytest.FixtureRequest, weights: dict[str, Path], tmp_path_fa
         yield Served(name, base_url)
     finally:
         process.terminate()
-        process.wait(60)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _answers(base_url: str) -> bool:
