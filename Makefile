@@ -9,7 +9,7 @@ export AXOLOTL_DO_NOT_TRACK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help setup demo demo-all test test-slow test-kills test-machines test-deepspeed test-ray test-trackers test-install test-oldest test-servers test-exports test-tokenizers release-check bench lint format clean
+.PHONY: help setup demo demo-all test test-slow test-kills test-machines test-deepspeed test-ray test-trackers test-install test-oldest test-servers test-exports test-tokenizers test-tools release-check bench lint format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,7 +42,7 @@ demo-all: $(READY)  ## The same for all four training strategies
 	$(BIN)/python tests/demo/run.py --all
 
 test: $(READY)  ## Run the test suite
-	$(BIN)/python -m pytest -m "not slow and not kills and not machines and not ray and not trackers and not deepspeed and not servers and not install and not tokenizers and not exports" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not kills and not machines and not ray and not trackers and not deepspeed and not servers and not install and not tokenizers and not exports and not tools" -n 2 --dist loadfile
 
 test-slow: $(READY)  ## Run the long end-to-end tests
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
@@ -158,6 +158,14 @@ $(EXPORTS)/ms-swift/.ready: PACKAGES = ms-swift==4.6.0 modelscope==1.40.2 models
 
 test-exports: $(READY) $(EXPORTS)/llamafactory/.ready $(EXPORTS)/ms-swift/.ready  ## Read exported rows with LLaMA-Factory and ms-swift
 	EXPORTS=$(EXPORTS) $(BIN)/python -m pytest -m exports -s tests/exports
+
+$(VENV)/axe-core/package/axe.min.js: | $(READY)
+	mkdir -p $(VENV)/axe-core
+	cd $(VENV)/axe-core && tar -xzf "$$(npm pack --silent axe-core@4.14.1)"
+
+test-tools: $(READY) $(VENV)/axe-core/package/axe.min.js  ## Check the report's page by axe-core and its tables by pdflatex
+	AXE=$(CURDIR)/$(VENV)/axe-core/package/axe.min.js $(BIN)/python -m pytest -m tools \
+		tests/report/test_accessibility.py tests/report/test_latex.py
 
 bench: $(READY)  ## Run the benchmarks (tests/benchmarks); their tables go to stdout
 	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

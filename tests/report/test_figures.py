@@ -110,7 +110,7 @@ def test_curves_come_in_the_order_of_the_tables_columns(outputs: Outputs) -> Non
         outputs.stage(name.replace(".", "_"), "sft", data=name)
     panels = figures_of(runs_of(collect([outputs.root])), scores_of([]))
     answer = [panel.title.rpartition(", ")[2] for panel in panels if panel.name.startswith("loss_answer")]
-    assert answer == ["GSM8K", "OpenBookQA", "CoT-Collection", "rows.jsonl"]
+    assert answer == ["GSM8K", "OpenBookQA", "CoT-Collection", "rows"]
 
 
 def test_the_legend_names_the_evaluation_split(chain: Outputs) -> None:

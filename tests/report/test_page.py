@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sftkey.report.write import write_report
-from support.chromium import Chromium, find_chromium
+from support.chromium import Chromium
 from support.output_roots import Outputs
 
 HOSTILE = (
@@ -48,20 +46,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report([outputs.root], target).page
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    """A Chromium of its own profile."""
-    executable = find_chromium()
-    if executable is None:
-        reason = "needs Chromium (Debian package: chromium)"
-        if os.environ.get("CI"):
-            pytest.fail(f"must run in CI: {reason}")
-        pytest.skip(reason)
-    chromium = Chromium(executable, tmp_path_factory.mktemp("profile"))
-    yield chromium
-    chromium.close()
-
-
 @pytest.fixture
 def opened(browser: Chromium, page: Path) -> Chromium:
     """The page, freshly opened on a wide screen; nothing noted and nothing kept of earlier tests."""
@@ -91,7 +75,10 @@ def test_no_console_message_and_no_request(opened: Chromium, page: Path) -> None
 
 
 def test_tables_and_figures_are_visible(opened: Chromium) -> None:
-    for name in ("score", "acc", "fmt", "comparisons", "format_failures", "changes", "runs"):
+    for name in (
+        *("score", "acc", "fmt", "decomposition", "outputs", "format_failures"),
+        *("comparisons", "changes", "runs", "settings"),
+    ):
         assert visible(opened, f"table#{name}") == 1, name
     # 4 curves for each of 2 models x 2 data sets and for the unfinished run, 2 box plots, (2 data sets + average) x 2
     assert visible(opened, "figure svg") == 4 * 5 + 2 + 6
@@ -148,6 +135,19 @@ def test_filter_of_the_tests(opened: Chromium) -> None:
     )
     shown = opened.evaluate("[...document.querySelectorAll('#comparisons tbody tr')].filter(r => !r.hidden).length")
     assert shown == 2 * 6 < rows  # 6 pairs of 4 methods, for each model
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_nothing_of_the_bar_is_out_of_reach(opened: Chromium, width: int) -> None:
+    opened.screen(width, 844)
+    outside = opened.evaluate(
+        "[...document.querySelectorAll('nav a, nav button')].filter(e => { const r = e.getBoundingClientRect(); "
+        "return r.width === 0 || r.left < 0 || r.right > innerWidth || r.top < 0 || r.bottom > innerHeight; })"
+        ".map(e => e.textContent)"
+    )
+    assert outside == []
+    assert opened.evaluate("document.querySelectorAll('nav a').length") >= 8
+    opened.screen(1280, 900)
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -31,7 +31,20 @@ def test_files_of_the_report(chain: Outputs, tmp_path: Path) -> None:
     target = tmp_path / "deep" / "report"
     written = write_report([chain.root], target)
     assert written.page == target / "index.html"
-    names = ("score", "acc", "fmt", "comparisons", "format_failures", "changes", "runs")
+    names = (
+        *(
+            "score",
+            "acc",
+            "fmt",
+            "comparisons",
+            "decomposition",
+            "outputs",
+            "format_failures",
+            "changes",
+            "runs",
+            "settings",
+        ),
+    )
     assert {path.name for path in (target / "tables").iterdir()} == {
         f"{name}.{ending}" for name in names for ending in ("md", "csv", "tex")
     }

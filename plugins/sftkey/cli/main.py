@@ -23,6 +23,7 @@ _SUMMARIES = {
     "doctor": "Try what this machine can train, before a long job.",
     "inspect": "Show what a recipe will train on, before any GPU is rented.",
     "judge": "Add an LLM judge's verdicts to the logged samples of an evaluation.",
+    "calibrate": "Log how probable a model found its own answers, for the report.",
     "recipe": "Write a shipped recipe for another model, data set, place or setting.",
     "recipes": "List the shipped recipes: model, strategy, data set, GPUs, memory.",
     "export": "Write a recipe and its rows for LLaMA-Factory or ms-swift.",

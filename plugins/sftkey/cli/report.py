@@ -25,7 +25,7 @@ from sftkey.cli.console import echo, is_quiet, progress
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("sftkey_report"),
     show_default=True,
-    help="Where to write index.html, tables/, figures/ and changes.jsonl.",
+    help="Where to write index.html, tables/, figures/, changes.jsonl and outcomes.jsonl.",
 )
 @click.option(
     "--watch", is_flag=True, help="Write the report again whenever a file under OUTPUT_ROOT changes (Ctrl-C ends)."
@@ -37,7 +37,15 @@ from sftkey.cli.console import echo, is_quiet, progress
     show_default=True,
     help="Seconds between two looks of --watch.",
 )
-def report_command(output_roots: tuple[Path, ...], output: Path, watch: bool, interval: int) -> None:
+@click.option(
+    "--against",
+    metavar="OLD",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Compare with an earlier report (its folder) or another output root: what changed, tested on the same items.",
+)
+def report_command(
+    output_roots: tuple[Path, ...], output: Path, watch: bool, interval: int, against: Path | None
+) -> None:
     """Tables and figures of all runs under OUTPUT_ROOT, as one page that opens offline.
 
     Reads the completion markers and training logs of the stages and what lm_eval wrote about them (with --log_samples
@@ -57,9 +65,9 @@ def report_command(output_roots: tuple[Path, ...], output: Path, watch: bool, in
     try:
         if watch:
             with contextlib.suppress(KeyboardInterrupt):
-                watch_roots(output_roots, output, interval, say)
+                watch_roots(output_roots, output, interval, say, against=against)
             return
-        written = write_report(output_roots, output)
+        written = write_report(output_roots, output, against=against)
     except OSError as error:
         raise click.ClickException(f"can't write to {output}: {error}") from error
     say(written)

@@ -13,6 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sftkey.datasets.registry import DATASETS, dataset
+from sftkey.format import untagged
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.util.sources import Ledger, UnreadableFile, number, read_json
 from sftkey.util.text import is_plain_name, one_line, visible
 
@@ -86,7 +89,7 @@ class Evaluation:
             self.ledger.note(
                 f"{self.path}: no samples of {self.task} beside it; run lm_eval with --log_samples for intervals and tests."
             )
-        items = read_items(samples, self.ledger) if samples is not None else None
+        items = read_items(samples, self.ledger, self._thinking) if samples is not None else None
         if items is None or len(self.reported) < len(METRICS):
             return None
         difference = max(abs(float(items[metric].mean()) - value) for metric, value in self.reported.items())
@@ -98,6 +101,19 @@ class Evaluation:
             f"{items['acc'].mean():.4f} over {len(items)}; shown is what it reports, without intervals and tests."
         )
         return None
+
+    def answer(self, output: str) -> str | None:
+        """The answer in an output, as the task's format has it; ``None`` where there is none."""
+        if not self.plain:
+            block = THINKING_ANSWER.find_answer_block(output)
+            return block.text.strip() if block else None
+        return untagged.parse(output, dataset(self.data_set).untagged).answer if self.data_set in DATASETS else None
+
+    def _thinking(self, output: str) -> str | None:
+        """The thinking in an output; of an untagged one that is in the form of a data set that we know."""
+        if not self.plain:
+            return THINKING_ANSWER.thinking_in(output)
+        return untagged.parse(output, dataset(self.data_set).untagged).thinking if self.data_set in DATASETS else None
 
 
 def is_results_file(path: Path) -> bool:

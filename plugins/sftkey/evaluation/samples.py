@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from sftkey.evaluation.probabilities import identity, read_probabilities
 from sftkey.evaluation.verdicts import composite
+from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.response_format import FormatFailure
 from sftkey.util.sources import Ledger, UnreadableFile, number, read_json_lines
 from sftkey.util.text import one_line, shorten
@@ -20,19 +22,22 @@ MAX_TEXT = 12_000
 """Characters of a text that are kept; the middle of a longer one is left out."""
 
 ITEM_COLUMNS = (
-    "key", "doc_id", "question", "reference", "output", "extracted", "extraction", "failure", "verdict", "decided_by",
-    "no_answer", "acc", "fmt", "score",
+    "key", "doc_id", "question", "prompt", "reference", "output", "extracted", "extraction", "failure", "verdict",
+    "decided_by", "no_answer", "length", "thinking_length", "answer_probability", "acc", "fmt", "score",
 )  # fmt: skip
 
 _QUESTION_FIELDS = ("question", "problem", "question_stem", "source", "prompt")
 
 
-def read_items(samples: Path, ledger: Ledger) -> pd.DataFrame | None:
+def read_items(
+    samples: Path, ledger: Ledger, thinking: Callable[[str], str | None] = THINKING_ANSWER.thinking_in
+) -> pd.DataFrame | None:
     """Read a file of samples. Never raises because of what it holds.
 
     Args:
         samples: A ``samples_<task>_<date>.jsonl``; of several filters the first one counts.
         ledger: Takes whether it was used, and which lines couldn't be.
+        thinking: The thinking in an output, ``None`` where there is none.
 
     Returns:
         One row per item, columns `ITEM_COLUMNS`; ``None`` where no item can be used.
@@ -41,6 +46,7 @@ def read_items(samples: Path, ledger: Ledger) -> pd.DataFrame | None:
     bad: list[str] = []
     seen: Counter[str] = Counter()
     first_filter: Any = None
+    probabilities = read_probabilities(samples, ledger)
     try:
         for line, sample in read_json_lines(samples):
             if isinstance(sample, UnreadableFile):
@@ -50,7 +56,7 @@ def read_items(samples: Path, ledger: Ledger) -> pd.DataFrame | None:
             first_filter = behind if first_filter is None else first_filter
             if behind != first_filter:
                 continue  # the same items once more, behind another filter
-            item = _item(sample)
+            item = _item(sample, thinking, probabilities)
             if item is None:
                 bad.append(f"line {line}: acc or fmt is missing or not a number between 0 and 1")
                 continue
@@ -72,26 +78,37 @@ def read_items(samples: Path, ledger: Ledger) -> pd.DataFrame | None:
     return pd.DataFrame(records, columns=list(ITEM_COLUMNS))
 
 
-def _item(sample: Mapping[str, Any]) -> dict[str, Any] | None:
+def _item(
+    sample: Mapping[str, Any], thinking: Callable[[str], str | None], probabilities: Mapping[str, float]
+) -> dict[str, Any] | None:
     """One line of the samples: its metrics and the fields of `sftkey.evaluation.verdicts.Record` beside them."""
     acc, fmt = number(sample.get("acc")), number(sample.get("fmt"))
     if acc is None or fmt is None or not (0 <= acc <= 1 and 0 <= fmt <= 1):
         return None
     score = number(sample.get("score"))
-    question = _string(sample.get("question")) or _question(sample.get("doc"))
-    reference = _string(sample.get("reference")) or _string(sample.get("target"))
+    question = text_of(sample.get("question")) or _question(sample.get("doc"))
+    reference = text_of(sample.get("reference")) or text_of(sample.get("target"))
+    output = first_text(sample.get("resps"))
+    thought = thinking(output)
+    doc_id = one_line(text_of(sample.get("doc_id")))[:40]
     return {
         "key": hashlib.blake2b(f"{question}\0{reference}".encode(), digest_size=16).hexdigest(),
-        "doc_id": one_line(_string(sample.get("doc_id")))[:40],
+        "doc_id": doc_id,
         "question": shorten(question, MAX_TEXT),
         "reference": shorten(reference, MAX_TEXT),
-        "output": shorten(_first_text(sample.get("resps")), MAX_TEXT),
-        "extracted": shorten(_string(sample.get("extracted")), MAX_TEXT),
-        "extraction": one_line(_string(sample.get("extraction")))[:80],
+        "prompt": shorten(prompt_of(sample.get("arguments")), MAX_TEXT),
+        "output": shorten(output, MAX_TEXT),
+        "extracted": shorten(text_of(sample.get("extracted")), MAX_TEXT),
+        "extraction": one_line(text_of(sample.get("extraction")))[:80],
         "failure": _failure(sample),
-        "verdict": one_line(_string(sample.get("verdict")))[:40],
-        "decided_by": one_line(_string(sample.get("decided_by")))[:40],
+        "verdict": one_line(text_of(sample.get("verdict")))[:40],
+        "decided_by": one_line(text_of(sample.get("decided_by")))[:40],
         "no_answer": float("extracted" in sample and sample["extracted"] is None),
+        "length": len(output),
+        "thinking_length": float("nan") if thought is None else len(thought.strip()),
+        "answer_probability": probabilities.get(identity(doc_id, output), float("nan"))
+        if probabilities
+        else float("nan"),
         "acc": acc,
         "fmt": fmt,
         "score": composite(acc, fmt) if score is None else score,
@@ -101,11 +118,12 @@ def _item(sample: Mapping[str, Any]) -> dict[str, Any] | None:
 def _failure(sample: Mapping[str, Any]) -> str:
     """Why an output is not in the expected format: as recorded, else the one failure metric that is 1."""
     if "format_failure" in sample:
-        return one_line(_string(sample["format_failure"]))[:80]
+        return one_line(text_of(sample["format_failure"]))[:80]
     return next((kind.value for kind in FormatFailure if number(sample.get(f"fmt_{kind.name.lower()}")) == 1), "")
 
 
-def _string(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A text, or a number as text; empty for anything else."""
     if isinstance(value, str):
         return value
     return str(value) if isinstance(value, (int, float)) else ""
@@ -119,10 +137,18 @@ def _question(doc: Any) -> str:
     return named[0] if named else max(texts.values(), key=len, default="")
 
 
-def _first_text(responses: Any) -> str:
+def prompt_of(arguments: Any) -> str:
+    """What the model was sent: the first text in the arguments of the first request, however they are nested."""
+    while isinstance(arguments, (dict, list)) and arguments:
+        arguments = next(iter(arguments.values())) if isinstance(arguments, dict) else arguments[0]
+    return arguments if isinstance(arguments, str) else ""
+
+
+def first_text(responses: Any) -> str:
+    """The first output to an item."""
     while isinstance(responses, list) and responses:
         responses = responses[0]
-    return _string(responses)
+    return text_of(responses)
 
 
 def values_of(items: pd.DataFrame, metric: str) -> np.ndarray:

@@ -198,6 +198,30 @@ def paired_test_of_averages(pairs: Sequence[tuple[Values, Values]]) -> PairedTes
     )
 
 
+def unpaired_test(first: Values, second: Values) -> PairedTest:
+    """Compare two runs on different items of one data set: a permutation test of the difference of their means.
+
+    Args:
+        first: One number per item.
+        second: The other run's numbers, for items of its own.
+
+    Raises:
+        ValueError: One has no items.
+    """
+    if not len(first) or not len(second):
+        raise ValueError("a comparison needs items of both")
+    pooled = np.concatenate([first, second])
+    distinct, counts = np.unique(pooled, return_counts=True)
+    observed = float(second.mean() - first.mean())
+    drawn = _generator(len(first), distinct, counts).multivariate_hypergeometric(counts, len(first), size=RESAMPLES)
+    means = drawn @ distinct / len(first)
+    differences = (pooled.sum() - means * len(first)) / len(second) - means
+    as_extreme = int(np.sum(np.abs(differences) >= abs(observed) - 1e-12))
+    # A group of one zero before the second keeps the two from being resampled in step.
+    interval = _percentiles(2 * _resampled_average([np.zeros(1), second]) - _resampled_average([first]))
+    return PairedTest(len(pooled), observed, interval, (1 + as_extreme) / (1 + RESAMPLES), "permutation")
+
+
 def _flipped_average(groups: Sequence[Values]) -> Values:
     """Averages of differences whose signs are drawn at random; shape ``(RESAMPLES,)``."""
     total = np.zeros(RESAMPLES)

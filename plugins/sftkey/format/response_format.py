@@ -192,6 +192,12 @@ class ResponseFormat:
             opened = match.end() if match.group() == opening else None
         return False
 
+    def thinking_in(self, text: str) -> str | None:
+        """The first thinking of an output, well-formed or not; all after its opening tag where none closes it."""
+        opening, closing, _, _ = self._tags
+        _, opened, rest = text.partition(opening)
+        return rest.partition(closing)[0] if opened else None
+
     def after_thinking(self, text: str) -> str:
         """The text after the end of the last thinking, without tags; all of it where there is none."""
         return self.without_tags(text.rpartition(self._tags[1])[2])

@@ -150,7 +150,7 @@ def input_files(roots: Sequence[Path]) -> dict[Path, tuple[int, int]]:
     directories, results = _scan([root.resolve() for root in roots], Ledger())
     logs = [path for directory in directories for path in directory.glob(f"checkpoint-*/{LOG_FILE}")]
     stages = [directory / name for directory in directories for name in (MARKER_FILE, RUN_FILE, LOG_FILE)]
-    samples = [path for folder in {path.parent for path in results} for path in folder.glob("samples_*.jsonl")]
+    samples = [path for folder in {path.parent for path in results} for path in folder.glob("*_*.jsonl")]
     for path in (*stages, *logs, *results, *samples):
         try:
             stat = path.stat()

@@ -44,6 +44,36 @@ class Comparison:
         """Whether the difference is significant at 5% after the adjustment."""
         return self.adjusted_p < SIGNIFICANT
 
+    @property
+    def remark(self) -> str:
+        """Why interval and verdict don't say the same; empty where they do."""
+        return disagreement(self.test, self.adjusted_p)
+
+
+def disagreement(test: PairedTest, adjusted_p: float) -> str:
+    """Why the bootstrap's interval and the test don't say the same of a difference; empty where they do.
+
+    Args:
+        test: The test with its interval.
+        adjusted_p: Its p-value after an adjustment for several pairs.
+    """
+    without_zero = test.interval.low > 0 or test.interval.high < 0
+    if without_zero == (adjusted_p < SIGNIFICANT):
+        return ""
+    what = {"McNemar (exact)": "McNemar's exact test"}.get(test.test, f"the {test.test} test")
+    if not without_zero:
+        return f"the bootstrap's interval touches 0, {what} counts: it needs no approximation"
+    if test.p < SIGNIFICANT:
+        return (
+            "the interval excludes 0 and is that of this pair alone; adjusted for the number of pairs (Holm) the difference "
+            "is not significant"
+        )
+    few = "few items" if test.first_only is None else f"{test.first_only + (test.second_only or 0)} items that differ"
+    return (
+        f"the bootstrap's interval excludes 0, {what} does not reject and counts: with {few} resampling shows too little of "
+        "what chance can do"
+    )
+
 
 def comparisons_of(rows: Sequence[ScoreRow], data_sets: Sequence[str]) -> list[Comparison]:
     """Compare every pair of rows of one model that belong together, by metric and data set, and on average.

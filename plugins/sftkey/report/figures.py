@@ -6,7 +6,9 @@ Every panel is a figure of its own, small enough for a phone.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import matplotlib as mpl
@@ -52,7 +54,13 @@ def figures_of(runs: Iterable[Run], scores: Scores) -> list[Panel]:
     """Draw every figure for which there is data."""
     runs = list(runs)
     with mpl.rc_context(cast(Any, STYLE)):
-        return [*_curves(runs), *_differences(scores), *_accuracy_and_format(scores)]
+        panels = [*_curves(runs), *_differences(scores), *_accuracy_and_format(scores)]
+    taken: Counter[str] = Counter()
+    for index, panel in enumerate(panels):
+        taken[panel.name] += 1
+        if taken[panel.name] > 1:  # two data sets of one title
+            panels[index] = replace(panel, name=f"{panel.name}_{taken[panel.name]}")
+    return panels
 
 
 # ---- loss curves -----------------------------------------------------------------------------------------------------

@@ -13,17 +13,16 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from sftkey.evaluation.statistics import RESAMPLES
-from sftkey.format.methods import STRATEGIES, strategy_of
+from sftkey.report.cards import cards
 from sftkey.report.changes import KINDS, Change, for_page
 from sftkey.report.collect import Collection
 from sftkey.report.drawing import Panel, style_variables
-from sftkey.report.paper import AVERAGE
-from sftkey.report.runs import BASE, Run, data_set_title
-from sftkey.report.score_rows import ScoreRow
+from sftkey.report.runs import Run, data_set_title
+from sftkey.report.samples import sample_blocks
 from sftkey.report.score_tables import METRIC_TITLES
 from sftkey.report.scores import Scores
 from sftkey.report.summary import below_root
-from sftkey.report.tables import Table, figure, signed
+from sftkey.report.tables import Table
 from sftkey.util.text import one_line
 from sftkey.util.version import __version__
 
@@ -46,7 +45,20 @@ _GROUPS = (
         "Accuracy against format",
         "Each strategy a point with its 95% intervals; the arrow goes from Stage 1 to Stage 2.",
     ),
+    (
+        "calibration",
+        "Reliability",
+        "Share of right answers by the probability that the model gave its answer, in ten bins; dotted where both are equal.",
+    ),
 )
+
+
+_DETAILS = ("seeds", "decomposition", "outputs", "judge", "format_failures", "calibration")
+"""The tables below those of Score, Acc and Fmt."""
+
+
+def _has_figures(table: Table) -> bool:
+    return bool(table.rows) and len(table.columns) > 3  # columns that name the row
 
 
 def render_page(
@@ -71,9 +83,11 @@ def render_page(
         made: When the report was made.
         refresh: Seconds after which the page reloads itself; 0 for never.
     """
-    script = _resource("page.js")
+    parts = "\n".join(map(_resource, ("page.js", "changes.js", "samples.js")))
+    script = f'"use strict";\n(function () {{\n{parts}}})();\n'
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     items, included = for_page(changes)
+    blocks, limit = sample_blocks(scores)
     change_heads = [
         {
             "model": change.model,
@@ -104,17 +118,19 @@ def render_page(
         finished=sum(stage.finished for stage in collection.stages.values()),
         unfinished=sum(not stage.finished for stage in collection.stages.values()),
         evaluations=sum(len(run.evaluations) for run in runs),
-        cards=_cards(scores),
+        cards=cards(scores),
         scores=[tables[metric] for metric in METRIC_TITLES] if scores.data_sets else [],
-        failures=tables["format_failures"],
-        judge=tables.get("judge"),
+        details=[tables[name] for name in _DETAILS if name in tables and _has_figures(tables[name])],
         groups=[group for group in groups if group[2]],
         change_table=tables["changes"],
         changes=change_heads,
         changes_json=_markup(_json_for_html({"changes": change_heads, "items": items})),
         kinds=list(KINDS),
+        blocks=blocks,
+        text_limit=limit,
+        against=tables.get("against"),
         tests=tables["comparisons"],
-        runs=tables["runs"],
+        runs=[table for table in (tables["runs"], tables["settings"]) if table.rows],
         version=__version__,
         resamples=f"{RESAMPLES:,}",
     )
@@ -148,47 +164,3 @@ def _json_for_html(value: Any) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-def _first_stage(scores: Scores, row: ScoreRow) -> ScoreRow | None:
-    """The row of the strategy that is a two-stage strategy's first stage."""
-    stages = STRATEGIES[row.strategy].stages if row.strategy in STRATEGIES else ()
-    first = strategy_of([stages[0].name]) if len(stages) > 1 else None
-    found = [one for one in scores.rows_of(row.model) if one.suffix == row.suffix and not one.transfer]
-    return next((one for one in found if one.strategy == first), None)
-
-
-def _cards(scores: Scores) -> list[dict[str, Any]]:
-    """For each model the strategy with the highest Score, of those that can be compared."""
-    cards = []
-    for model in scores.models:
-        names = [AVERAGE] if len(scores.data_sets) > 1 else list(scores.data_sets)
-        found = [
-            (row, row.scores["score"][name])
-            for row in scores.rows_of(model)
-            for name in names
-            if row.strategy != BASE and name in row.scores["score"] and not row.scores["score"][name].caveats
-        ]
-        if len(found) < 2:
-            continue
-        row, cell = max(found, key=lambda pair: pair[1].value)
-        name = names[0]
-        lines = []
-        if cell.interval is not None:
-            lines.append(f"95% interval {cell.interval.low:.3f} to {cell.interval.high:.3f}")
-        baseline, before = scores.baseline(row), _first_stage(scores, row)
-        for other in (baseline, before if before is not baseline else None):
-            comparison = scores.comparison(other, row, name, "score") if other else None
-            if other is not None and comparison is not None:
-                verdict = "significant" if comparison.significant else "not significant"
-                lines.append(f"{signed(comparison.test.difference)} to {other.label}, {verdict}")
-        left_out = [
-            one.label
-            for one in scores.rows_of(model)
-            if one.strategy != BASE and all(one is not other for other, _ in found)
-        ]
-        if left_out:
-            lines.append(f"not ranked, see the table's footnotes: {'; '.join(left_out)}")
-        what = "average Score" if name == AVERAGE else f"Score on {data_set_title(name)}"
-        cards.append({"model": model, "value": figure(cell.value), "strategy": row.label, "what": what, "lines": lines})
-    return cards

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ class Score:
         of: How many items the task has, where that is known to be more than `items`.
         paper: The paper's figure for the same model, strategy and data set.
         caveats: Why it can't simply be compared with the others of its column; full clauses.
-        best: Whether it is the highest of its model and column, of those without caveats.
+        best: Whether it is the highest of its model and column, of those without caveats; of none where all are equal.
     """
 
     value: float
@@ -205,7 +205,13 @@ def _mark_best(rows: Iterable[ScoreRow]) -> None:
                 if not score.caveats:
                     by_column[(row.model, metric, name)].append((row, score))
     for (_, metric, name), found in by_column.items():
-        highest = max(score.value for _, score in found)
-        for row, score in found:
-            if len(found) > 1 and score.value == highest:
-                row.scores[metric][name] = replace(score, best=True)
+        for row, score in leaders(found):
+            row.scores[metric][name] = replace(score, best=True)
+
+
+def leaders(found: Sequence[tuple[ScoreRow, Score]]) -> list[tuple[ScoreRow, Score]]:
+    """Those with the highest value, several where they tie; none where all are equal, or there is only one."""
+    highest = max(score.value for _, score in found)
+    # Score is a sum of products: equal figures may be a few 1e-17 apart.
+    best = [(row, score) for row, score in found if highest - score.value < 1e-9]
+    return best if len(best) < len(found) else []

@@ -19,10 +19,6 @@ _CAPTIONS = {
     "acc": "Share of items with the right answer (Table 6 of the paper).",
     "fmt": "Share of outputs in exactly the expected format (Table 7 of the paper).",
 }
-_HOW_TO_READ = (
-    "In brackets the 95% interval (bootstrap over items); below it the difference to SFT on the same items, n.s. where "
-    "it is not significant (5%, Holm-adjusted over the pairs of a column). Best of a model and column in bold."
-)
 _OWN_FIGURES = {(one.metric, one.model, one.strategy, one.column): one.computed for one in disagreements()}
 
 
@@ -33,14 +29,11 @@ def score_tables(scores: Scores) -> list[Table]:
 
 def _score_table(scores: Scores, metric: str) -> Table:
     columns = (*scores.data_sets, AVERAGE) if len(scores.data_sets) > 1 else scores.data_sets
-    found = [score for row in scores.rows for by_data_set in row.scores.values() for score in by_data_set.values()]
-    with_paper = any(score.paper is not None for score in found)
-    paper = " Paper: the published figure and the difference to it." if with_paper else ""
     table = Table(
         name=metric,
         title=METRIC_TITLES[metric],
         caption=_CAPTIONS[metric],
-        reading=_HOW_TO_READ + paper + _limits(scores),
+        reading=_how_to_read(scores) + _limits(scores),
         columns=("Model", "Strategy", *(data_set_title(name) for name in columns)),
         labels=2,
     )
@@ -49,6 +42,29 @@ def _score_table(scores: Scores, metric: str) -> Table:
             names = [TableCell(model if index == 0 else "", values={"model": model}), *texts({"method": row.label})]
             table.add([*names, *(_cell(scores, table, row, name, metric) for name in columns)], grouped=True)
     return table
+
+
+def _how_to_read(scores: Scores) -> str:
+    """What stands in the cells, of what does stand there; the same for the three tables."""
+    found = [score for row in scores.rows for by_data_set in row.scores.values() for score in by_data_set.values()]
+    baselines = [(row, scores.baseline(row)) for row in scores.rows]
+    tested = {(one.first, one.second) for one in scores.comparisons}
+    with_difference = any(
+        baseline and {(row.label, baseline.label), (baseline.label, row.label)} & tested for row, baseline in baselines
+    )
+    parts = []
+    if any(score.interval for score in found):
+        parts.append("In brackets the 95% interval (bootstrap over items).")
+    if with_difference:
+        parts.append(
+            "Below it the difference to SFT on the same items, n.s. where it is not significant (5%, Holm-adjusted over "
+            "the pairs of a column)."
+        )
+    if any(score.best for score in found):
+        parts.append("Best of a model and column in bold.")
+    if any(score.paper is not None for score in found):
+        parts.append("Paper: the published figure and the difference to it.")
+    return " ".join(parts)
 
 
 def _cell(scores: Scores, table: Table, row: ScoreRow, name: str, metric: str) -> TableCell:

@@ -38,7 +38,8 @@ def comparison_table(scores: Scores) -> Table:
     )  # fmt: skip
     for one in scores.comparisons:
         test = one.test
-        verdict = {"significant": one.significant, "caveats": "; ".join(one.caveats)}
+        remarks = [*one.caveats, *filter(None, [one.remark])]
+        verdict = {"significant": one.significant, "caveats": "; ".join(remarks)}
         row = [
             *texts({"model": one.model, "data set": data_set_title(one.data_set)}),
             TableCell(METRIC_TITLES[one.metric], values={"metric": one.metric}),
@@ -53,7 +54,7 @@ def comparison_table(scores: Scores) -> Table:
             ),
             number({"p": test.p}, p_value),
             number({"adjusted p": one.adjusted_p}, p_value),
-            TableCell(_verdict(one), one.significant, footnotes=table.footnote(one.caveats), values=verdict),
+            TableCell(_verdict(one), one.significant, footnotes=table.footnote(remarks), values=verdict),
         ]
         table.add(row, grouped=True)
     return table
@@ -159,7 +160,9 @@ def run_table(runs: Iterable[Run], roots: Sequence[Path]) -> Table:
             [
                 *texts({"model": run.model, "method": run.label()}),
                 _state(stage),
-                *texts({"trained on": ", ".join(run.trained_on)}),
+                TableCell(
+                    " + ".join(map(data_set_title, run.trained_on)), values={"trained on": ", ".join(run.trained_on)}
+                ),
                 number({"steps": stage.steps if stage else None}, "{:,}".format),
                 number({"epochs": training.epochs}, "{:.3g}".format),
                 number({"loss": training.train_loss}, figure),

@@ -165,13 +165,18 @@ def _markdown(text: str) -> str:
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", "\u2212": "$-$", "\u2013": "--", "\u2026": r"\ldots{}", "\u0394": r"$\Delta$",
+    "|": r"\textbar{}", "\u2212": "$-$", "\u2013": "--", "\u2026": r"\ldots{}", "\u0394": r"$\Delta$", "\u00b1": r"$\pm$",
     "[": "{[}", "]": "{]}",
 }  # fmt: skip
 
 
-def to_latex(table: Table) -> str:
-    """The table for LaTeX, with the booktabs package."""
+def to_latex(table: Table, of: str = "") -> str:
+    """The table for LaTeX, with the booktabs package.
+
+    Args:
+        table: The table.
+        of: What its label has behind the table's name, so that the tables of several reports go into one document.
+    """
     numeric = [any(row[i].numeric for row in table.rows) for i in range(len(table.columns))]
     lines = [
         r"\begin{table}[t]",
@@ -189,7 +194,7 @@ def to_latex(table: Table) -> str:
     notes = "".join(rf" $^{{{i}}}$~{_latex(text)}." for i, text in enumerate(table.footnotes, 1))
     lines += [
         rf"\caption{{{_latex(f'{table.caption} {table.reading}')}{notes}}}",
-        rf"\label{{tab:{table.name}}}",
+        rf"\label{{tab:{table.name}{of}}}",
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
@@ -207,7 +212,15 @@ def _latex_cell(cell: TableCell, side: str) -> str:
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in one_line(text))
+    return "".join(_LATEX.get(character) or _in_latex(character) for character in one_line(text))
+
+
+def _in_latex(character: str) -> str:
+    """A character as every engine and font has it: a letter without its accent, another one by its number."""
+    if character.isascii():
+        return character
+    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return "".join(_LATEX.get(one, one) for one in plain) if plain.strip() else f"U+{ord(character):04X}"
 
 
 def to_csv(table: Table) -> str:
