@@ -1,0 +1,53 @@
+"""`sftkey calibrate`: from a checkpoint and lm-eval's samples to the report's reliability curves."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from demo.tiny_model import make_tokenizer
+from sftkey.cli.main import sftkey
+from support.output_roots import Outputs
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path) -> Outputs:
+    """A stage with a tiny model's weights, and its evaluation: 8 answers and an output without one."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    outputs = Outputs(tmp_path / "outputs")
+    folder = outputs.stage("tag", "sft-tag")
+    tokenizer = make_tokenizer(["Question 1? <Thinking>Item 1.</Thinking><Answer>2</Answer> " * 20], vocab_size=300)
+    torch.manual_seed(0)
+    Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=16, initializer_range=0.4,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    items = [(float(i % 2), 1.0) for i in range(8)] + [(0.0, 0.0)]
+    outputs.evaluate("outputs/tag", "sftkey_gsm8k", items, texts={8: "no block at all"})
+    return outputs
+
+
+def test_from_samples_to_the_report(evaluated: Outputs, tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    done = run(sftkey, ["calibrate", str(evaluated.root / "tag"), str(evaluated.root / "evaluations")])
+    assert done.exit_code == 0, done.output
+    assert "8 answers, 1 outputs without one, 0 too long" in done.output
+    assert run(sftkey, ["report", str(evaluated.root), "-o", str(tmp_path / "report")]).exit_code == 0
+    (line,) = csv.DictReader((tmp_path / "report" / "tables" / "calibration.csv").read_text().splitlines())
+    assert (line["method"], line["answers"], line["acc"]) == ("SFT-Tag", "8", "0.5")
+    assert 0 < float(line["probability"]) < 0.5  # an untrained model is not sure
+    assert 0 < float(line["ece"]) <= 1
+
+
+def test_samples_of_another_model_are_refused_in_one_line(evaluated: Outputs) -> None:
+    other = evaluated.stage("other", "key-tag")
+    done = CliRunner().invoke(sftkey, ["calibrate", str(other), str(evaluated.root / "evaluations")])
+    assert done.exit_code == 1
+    assert "no samples of an evaluation of" in done.output
