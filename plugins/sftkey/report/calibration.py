@@ -60,8 +60,8 @@ def calibrations(scores: Scores) -> list[Calibration]:
             continue
         logged = items[items["answer_probability"].notna()]
         if len(logged):
-            values = (logged[column].to_numpy(float) for column in ("answer_probability", "acc"))
-            found.append(Calibration(row, name, *values, len(items)))
+            probability, right = (logged[column].to_numpy(float) for column in ("answer_probability", "acc"))
+            found.append(Calibration(row, name, probability, right, len(items)))
     return found
 
 
