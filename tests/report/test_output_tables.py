@@ -70,6 +70,18 @@ def test_lengths_are_of_the_whole_text(outputs: Outputs) -> None:
     assert (line["output median"], line["thinking median"]) == (50_010, 50_000)
 
 
+def test_thinking_in_another_format(outputs: Outputs) -> None:
+    outputs.stage("tag", "sft-tag")
+    outputs.evaluate("outputs/tag", "sftkey_gsm8k", [(1.0, 1.0)], texts={0: "<think>\n" + "x" * 70 + "\n</think>\n\n4"})
+    scores = scores_in(outputs)
+    (line,) = output_table(scores).frame.to_dict("records")
+    assert line["thinking median"] == 70
+    evaluation = scores.rows[0].evaluations["gsm8k"]
+    assert evaluation.answer("<think>\nx\n</think>\n\n4") == "4"
+    assert evaluation.answer("<Thinking>x</Thinking><Answer> 5 </Answer>") == "5"
+    assert evaluation.answer("nothing") is None
+
+
 def test_thinking_of_an_untagged_output(outputs: Outputs) -> None:
     outputs.stage("sft", "sft")
     texts = {0: "Two and two.\n#### 4", 1: "Two and two, cut"}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftkey.datasets.registry import DATASETS, dataset
 from sftkey.format import untagged
-from sftkey.format.formats import THINKING_ANSWER
+from sftkey.format.formats import FORMATS, THINK, THINKING_ANSWER
 from sftkey.util.sources import Ledger, UnreadableFile, number, read_json
 from sftkey.util.text import is_plain_name, one_line, visible
 
@@ -103,16 +103,16 @@ class Evaluation:
         return None
 
     def answer(self, output: str) -> str | None:
-        """The answer in an output, as the task's format has it; ``None`` where there is none."""
+        """The answer in an output, in a format that has a name; ``None`` where there is none."""
         if not self.plain:
             block = THINKING_ANSWER.find_answer_block(output)
-            return block.text.strip() if block else None
+            return block.text.strip() if block else THINK.parse(output).answer
         return untagged.parse(output, dataset(self.data_set).untagged).answer if self.data_set in DATASETS else None
 
     def _thinking(self, output: str) -> str | None:
         """The thinking in an output; of an untagged one that is in the form of a data set that we know."""
         if not self.plain:
-            return THINKING_ANSWER.thinking_in(output)
+            return next((one for form in FORMATS.values() if (one := form.thinking_in(output)) is not None), None)
         return untagged.parse(output, dataset(self.data_set).untagged).thinking if self.data_set in DATASETS else None
 
 
