@@ -73,9 +73,7 @@ class SFTKeyTrainer(CheckpointSaving, SFTTrainer, SegmentLossTrainer):
         self._recipe = recipe_of(model, args, recipe, peft_config)
         check_recipe(self._recipe)
         if has_own_template(self._recipe):
-            raise UserError(
-                "sftkey_format, chat_template: only Axolotl reads the model's own chat template; remove it"
-            )
+            raise UserError("sftkey_format, chat_template: only Axolotl reads the model's own chat template; remove it")
         cfg = dict(self._recipe)
         before = _start_from(model, cfg, new_adapter=peft_config is not None)
         self._recipe |= {"adapter": cfg["adapter"]} if cfg.get("adapter") else {}
