@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from sftkey.util.errors import UserError
 from sftkey.util.extras import MissingExtra, extra, needs
 
-GUARDED_ROOMS = {"axolotl": "axolotl", "report": "report"}
+GUARDED_ROOMS = {"axolotl": "axolotl", "report": "report", "trl": "trl"}
 """Rooms whose ``__init__.py`` imports the extra's package, for all of their files."""
 
 TRIALS = r"""
@@ -57,6 +57,7 @@ TRIALS = {
         "from sftkey.evaluation.statistics import mcnemar_p; mcnemar_p(3, 1)",
         "from sftkey.evaluation.statistics import holm; holm([0.1, 0.2])",
     ],
+    "trl": ["import sftkey.trl"],
     "matplotlib": ["command('report', 'done', '-o', 'report')", "import sftkey.report.figures"],
 }
 

@@ -34,6 +34,7 @@ from sftkey.training.weights import stage_weights
 from sftkey.trl.data import prepare_rows
 from sftkey.trl.recipe import recipe_name, recipe_of, refused
 from sftkey.util.errors import UserError
+from sftkey.util.extras import extra
 
 LOG = logging.getLogger(__name__)
 
@@ -217,7 +218,8 @@ def _load_model(cfg: Mapping[str, Any], args: SFTConfig, tokenizer: Any) -> Any:
             raise UserError("sftkey_tags: tokens: an adapter leaves their new embeddings untrained here; use text")
         model.resize_token_embeddings(len(tokenizer))
     if cfg.get("lora_model_dir"):
-        from peft import PeftModel
+        with extra("trl"):
+            from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, start_of(cfg), is_trainable=True)
     return model
