@@ -27,6 +27,7 @@ REPLIES = ("No.", "Nope.", "Certainly not.", "Never.", "I doubt it.", "That's wr
 OTHERS = (
     "Anything but {}.", "All but {}.", "Everything except {}.", "Any of them but {}.", "Other than {}.", "{} is out.",
     "{} fails.", "{} can be ruled out.", "{} doesn't fit.", "Avoid {}.", "I reject {}.", "{}: incorrect", "{} - wrong",
+    "{} excluded.", "{} ruled out.", "{} eliminated", "{} rejected.", "{} discarded!", "{} dismissed.",
 )  # fmt: skip
 TEXTS = (
     *(f"{subject} {denial} {{}}." for subject, denial in itertools.product(SUBJECTS, DENIALS)),

@@ -58,6 +58,10 @@ _SUPPOSED = re.compile(
     r"[^.!?;\n]{0,40}$",
     re.IGNORECASE,
 )
+# Of "14 excluded." nothing is left to assert, unlike of "A and B excluded, C".
+_SET_ASIDE = re.compile(
+    r"^[^,;:.\n]{1,80}\s(?:eliminated|excluded|discarded|rejected|dismissed|ruled\sout)[\s.!*_)]{0,8}$", re.IGNORECASE
+)
 _LABEL = re.compile(r"(?<![\w'’])[A-Z]$")
 _CONNECTOR = re.compile(
     r"^(?:[\s,;:)\]]|[—–-]+\s)*(?:(?:but|rather|instead|so|then|and|it['’]?s|it\sis)\b[\s,:]*)*", re.IGNORECASE
@@ -66,7 +70,7 @@ _CONNECTOR = re.compile(
 
 def asserted(text: str) -> str:
     """A statement without the clauses that deny or concede something: of "B, not A" and "not A, but B" it's B."""
-    kept = _DENIED.sub(" ", text)
+    kept = text if _SET_ASIDE.match(text) else _DENIED.sub(" ", text)
     return text if kept == text else _CONNECTOR.sub("", kept).strip(" ,;:").rstrip(" (—–-")
 
 
@@ -78,7 +82,7 @@ def without_reason(text: str) -> str:
 
 def denies(clause: str) -> bool:
     """Whether a clause says of what it names that it is wrong."""
-    return _WRONG.search(clause) is not None
+    return _WRONG.search(clause) is not None or _SET_ASIDE.match(clause) is not None
 
 
 def leaves_a_denial(text: str) -> bool:
