@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,11 @@ def test_axolotl_sees_its_own_collator_and_our_count(
     trainer._get_train_sampler()
     assert isinstance(trainer.data_collator, SegmentCollator)
     assert seen == [trainer.data_collator.collator]
+    for collator in (trainer.data_collator, copy.deepcopy(trainer.data_collator)):
+        for name in ("tokenizer", "pad_to_multiple_of", "label_pad_token_id", "padding"):
+            assert getattr(collator, name) == getattr(collator.collator, name)
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        _ = trainer.data_collator.nothing_of_the_kind
     batch = trainer.data_collator([trainer.train_dataset[0]])
     count = trainer._get_num_items_in_batch([batch], torch.device("cpu"))
     assert count == (batch["labels"][:, 1:] != -100).sum() > 0

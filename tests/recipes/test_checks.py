@@ -45,6 +45,13 @@ def test_a_good_recipe_passes() -> None:
         ({"sftkey_method": "key_tag"}, "'key_tag' is not one of .*; did you mean 'key-tag'"),
         ({"train_on_inputs": True}, "train_on_inputs: true and sftkey_method: key-tag exclude each other.*remove"),
         ({"use_eaft": True}, "use_eaft: does not go with sftkey_method .it is another loss.*remove it"),
+        ({"use_dft": True}, "use_dft: does not go with sftkey_method .it is another loss.*remove it"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor: does not go with sftkey_method .it is another loss"),
+        ({"eot_tokens": ["<|im_end|>"]}, "eot_tokens: does not go with sftkey_method .the end of the turn is the chat"),
+        (
+            {"chunked_cross_entropy": True},
+            "chunked_cross_entropy: does not go with .*has its own: sftkey_sparse_logits",
+        ),
         ({"trainer_cls": "my.Trainer"}, "trainer_cls: does not go with sftkey_method .*remove it"),
         ({"chat_template": "chatml"}, "'chatml' has no exact segments; set chat_template: thinking_answer"),
         (

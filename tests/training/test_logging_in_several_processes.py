@@ -110,6 +110,13 @@ def work(rank: int, method: str, folder: Path) -> None:
     trainer.train()
     if trainer.is_world_process_zero():
         trainer.save_state()
+    # Tokens that aren't logged yet, and a log of one process alone: the other one doesn't come.
+    batch = trainer.data_collator(trainer.train_dataset.rows[:2])
+    trainer.compute_loss(trainer.model.train(), batch, num_items_in_batch=torch.tensor(4.0))
+    trainer.callback_handler.callbacks.clear()  # what is read of the files is what was logged in training
+    if rank == 0:
+        trainer.log({"loss": 1.0})
+        assert not [name for name in trainer.state.log_history[-1] if name.startswith("loss_")]
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:

@@ -260,6 +260,30 @@ def test_compiled_model_is_not_compiled_again_for_every_number_of_targets(head_r
     assert len(graphs) == compiled_so_far
 
 
+def test_a_compiled_model_has_one_graph_break_and_none_in_one_piece(head_rows, caplog):
+    inputs, labels, segments = batch(3)
+    model = build("qwen3")
+    own = model(**inputs, labels=labels).loss
+    expected = gradients(model, own)
+    positions = labels.numel()
+    for fullgraph, breaks, rows in ((False, 1, int((labels != -100).sum())), (True, 0, positions)):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        compiled = torch.compile(model, backend="eager", fullgraph=fullgraph)
+        head_rows.clear()
+        found = causal_loss(compiled, inputs, labels, segments)
+        # By place: dynamo meets it once in each of the decorators' frames around the model's forward.
+        assert len(torch._dynamo.utils.counters["graph_break"]) == breaks
+        torch.testing.assert_close(found.loss, own)
+        assert_same(gradients(model, found.loss), expected)
+        assert found.statistics.tokens.sum() == (labels != -100).sum()
+        assert head_rows[-1] == rows
+    (message,) = [record.getMessage() for record in caplog.records if record.name.startswith("sftkey")]
+    assert "is compiled with fullgraph=True" in message
+    causal_loss(compiled, inputs, labels, segments)
+    assert len([record for record in caplog.records if record.name.startswith("sftkey")]) == 1
+
+
 def test_hooks_of_the_output_layer_run():
     model = build("qwen3")
     inputs, labels, segments = batch(9)

@@ -25,6 +25,12 @@ class SegmentCollator:
         self.collator = collator
         self.padding_side = padding_side
 
+    def __getattr__(self, name: str) -> Any:
+        """What is looked for on a collator (``tokenizer``, ``pad_to_multiple_of``) is that of the one inside."""
+        if name == "collator" or name.startswith("__"):  # while it is unpickled there is none yet
+            raise AttributeError(name)
+        return getattr(self.collator, name)
+
     def __call__(self, features: Sequence[Any], **kwargs: Any) -> Any:
         """Collate rows; adds ``segments`` of the same shape as ``labels``, with `Segment.PROMPT` as padding."""
         packs = [pack if isinstance(pack, list) else [pack] for pack in features]

@@ -20,6 +20,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from sftkey.training.sparse_logits import unwrap
+from sftkey.training.targets import to_device
 from sftkey.training.tokenization import IGNORE_INDEX
 from sftkey.training.weights import token_weights
 
@@ -112,7 +113,8 @@ def after_context(
         model: As in `sftkey.training.loss.causal_loss`, in the mode (training or not) that it is to have, and within
             `without_gradient_checkpointing`.
         inputs: Its inputs, tensors of shape ``(B, T)``.
-        labels: Shape ``(B, T)``, the token id where a token is trained, else `IGNORE_INDEX`.
+        labels: Shape ``(B, T)``, the token id where a token is trained, else `IGNORE_INDEX`. With labels, segments, weights
+            and ``attention_mask`` on the CPU nothing waits for the model's device.
         segments: Shape ``(B, T)``, the `Segment` of each token, or None.
         weights: Shape ``(8,)``, the weight of each segment; a token of weight 0 isn't trained.
 
@@ -133,7 +135,7 @@ def after_context(
     trained = token_weights(labels, segments, weights) > 0
     trained[:, 0] = False  # nothing predicts the first token
     mask = inputs.get("attention_mask")
-    real = torch.ones_like(trained) if mask is None else mask.bool()
+    real = torch.ones_like(trained) if mask is None else mask.to(labels.device).bool()
     begin, split, last = _bounds(trained, real)
     lengths = torch.stack([(split - begin).amax(), (last - split).amax()]).tolist()
     # At least one position, so that there is a call; where there is no context, nothing attends to it.
@@ -143,12 +145,15 @@ def after_context(
     columns = split[:, None] + offsets
     inside = (columns >= begin[:, None]) & (columns <= last[:, None])
     columns = columns.clamp(0, labels.shape[1] - 1)
+    device = inputs["input_ids"].device
+    there = to_device(columns, device)
     moved: dict[str, Any] = {
-        name: value.gather(1, columns) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()
+        name: value.gather(1, there) if isinstance(value, torch.Tensor) and name != "attention_mask" else value
+        for name, value in inputs.items()
     }
     # Without position ids a model counts columns.
-    moved.setdefault("position_ids", columns)
-    moved["attention_mask"] = (inside & real.gather(1, columns)).long()
+    moved.setdefault("position_ids", there)
+    moved["attention_mask"] = to_device((inside & real.gather(1, columns)).long(), device)
     tensors = {name: value for name, value in moved.items() if isinstance(value, torch.Tensor)}
     others = {name: value for name, value in moved.items() if name not in tensors} | {"use_cache": True}
 

@@ -79,7 +79,8 @@ def causal_loss(
     Args:
         model: A causal language model of transformers, wrapped (PEFT, DDP, FSDP, DeepSpeed) or not.
         inputs: Its inputs without labels: ``input_ids`` of shape ``(B, T)`` and what goes with them.
-        labels: Shape ``(B, T)``, the token id where a token is trained, else `IGNORE_INDEX`.
+        labels: Shape ``(B, T)``, the token id where a token is trained, else `IGNORE_INDEX`. On the CPU, with segments and
+            weights, nothing waits for the model's device; on that device the number of targets has to be read from it.
         segments: Shape ``(B, T)``, the `Segment` of each token, or None: then there are no statistics.
         weights: Shape ``(8,)``, the weight of each segment (`sftkey.training.weights`); a labelled token of weight 0
             isn't trained. A token without a label never is, whatever its weight. Default: 1 for all.
@@ -105,7 +106,7 @@ def causal_loss(
         with without_gradient_checkpointing(model):
             rest = after_context(model, inputs, labels, segments, weights)
             return causal_loss(model, *rest, weights=weights, num_items=num_items, sparse=sparse)
-    targets = find_targets(inputs.get("input_ids"), labels, segments, weights, measure)
+    targets = find_targets(inputs.get("input_ids"), labels, segments, weights, measure).to(_device(inputs, labels))
     denominator = normaliser(targets.weights, num_items)
     if _own_loss_applies(model, weights, measure):
         if len(targets.rows):
@@ -113,8 +114,8 @@ def causal_loss(
         # A fused loss may not take an empty batch, and in several processes only this one may have such a batch: so
         # neither may it now start to find out how the model takes sparse logits, which can cost a second forward pass.
         sparse = False
-    z_coefficient = _z_coefficient(model)
-    if z_coefficient and sparse:
+    coefficient = z_coefficient(model)
+    if coefficient and sparse:
         tell_once(model, f"{type(unwrap(model)).__name__} has a z-loss: logits are computed at every position")
         sparse = False
     z_loss: torch.Tensor | float = 0.0
@@ -127,8 +128,8 @@ def causal_loss(
                 f"labels have shape {targets.shape} but the model gave logits of shape {tuple(logits.shape)}: the loss "
                 "needs them at every position of the batch; is the sequence split over several devices?"
             )
-        if z_coefficient:
-            z_loss = z_coefficient * logits.float().logsumexp(-1).square().mean()
+        if coefficient:
+            z_loss = coefficient * logits.float().logsumexp(-1).square().mean()
         found = cross_entropy(logits.flatten(0, 1)[targets.rows], targets.ids, targets.weights, denominator), outputs
     losses, outputs = found
     statistics = _no_statistics(losses.losses.device)
@@ -138,7 +139,7 @@ def causal_loss(
         statistics.tokens.index_add_(0, segments, torch.ones_like(segments))
         statistics.correct.index_add_(0, segments, losses.correct.long())
     share = targets.weights.sum() / denominator
-    regularisers = z_loss + _router_loss(unwrap(model), outputs)
+    regularisers = z_loss + router_loss(unwrap(model), outputs)
     return LossOutput(losses.total + share.to(losses.total.device) * regularisers, statistics, outputs)
 
 
@@ -150,8 +151,14 @@ def normaliser(weights: torch.Tensor, num_items: torch.Tensor | float | None) ->
         num_items: As in `causal_loss`.
     """
     items = weights.sum() if num_items is None else num_items
-    items = torch.as_tensor(items, device=weights.device, dtype=torch.float32)
+    if not isinstance(items, torch.Tensor):
+        items = torch.full((), items, device=weights.device)
+    items = items.to(weights.device, torch.float32)
     return torch.where(items > 0, items, torch.ones_like(items))
+
+
+def _device(inputs: dict[str, Any], labels: torch.Tensor) -> torch.device:
+    return next((value.device for value in inputs.values() if isinstance(value, torch.Tensor)), labels.device)
 
 
 def _no_statistics(device: torch.device) -> SegmentStatistics:
@@ -159,18 +166,18 @@ def _no_statistics(device: torch.device) -> SegmentStatistics:
     return SegmentStatistics(torch.zeros(NUM_SEGMENTS, device=device), counts, counts.clone())
 
 
-def _z_coefficient(model: torch.nn.Module) -> float:
+def z_coefficient(model: torch.nn.Module) -> float:
     """The weight of the z-loss, the mean squared log-normaliser over all positions, in a model's own loss (Bamba)."""
     return float(getattr(getattr(unwrap(model), "config", None), "z_loss_coefficient", None) or 0.0)
 
 
-def _router_loss(model: torch.nn.Module, outputs: Any) -> torch.Tensor | float:
+def router_loss(model: torch.nn.Module, outputs: Any) -> torch.Tensor | float:
     """What a mixture-of-experts model adds to its own loss, which it only does when it is given labels."""
-    router_loss = getattr(outputs, "aux_loss", None)
+    balance = getattr(outputs, "aux_loss", None)
     coefficient = getattr(getattr(model, "config", None), "router_aux_loss_coef", None)
-    if not isinstance(router_loss, torch.Tensor) or not coefficient:
+    if not isinstance(balance, torch.Tensor) or not coefficient:
         return 0.0
-    return coefficient * router_loss.float()
+    return coefficient * balance.float()
 
 
 def _own_loss_applies(model: torch.nn.Module, weights: torch.Tensor | None, measure: frozenset[Segment]) -> bool:
@@ -201,5 +208,5 @@ def _own_loss(
     outputs = model(**inputs, labels=labels, num_items_in_batch=denominator)
     # The model adds its router loss in full for every micro-batch.
     beyond_share = 1 - targets.weights.sum() / denominator
-    loss = outputs["loss"] - beyond_share * _router_loss(unwrap(model), outputs)
+    loss = outputs["loss"] - beyond_share * router_loss(unwrap(model), outputs)
     return LossOutput(loss, _no_statistics(labels.device), outputs)

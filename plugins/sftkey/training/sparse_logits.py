@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from sftkey.training.first_batch import breaks_the_graph, needs_every_position
 from sftkey.training.linear_cross_entropy import (
     TokenLosses,
     checkpointed_cross_entropy,
@@ -128,8 +128,16 @@ def sparse_token_losses(
             with call.replaced_forward():
                 outputs = model(**inputs)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            if breaks_the_graph(error):
+                serves.selection = False
+                tell_once(
+                    model,
+                    f"{type(inner).__name__} is compiled with fullgraph=True, and logits of some positions take a graph "
+                    "break: all are computed. Without fullgraph there is one break, at the output layer",
+                )
+                return None
             # Code after the output layer may insist on the logits of every position; it shows in the first batch.
-            if not call.took_rows or serves.loss_in_head or serves.selection or _is_the_machines(error):
+            if not call.took_rows or serves.loss_in_head or serves.selection or not needs_every_position(error):
                 raise
             found, problem = False, f"{type(error).__name__}: {error}"
         else:
@@ -266,21 +274,6 @@ def _same(found: torch.Tensor, sent: torch.Tensor) -> bool:
     A loss that isn't a number is no change: it may be one process's alone, and all have to find the same.
     """
     return torch.allclose(found, sent.to(found.dtype), rtol=0.0, atol=0.0, equal_nan=True)
-
-
-_MACHINES = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", MemoryError), torch.distributed.DistError)
-_MACHINES_WORDS = re.compile(
-    r"CUDA|cuBLAS|CUBLAS|cuDNN|CUDNN|NCCL|HIP|Triton|triton|out of memory|gloo|Connection|Timed out"
-)
-
-
-def _is_the_machines(error: Exception) -> bool:
-    """Whether an error has nothing to do with how many logits there are: memory, a kernel, a lost process."""
-    return (
-        isinstance(error, _MACHINES)
-        or type(error).__module__.partition(".")[0] == "triton"
-        or _MACHINES_WORDS.search(str(error)) is not None
-    )
 
 
 def _is_sharded(head: nn.Module) -> bool:

@@ -29,6 +29,21 @@ class Targets:
     segments: torch.Tensor | None
     shape: tuple[int, int]
 
+    def to(self, device: torch.device) -> Targets:
+        """The same targets on a device, without waiting for it."""
+        segments = None if self.segments is None else to_device(self.segments, device)
+        rows, ids, weights = (to_device(values, device) for values in (self.rows, self.ids, self.weights))
+        return Targets(rows, ids, weights, segments, self.shape)
+
+
+def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy on a device that doesn't wait for the work queued there: from the CPU it takes pinned memory."""
+    if values.device.type != "cpu" or device.type == "cpu":
+        return values.to(device)
+    if device.type == "cuda" and torch.cuda.is_available():
+        values = values.pin_memory()
+    return values.to(device, non_blocking=device.type != "mps")
+
 
 def find_targets(
     input_ids: torch.Tensor | None,
@@ -39,8 +54,8 @@ def find_targets(
 ) -> Targets:
     """Find the positions that the loss or the statistics need.
 
-    The target of position ``t`` is token ``t + 1``. Waits for the device once, because the number of targets decides
-    the shape of everything that follows.
+    The target of position ``t`` is token ``t + 1``. Waits for the device of the labels, because the number of targets
+    decides the shape of everything that follows: give labels on the CPU.
 
     Args:
         input_ids: Shape ``(B, T)``; needed only with ``measure``.
@@ -64,7 +79,7 @@ def find_targets(
         if input_ids is None:
             raise ValueError("measured segments take their targets from `input_ids`, which the inputs lack")
         measured = torch.isin(next_segments, torch.tensor(sorted(measure), device=next_segments.device))
-        next_ids = torch.where(trained, next_ids, input_ids[:, 1:])
+        next_ids = torch.where(trained, next_ids, input_ids[:, 1:].to(next_ids.device))
         wanted = trained | measured
     # The last position predicts nothing; keeping its column makes the row index that of the flattened batch.
     rows = F.pad(wanted, (0, 1)).flatten().nonzero().squeeze(1)

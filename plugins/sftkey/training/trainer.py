@@ -6,14 +6,16 @@ import logging
 from typing import Any
 
 import torch
-from transformers import Trainer
 from transformers.trainer_utils import SchedulerType
 
 from sftkey.format.segments import RESPONSE, SEGMENT_GROUPS, Segment
 from sftkey.training.collator import SEGMENTS_COLUMN
 from sftkey.training.context_grad import unsupported
 from sftkey.training.loss import SegmentStatistics, causal_loss
+from sftkey.training.other_losses import tell_of_other_losses
+from sftkey.training.placement import ON_CPU, UnwaitingTrainer
 from sftkey.training.selection import greater_is_better
+from sftkey.training.targets import to_device
 from sftkey.training.tokenization import IGNORE_INDEX
 from sftkey.training.weights import token_weights, weights_at
 from sftkey.util.errors import UserError
@@ -21,7 +23,7 @@ from sftkey.util.errors import UserError
 LOG = logging.getLogger(__name__)
 
 
-class SegmentLossTrainer(Trainer):
+class SegmentLossTrainer(UnwaitingTrainer):
     """`Trainer` whose loss is the paper's (Eq. 1 or 4, normalised by tokens) and is logged per segment.
 
     The loss of an optimizer step is the mean over *all* labelled tokens of the step, across accumulated micro-batches
@@ -53,9 +55,12 @@ class SegmentLossTrainer(Trainer):
         self.context_grad = True
         self._start_weights: torch.Tensor | None = None
         self._end_weights: torch.Tensor | None = None
+        self._weights_on: dict[torch.device, tuple[torch.Tensor | None, ...]] = {}
         self._sums: dict[bool, SegmentStatistics | None] = {True: None, False: None}
         self._examples_seen = 0
         self._new_examples: torch.Tensor | int = 0
+        self._compared = False
+        self._unlogged: dict[str, float] = {}
         self._evaluated_rows = 0
         self.eval_rows_missed: int | None = None
         better = greater_is_better(str(self.args.metric_for_best_model or ""))
@@ -95,33 +100,49 @@ class SegmentLossTrainer(Trainer):
                 raise UserError(f"this model can't be trained without the context gradient: {reason}")
         self.context_grad = context_grad
         self.sparse_logits = sparse_logits
-        self._start_weights, self._end_weights = weights, end_weights
+        self._start_weights, self._end_weights, self._weights_on = weights, end_weights, {}
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         if self._signature_columns is not None and SEGMENTS_COLUMN not in self._signature_columns:
             self._signature_columns.append(SEGMENTS_COLUMN)
 
-    def segment_weights(self) -> torch.Tensor | None:
-        """The weight of each segment at the current step, shape ``(8,)``; ``None`` for the labels as they are."""
-        if self._start_weights is None or self._end_weights is None:
-            return self._start_weights
-        progress = self.state.global_step / max(self.state.max_steps - 1, 1)
-        return weights_at(self._start_weights, self._end_weights, progress)
+    def segment_weights(self, device: torch.device | str = "cpu") -> torch.Tensor | None:
+        """The weight of each segment at the current step, shape ``(8,)``; ``None`` for the labels as they are.
+
+        Weights are copied to a device once.
+        """
+        device = torch.device(device)
+        if device not in self._weights_on:
+            weights = (self._start_weights, self._end_weights)
+            self._weights_on[device] = tuple(None if given is None else given.to(device) for given in weights)
+        start, end = self._weights_on[device]
+        if start is None or end is None:
+            return start
+        return weights_at(start, end, self.state.global_step / max(self.state.max_steps - 1, 1))
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
         """The total weight of the labelled tokens of an optimizer step, over micro-batches and processes."""
         if not batch_samples or "labels" not in batch_samples[0]:
             return None
-        weights = self.segment_weights()
-        total = torch.zeros((), dtype=torch.float32, device=device)
+        where = batch_samples[0]["labels"].device
+        weights = self.segment_weights(where)
+        total = torch.zeros((), dtype=torch.float32, device=where)
         for batch in batch_samples:
             labels, segments = batch["labels"], batch.get(SEGMENTS_COLUMN)
-            segments = None if segments is None else segments[:, 1:].to(device)
-            total += token_weights(labels[:, 1:].to(device), segments, weights).sum()
+            segments = None if segments is None else segments[:, 1:]
+            total += token_weights(labels[:, 1:], segments, weights).sum()
+        total = to_device(total, device)
         if self.args.world_size > 1:
             total = self.accelerator.gather(total.reshape(1)).sum()
         return total
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As `Trainer.training_step`; says before the first one what of the model's own loss isn't trained."""
+        if not self._compared and "input_ids" in inputs:
+            tell_of_other_losses(model.train(), inputs["input_ids"].to(self.args.device))
+        self._compared = True
+        return super().training_step(model, inputs, *args, **kwargs)
 
     def compute_loss(
         self,
@@ -132,9 +153,13 @@ class SegmentLossTrainer(Trainer):
     ) -> Any:
         """The loss over labelled tokens; collects the sums per segment on the way."""
         inputs = dict(inputs)
-        labels = inputs.pop("labels")
-        segments = inputs.pop(SEGMENTS_COLUMN, None)
+        on_cpu = inputs.pop(ON_CPU, inputs)
+        labels, segments = on_cpu["labels"], on_cpu.get(SEGMENTS_COLUMN)
+        inputs = {name: value for name, value in inputs.items() if name not in ("labels", SEGMENTS_COLUMN)}
         training = bool(model.training)
+        context_grad = self.context_grad or not training
+        if not context_grad and "attention_mask" in on_cpu:
+            inputs["attention_mask"] = on_cpu["attention_mask"]
         if not training:
             labels, segments = self._without_repeated_rows(labels, segments)
         result = causal_loss(
@@ -142,11 +167,11 @@ class SegmentLossTrainer(Trainer):
             inputs,
             labels,
             segments,
-            weights=self.segment_weights(),
+            weights=self.segment_weights(labels.device),
             num_items=num_items_in_batch if training else None,
             measure=frozenset() if training or segments is None else RESPONSE,
             sparse=self.sparse_logits,
-            context_grad=self.context_grad or not training,
+            context_grad=context_grad,
         )
         loss = result.loss
         if training and num_items_in_batch is not None and self.args.world_size > 1:
@@ -156,8 +181,8 @@ class SegmentLossTrainer(Trainer):
         if not training and segments is not None:
             self._evaluated_rows += int((segments == Segment.END_OF_TURN).sum())
         if training and segments is not None:
-            # Counted from the segments: a fused loss of the model gives no statistics.
-            # It stays on the device: reading it here would make every step wait.
+            # Counted from the segments: a fused loss of the model gives no statistics. Not read here, in case they are on
+            # the device.
             self._new_examples = self._new_examples + (segments == Segment.END_OF_TURN).sum()
         return (loss, result.outputs) if return_outputs else loss
 
@@ -205,18 +230,28 @@ class SegmentLossTrainer(Trainer):
         if answers:
             metrics["acc_answer"] = correct[Segment.ANSWER] / answers
         if training:
+            if not self._examples_seen:
+                seen = [entry["examples_seen"] for entry in self.state.log_history if "examples_seen" in entry]
+                self._examples_seen = int(seen[-1]) if seen else 0
             self._examples_seen += int(new_examples[0])
             self._new_examples = 0
             metrics["examples_seen"] = self._examples_seen
         return metrics
 
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        # Here all processes come together, beside Trainer's own sum of their losses; not so in `log`, which a callback
+        # may call in one of them alone.
+        if self.control.should_log and self.state.global_step > self._globalstep_last_logged:
+            self._unlogged = self._segment_metrics(training=True)
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log, with the segment metrics beside the training loss."""
         if "loss" in logs:
-            if not self._examples_seen:
-                seen = [entry["examples_seen"] for entry in self.state.log_history if "examples_seen" in entry]
-                self._examples_seen = int(seen[-1]) if seen else 0
-            logs.update(self._segment_metrics(training=True))
+            if not self._unlogged and self.args.world_size == 1:
+                self._unlogged = self._segment_metrics(training=True)
+            logs.update(self._unlogged)
+            self._unlogged = {}
         super().log(logs, *args, **kwargs)
 
     def evaluation_loop(
