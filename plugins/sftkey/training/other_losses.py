@@ -31,7 +31,7 @@ def tell_of_other_losses(model: torch.nn.Module, input_ids: torch.Tensor) -> Non
     """
     ids = input_ids[:1, :TOKENS]
     devices = [ids.device] if ids.device.type == "cuda" else []
-    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    eager: Any = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     with torch.no_grad(), torch.random.fork_rng(devices), eager:
         try:
             outputs = model(input_ids=ids, labels=ids, use_cache=False)

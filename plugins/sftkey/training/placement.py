@@ -40,9 +40,10 @@ class UnwaitingTrainer(Trainer):
         return super()._prepare_input(data)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        model: Any = self.model
         labels = inputs.get("labels")
         prepared = super()._prepare_inputs(inputs)
-        if self.model.training and labels is not None and labels.device.type == "cpu":
+        if model.training and labels is not None and labels.device.type == "cpu":
             prepared[ON_CPU] = dict(inputs)
         return prepared
 
