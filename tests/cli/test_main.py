@@ -20,7 +20,9 @@ from sftkey.util.version import __version__
 from support.axolotl_recipes import write_recipe
 from support.commands import SFTKEY, environment, run, succeeded
 
-COMMANDS = "run eval matrix diagnose doctor inspect judge calibrate recipe recipes export share report tasks-path".split()
+COMMANDS = (
+    "run eval matrix diagnose doctor inspect judge calibrate recipe recipes export share report tasks-path".split()
+)
 HEAVY = {"axolotl", "torch", "transformers", "pandas", "datasets", "lm_eval", "matplotlib", "openai"}
 RECIPE = {
     "base_model": "Qwen/Qwen3-8B-Base",
