@@ -66,7 +66,7 @@ def test_every_recipe_for_several_gpus_has_a_form_for_fsdp2(name: str) -> None:
         }
         assert ours.config["fsdp_version"] == 2
         assert ours.config["fsdp_config"]["activation_checkpointing"] is True
-        assert "40 GB each, FSDP2;" in ours.text
+        assert "40 GB each, FSDP2.\n" in ours.text
         assert "ZeRO" not in ours.text
         assert ours.command == theirs.command.replace("zero3", "fsdp2")
         assert ours.memory.fits

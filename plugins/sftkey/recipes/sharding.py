@@ -8,8 +8,8 @@ from typing import Any
 from sftkey.recipes.load import Recipe, fsdp_version
 from sftkey.util.errors import UserError
 
-SHARDINGS = {"zero3": "DeepSpeed ZeRO-3", "fsdp2": "FSDP2"}
-"""The names of ``sftkey recipe --sharding``, and what they stand for."""
+SHARDINGS = {"zero3": "DeepSpeed ZeRO-3 (the extra [gpu])", "fsdp2": "FSDP2"}
+"""The names of ``sftkey recipe --sharding``, and how a recipe's header names what it needs."""
 
 
 def shard_with_fsdp2(document: MutableMapping[str, Any]) -> None:

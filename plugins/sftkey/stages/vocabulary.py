@@ -13,11 +13,12 @@ _KEPT = 120
 # No string in which a form of a secret fits: too short for a token or `name=value`; or small letters alone; without what
 # joins a name and a value, tags, URLs, escapes and `Basic ...`.
 _CHARACTER = r'(?:[^"\\:=<&%\s]|\\u(?!00[0-7])[0-9a-fA-F]{4})'
+# Atomic groups and no possessive ones, such as `(?:...)?+`, which Python 3.11.2 reads wrongly.
 _STRING = rf"""(?x: " (?: (?>(?:[^"\\\r\n]|\\.){{0,6}}") | (?>[^"\\:=<&%/_\sA-Z0-9-]{{0,60}}")
-    | {_CHARACTER}{{0,14}}+ (?:(?<![sS][iI][cC])[ ]{_CHARACTER}{{0,14}}+)?+ " ) )"""
+    | (?>{_CHARACTER}{{0,14}}) (?>(?<![sS][iI][cC])[ ](?>{_CHARACTER}{{0,14}})|) " ) )"""
 # A number is that of a token or, in a list, its score; one of eight digits may be a password.
 _NUMBER = r"(?::\s{0,4}+[0-9]{1,7}+|,\s{0,40}+-?[0-9]{1,4}+\.[0-9]{1,20}+)"
-_ENTRIES = re.compile(rf"(?:{_STRING}\s{{0,40}}+{_NUMBER}?+[\s\]}}]{{0,40}}+,[\s\[\]{{]{{0,40}}+){{6,}}+")
+_ENTRIES = re.compile(rf"(?>(?:{_STRING}\s{{0,40}}+(?>{_NUMBER}|)[\s\]}}]{{0,40}}+,[\s\[\]{{]{{0,40}}+){{6,}})")
 
 
 def without_entries(text: str) -> str:
