@@ -74,6 +74,11 @@ def progress(text: str) -> None:
         click.secho(visible(text), bold=True, err=True)
 
 
+def stopped(how_to_go_on: str) -> None:
+    """Say on stderr, even with ``--quiet``, that the user stopped a command, and how it goes on."""
+    click.secho(visible(f"Stopped. {how_to_go_on}"), bold=True, err=True)
+
+
 def json_option(function: _Function) -> _Function:
     """The option ``--json`` of a command that prints a table."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")(function)

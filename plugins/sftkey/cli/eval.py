@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftkey.cli.console import STDERR, echo, json_option, note, print_json, print_table, progress, this_command
+from sftkey.cli.console import STDERR, echo, json_option, note, print_json, print_table, progress, stopped, this_command
 from sftkey.cli.options import LauncherArguments, evaluation_command_options, evaluation_settings, launcher_arguments
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _evaluate(stage: Stage, settings: Any, as_json: bool) -> None:
         with Runner(stdout=STDERR if as_json else None) as runner:
             evaluate_stage(stage, settings, Launch(), runner)
     except Stopped:
-        click.secho(f"Stopped. To evaluate again:\n  {this_command()}", bold=True, err=True)
+        stopped(f"To evaluate again:\n  {this_command()}")
         raise SystemExit(130) from None
     except StageFailed as error:
         raise click.ClickException(f"{error}. Its messages are above") from error

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftkey.cli.console import echo, json_option, note, print_json, print_table, progress, records, this_command
+from sftkey.cli.console import (
+    echo,
+    json_option,
+    note,
+    print_json,
+    print_table,
+    progress,
+    records,
+    stopped,
+    this_command,
+)
 from sftkey.cli.options import (
     LauncherArguments,
     evaluation_options,
@@ -218,7 +228,7 @@ def _run(
                     failures.append(f"  {one.cell.name}: {reason}")
                     click.secho(visible(f"  failed: {reason}"), fg="red", err=True)
     except Stopped:
-        click.secho(f"Stopped. To go on:\n  {this_command()}", bold=True, err=True)
+        stopped(f"To go on:\n  {this_command()}")
         raise SystemExit(130) from None
     return finished, failures
 

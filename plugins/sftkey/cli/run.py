@@ -18,6 +18,7 @@ from sftkey.cli.console import (
     print_json,
     print_table,
     progress,
+    stopped,
     this_command,
 )
 from sftkey.cli.options import LauncherArguments, evaluation_options, evaluation_settings, launcher_arguments
@@ -186,7 +187,7 @@ def _run(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettings |
                     if not evaluate_stage(stage, settings, launch, runner):
                         progress(f"{stage.output_dir} is being evaluated by another machine of this run")
     except Stopped:
-        click.secho(f"Stopped. To go on from the last checkpoint:\n  {again}", bold=True, err=True)
+        stopped(f"To go on from the last checkpoint:\n  {again}")
         raise SystemExit(130) from None
     except StageFailed as error:
         raise click.ClickException(
