@@ -1,4 +1,4 @@
-"""A check of several processes, run in this one, leaves what a launcher sets: other tests would wait for the rest of its group."""
+"""A check of several processes leaves what a launcher sets, for which other tests would wait for the rest of a group."""
 
 from __future__ import annotations
 
