@@ -127,6 +127,12 @@ def test_a_template_that_strips_the_question(qwen3: Any) -> None:
         (None, "has no chat template"),
         ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", "which is no special token"),
         (TURNS.replace("m.content", "m.content | upper"), "ends a response with ''"),
+        ("{% for m in messages %}{{ m.role }", "the chat template fails on a question \\(TemplateSyntaxError"),
+        ("{{ raise_exception('no users here') }}", "fails on a question \\(TemplateError: no users here"),
+        ("{{ messages + 1 }}", "fails on a question \\(TypeError"),
+        ("{{ messages[0].content[0].text.x.y }}", "fails on a question \\(UndefinedError"),
+        ("{{ 1 / 0 }}", "fails on a question \\(ZeroDivisionError"),
+        ("{{ messages[0].__class__.__mro__ }}", "fails on a question \\(SecurityError"),
     ],
 )
 def test_templates_that_cannot_be_used(qwen3: Any, template: str | None, message: str) -> None:

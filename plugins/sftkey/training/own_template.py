@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 from numpy.typing import NDArray
 
 from sftkey.format.example import Example
@@ -60,8 +61,7 @@ class OwnTemplateTokenizer(ExampleTokenizer):
             raise TokenizerError(f"{self.tokenizer.name_or_path} doesn't give back the text that it was given")
 
     def _render(self, question: str) -> str:
-        message = [{"role": "user", "content": question}]
-        return str(self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+        return _rendered(self.tokenizer, [{"role": "user", "content": question}], add_generation_prompt=True)
 
     def _opened(self) -> str:
         opening, closing = self.response_format.thinking_open, self.response_format.thinking_close.strip()
@@ -140,6 +140,22 @@ def _segments(row: Sequence[Piece], starts: NDArray[np.int64], ends: NDArray[np.
     return np.where(first == last, first, _CORE[_PART[first]]).astype(np.int8)
 
 
+def _rendered(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str:
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+    except (
+        TemplateError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        # A template is a program, and it may be a stranger's.
+        raise TokenizerError(f"the chat template fails on a question ({type(error).__name__}: {error})") from error
+
+
 def end_of_turn(tokenizer: Any) -> str:
     """The special token with which the tokenizer's chat template ends a turn of the assistant.
 
@@ -152,7 +168,7 @@ def end_of_turn(tokenizer: Any) -> str:
             f"{name} has no chat template; name one of sftkey's under chat_template, or give one as jinja"
         )
     messages = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
-    rest = str(tokenizer.apply_chat_template(messages, tokenize=False)).partition(_ANSWER)[2]
+    rest = _rendered(tokenizer, messages).partition(_ANSWER)[2]
     ending = re.match("|".join(map(re.escape, control_tokens(tokenizer))) or r"(?!)", rest.lstrip())
     if ending is None:
         raise TokenizerError(f"the chat template of {name} ends a response with {rest!r}, which is no special token")
