@@ -47,7 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     card = "---\nconfigs:\n- config_name: main\n  data_files:\n  - {split: train, path: main/train.jsonl}\n---\n"
     (root / "openai" / "gsm8k" / "README.md").write_text(card)
     make_model(root / "HuggingFaceTB" / "SmolLM2-135M", [row["question"] + row["answer"] for row in rows], 0, 1, 32)
-    code = next(block for block in blocks("Add a trainer") if "sftkey.trl" in block)
+    code = next(block for block in blocks("Train with TRL, LLaMA-Factory or ms-swift") if "sftkey.trl" in block)
     assert len(code.splitlines()) < 25
     before, threads = Path.cwd(), torch.get_num_threads()
     os.chdir(root)
@@ -120,7 +120,7 @@ def test_running_again_trains_nothing(place: Path) -> None:
     before = (place / "outputs" / "stage2" / MARKER_FILE).read_bytes()
     marker = Marker.read(place / "outputs" / "stage2")
     assert marker is not None
-    code = next(block for block in blocks("Add a trainer") if "sftkey.trl" in block)
+    code = next(block for block in blocks("Train with TRL, LLaMA-Factory or ms-swift") if "sftkey.trl" in block)
     exec(code, {})
     assert (place / "outputs" / "stage2" / MARKER_FILE).read_bytes() == before
 
