@@ -163,7 +163,9 @@ def test_ctrl_c_and_on_again(root: Path, recipes: dict[str, Path], tmp_path: Pat
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    wait_for(root / "outputs" / "cut" / "checkpoint-8" / "sftkey_checkpoint.json", process)
+    wait_for(
+        root / "outputs" / "cut" / "checkpoint-16" / "trainer_state.json", process
+    )  # so that checkpoint-8 is whole
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
     output_dir = root / "outputs" / "cut"
