@@ -89,8 +89,10 @@ def _unrecorded(output_dir: Path) -> str:
 def _message(output_dir: Path, finished: bool, change: Change, *, planned: bool) -> str:
     accept = f", or set sftkey_accept_changes: [{change.kind}] to go on all the same" if change.kind in ACCEPTED else ""
     if change.kind == "settings":
-        what = "is finished" if planned else "holds a finished stage"
-        what = what if finished else "has checkpoints of a run"
+        if finished:
+            what = "is finished" if planned else "holds a finished stage"
+        else:
+            what = f"{'has' if planned else 'holds'} checkpoints of a run"
         hint = "An override holds for every stage of the chain (--last-only: for the last one); " if planned else ""
         advice = f"{hint}choose another output_dir, or delete that one to train again"
         return f"{output_dir} {what} with other settings ({change.text}). {advice[0].upper()}{advice[1:]}"
