@@ -9,6 +9,7 @@ from sftkey.recipes.load import TOKENIZER_DEFAULT, Recipe, own_system_message, t
 from sftkey.training.own_template import end_of_turn
 from sftkey.training.tokenizers import TokenizerError
 from sftkey.util.errors import UserError
+from sftkey.util.text import one_line
 
 
 def own_template(cfg: Recipe) -> tuple[str, str]:
@@ -27,7 +28,7 @@ def own_template(cfg: Recipe) -> tuple[str, str]:
         end = end_of_turn(tokenizer)
     except TokenizerError as error:
         raise UserError(f"chat_template: {error}") from error
-    return with_system_message(str(tokenizer.chat_template), own_system_message(cfg)), end
+    return with_system_message(tokenizer.get_chat_template(), own_system_message(cfg)), end
 
 
 def _load(cfg: Recipe) -> Any:
@@ -39,6 +40,4 @@ def _load(cfg: Recipe) -> Any:
             name, revision=cfg.get("revision_of_model"), trust_remote_code=bool(cfg.get("trust_remote_code"))
         )
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"chat_template: the tokenizer of {name} can't be loaded ({str(error).splitlines()[0]})"
-        ) from error
+        raise UserError(f"chat_template: the tokenizer of {name} can't be loaded ({one_line(str(error))})") from error
