@@ -46,15 +46,7 @@ def chunked(task: Task) -> Findings:
     if not hasattr(F, "linear_cross_entropy"):
         raise Skipped(f"torch {torch.__version__} has no torch.nn.functional.linear_cross_entropy")
     options = torch.nn.LinearCrossEntropyOptions()
-
-    def loss(model: Any, batch: Batch) -> torch.Tensor:
-        hidden = model.model(**batch.inputs).last_hidden_state[:, :-1]
-        targets = batch.labels[:, 1:].flatten()
-        weight = model.get_output_embeddings().weight
-        total = F.linear_cross_entropy(hidden.flatten(0, 1), weight, targets, reduction="sum", options=options)
-        return total / batch.items
-
-    return _measure(task, loss)
+    return _measure(task, _on_hidden_states(F.linear_cross_entropy, options=options))
 
 
 def liger(task: Task) -> Findings:
@@ -74,12 +66,21 @@ def liger(task: Task) -> Findings:
 
 
 def cut(task: Task) -> Findings:
-    """Cut Cross Entropy, patched into the model."""
+    """Cut Cross Entropy on the hidden states of every position, as its patch of a model calls it."""
+    loss = importlib.import_module("cut_cross_entropy").linear_cross_entropy
+    return _measure(task, _on_hidden_states(loss))
 
-    def patch(model: Any) -> Any:
-        return importlib.import_module("cut_cross_entropy.transformers").cce_patch(model)
 
-    return _measure(task, own, patch)
+def _on_hidden_states(function: Callable[..., torch.Tensor], **options: Any) -> Loss:
+    """A fused output layer and loss, called with hidden states, the layer's weight and the targets."""
+
+    def loss(model: Any, batch: Batch) -> torch.Tensor:
+        hidden = model.model(**batch.inputs).last_hidden_state[:, :-1].flatten(0, 1)
+        targets = batch.labels[:, 1:].flatten()
+        total = function(hidden, model.get_output_embeddings().weight, targets, reduction="sum", **options)
+        return total / batch.items
+
+    return loss
 
 
 def _measure(
