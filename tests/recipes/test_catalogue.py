@@ -180,15 +180,22 @@ def readme_rows(text: str) -> Mapping[str, list[str]]:
 def test_the_readme_table_agrees_with_the_recipes(repository: Path) -> None:
     rows = readme_rows((repository / "recipes/README.md").read_text("utf-8"))
     assert set(rows) == {*MATRIX, *SMALL}
+    checks = json.loads((repository / "tests/gpu/results/h100.json").read_text("utf-8"))["checks"]
+    measured = {
+        check["check"].partition(":")[2]: check["figures"]["peak_bytes"]
+        for check in checks
+        if check["check"].startswith("memory:")
+    }
     for name in MATRIX + SMALL:
         recipe = shipped_recipe(name)
         assert recipe.architecture is not None
         assert recipe.memory is not None
-        strategy, parameters, gpus, memory = rows[name][1:5]
+        strategy, parameters, gpus, memory, taken = rows[name][1:6]
         assert strategy == recipe.strategy
         assert parameters == f"{recipe.architecture.parameters / 1e9:.2f} B"
         assert gpus == f"{recipe.gpus} x {recipe.gpu_gigabytes} GB"
         assert memory == f"{recipe.memory.peak / GIB:.0f} GiB"
+        assert taken == (f"{measured[name] / GIB:.1f} GiB" if name in measured and recipe.gpus == 1 else "-")
 
 
 def test_the_readme_counts_the_real_tokens(
@@ -214,5 +221,5 @@ def test_the_readme_counts_the_real_tokens(
         assert len(kept) == 7473
         total = sum(len(example.input_ids) for example in kept)
         trained = sum(label != -100 for example in kept for label in example.labels)
-        assert rows[f"qwen3_8b_{stage}"][5:7] == [f"{total / 1e6:.2f} M", f"{trained:,}"]
-        assert rows[f"smollm3_3b_{stage}"][5:7] == [f"~{total / 1e6:.2f} M", f"~{trained / 1e3:.0f} k"]
+        assert rows[f"qwen3_8b_{stage}"][6:8] == [f"{total / 1e6:.2f} M", f"{trained:,}"]
+        assert rows[f"smollm3_3b_{stage}"][6:8] == [f"~{total / 1e6:.2f} M", f"~{trained / 1e3:.0f} k"]

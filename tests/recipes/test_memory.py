@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from sftkey.recipes.memory import ARCHITECTURES, GIB, OVERHEAD, Architecture, estimate_memory
+from sftkey.recipes.memory import ARCHITECTURES, CONTEXT, FRAGMENTATION, GIB, Architecture, estimate_memory
 from torch.autograd.graph import saved_tensors_hooks
 
 MODEL_TYPES = {"Qwen3": "qwen3", "Qwen2": "qwen2", "SmolLM3": "smollm3", "SmolLM2": "llama"}
@@ -131,7 +131,8 @@ def test_a_peak_by_hand() -> None:
     assert estimate.checkpoints == 2 * 36 * 4096 * 2048
     assert estimate.head == 1024 * 151936 * 6 + 151936 * 2048 * (4 + 2 + 2) + 2 * 151936 * 2048
     assert estimate.step == 4 * 3_085_938_688 / 8
-    assert estimate.peak == estimate.states + estimate.checkpoints + estimate.head + OVERHEAD
+    together = estimate.states + estimate.checkpoints + estimate.head
+    assert estimate.peak == together * FRAGMENTATION + CONTEXT
 
 
 FSDP2 = {"fsdp_version": 2, "fsdp_config": {"activation_checkpointing": True}, "sftkey_fp32_weights": True}
