@@ -1,8 +1,8 @@
 """Peak memory per GPU of a recipe, estimated from the model's shape and the recipe's settings.
 
-An upper bound for planning, not a measurement: every sequence counts as ``sequence_len`` tokens, all of them labelled,
-`CONTEXT` and `FRAGMENTATION` stand for what no formula covers. With P parameters on N GPUs, T = micro_batch_size * sequence_len tokens
-in a micro-batch, hidden width H, L layers, vocabulary V::
+An upper bound for planning, not a measurement: every sequence counts as ``sequence_len`` tokens, all of them labelled;
+`CONTEXT` and `FRAGMENTATION` stand for what no formula covers. With P parameters on N GPUs, hidden width H, L layers,
+vocabulary V and T = micro_batch_size * sequence_len tokens in a micro-batch::
 
     peak = (states + max(output layer, one layer, optimizer step)) * fragmentation + context
 
