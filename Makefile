@@ -41,8 +41,15 @@ demo: $(READY)  ## Train both stages of the demo on the CPU, evaluate them, writ
 demo-all: $(READY)  ## The same for all four training strategies
 	$(BIN)/python tests/demo/run.py --all
 
+empty :=
+space := $(empty) $(empty)
+
+# Marks of tests that have a target of their own.
+LONG := slow kills machines ray trackers deepspeed servers install tokenizers exports tools
+SHORT := not ($(subst $(space), or ,$(LONG)))
+
 test: $(READY)  ## Run the test suite
-	$(BIN)/python -m pytest -m "not slow and not kills and not machines and not ray and not trackers and not deepspeed and not servers and not install and not tokenizers and not exports and not tools" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "$(SHORT)" -n 2 --dist loadfile
 
 test-slow: $(READY)  ## Run the long end-to-end tests
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
@@ -94,7 +101,7 @@ $(OLDEST)/.ready: pyproject.toml
 	touch $@
 
 test-oldest: $(OLDEST)/.ready  ## Run the core's and the evaluation's tests with the oldest releases that are admitted
-	$(OLDEST)/bin/python -m pytest -m "not slow and not kills and not machines and not ray and not trackers and not deepspeed and not servers and not install" \
+	$(OLDEST)/bin/python -m pytest -m "$(SHORT)" \
 		tests/format tests/datasets tests/evaluation tests/training tests/util
 
 release-check: $(READY)  ## Build what is released, check it, install it into a fresh environment, use it there

@@ -51,3 +51,12 @@ def test_samples_of_another_model_are_refused_in_one_line(evaluated: Outputs) ->
     done = CliRunner().invoke(sftkey, ["calibrate", str(other), str(evaluated.root / "evaluations")])
     assert done.exit_code == 1
     assert "no samples of an evaluation of" in done.output
+
+
+@pytest.mark.parametrize(("file", "message"), [("tokenizer.json", "tokenizer"), ("model.safetensors", "weights")])
+def test_a_model_that_cannot_be_loaded_is_one_line(evaluated: Outputs, file: str, message: str) -> None:
+    (evaluated.root / "tag" / file).write_text("no JSON, no weights")
+    done = CliRunner().invoke(sftkey, ["calibrate", str(evaluated.root / "tag"), str(evaluated.root / "evaluations")])
+    assert done.exit_code == 1
+    assert f"{evaluated.root / 'tag'}: its {message} can't be loaded" in done.output
+    assert len(done.output.strip().splitlines()) == 1

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sftkey.evaluation.results import newest_evaluations, read_evaluations, read_results
@@ -106,3 +107,17 @@ def test_the_judges_mode_follows_from_the_metrics(outputs: Outputs, metrics: tup
     path = outputs.evaluate("model", "sftkey_gsm8k", OUTCOMES)
     change(path, "sftkey_gsm8k", **{f"{metric}__none": 0.5 for metric in metrics})
     assert read_results(path)["sftkey_gsm8k"].settings.get("judge") == mode
+
+
+def test_who_judged(outputs: Outputs) -> None:
+    path = outputs.evaluate("model", "sftkey_gsm8k", OUTCOMES)
+    assert "judge model" not in read_results(path)["sftkey_gsm8k"].settings
+    judge: Any = {"judge": "judge-a", "mode": "always"}
+    content = json.loads(path.read_text()) | {"configs": {"sftkey_gsm8k": {"metadata": {"version": 1, "judge": judge}}}}
+    path.write_text(json.dumps(content))
+    assert read_results(path)["sftkey_gsm8k"].settings["judge model"] == "judge-a"
+    path.write_text(json.dumps(content | {"sftkey_judged_later": {"judge": "judge-b"}}))
+    assert read_results(path)["sftkey_gsm8k"].settings["judge model"] == "judge-b"
+    for broken in ([], {"sftkey_gsm8k": 1}, {"sftkey_gsm8k": {"metadata": {"judge": "x"}}}):
+        path.write_text(json.dumps(content | {"configs": broken}))
+        assert "judge model" not in read_results(path)["sftkey_gsm8k"].settings

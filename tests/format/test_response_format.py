@@ -211,13 +211,6 @@ def test_an_output_in_the_format_has_thinking(text):
 @given(TEXTS)
 def test_no_tag_is_left(text):
     assert not THINKING_ANSWER.contains_tag(THINKING_ANSWER.without_tags(text))
-    assert not THINKING_ANSWER.contains_tag(THINKING_ANSWER.after_thinking(text))
-
-
-def test_after_thinking():
-    assert THINKING_ANSWER.after_thinking("<Thinking>a</Thinking>4") == "4"
-    assert THINKING_ANSWER.after_thinking("<Thinking>a</Thinking><Answer>4</Answer>") == "\n4\n"
-    assert THINKING_ANSWER.after_thinking("no tags") == "no tags"
 
 
 # Quadratic time on these would be hours.
@@ -241,7 +234,6 @@ def test_four_megabytes_of_anything(unit):
     THINKING_ANSWER.parse(text)
     THINKING_ANSWER.find_answer_block(text)
     THINKING_ANSWER.has_thinking(text)
-    THINKING_ANSWER.after_thinking(text)
     THINKING_ANSWER.parse(f"<Thinking>{text}</Thinking><Answer>{text}</Answer>")
 
 

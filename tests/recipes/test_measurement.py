@@ -43,6 +43,13 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
         "base_model: Qwen/Qwen2.5-7B\nbf16: true\nadapter: qlora\nload_in_4bit: true\ngradient_checkpointing: true\n"
     )
     assert to_measure([str(place)])[0]["packages"] == ["peft", "bitsandbytes"]
+    place.write_text(
+        "base_model: Qwen/Qwen2.5-7B\nmicro_batch_size:\nsequence_len: null\ngradient_checkpointing: true\n"
+    )
+    assert to_measure([str(place)])[0]["settings"]["micro_batch_size"] == 1
+    place.write_text("gradient_checkpointing: true\n")
+    with pytest.raises(UserError, match=r"mine\.yml: has no base_model"):
+        to_measure([str(place)])
     with pytest.raises(UserError, match="there is no shipped recipe 'qwen'"):
         to_measure(["qwen"])
 

@@ -63,6 +63,8 @@ def test_other_items_are_tested_without_pairs(tmp_path: Path) -> None:
     expected = unpaired_test(np.array([acc for acc, _ in OLD]), np.array([acc for acc, _ in NEW]))
     assert (acc["p"].values["p"], acc["Only old"].text) == (expected.p, "\u2013")
     assert acc["Difference"].values["difference"] == pytest.approx(0.55)
+    # All of both in the format, but of other items.
+    assert line_of(against_table(new, old, "old"), "Fmt")["Verdict"].text == "not significant"
 
 
 def test_what_is_in_one_report_only(tmp_path: Path) -> None:

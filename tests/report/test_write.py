@@ -112,6 +112,22 @@ def test_watch_writes_again_when_something_is_new(chain: Outputs, tmp_path: Path
     assert "OpenBookQA" in text
 
 
+def test_watch_compares_with_what_was_there_before(chain: Outputs, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    write_report([chain.root], report)
+    sleeps = iter([True, False])
+
+    def sleep(_: float) -> None:
+        if not next(sleeps):
+            raise KeyboardInterrupt
+        chain.evaluate("outputs/stage1", "sftkey_openbookqa", ITEMS)
+
+    with pytest.raises(KeyboardInterrupt):
+        watch([chain.root], report, 7, lambda _: None, sleep, against=report)
+    table = pd.read_csv(report / "tables" / "against.csv")
+    assert set(table.loc[table["data set"] == "OpenBookQA", "verdict"]) == {"new"}
+
+
 def test_importing_the_command_is_cheap() -> None:
     code = (
         "import sys; import click; before = set(sys.modules); import sftkey.cli.report; "

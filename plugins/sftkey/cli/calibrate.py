@@ -8,6 +8,7 @@ import click
 
 from sftkey.cli.console import echo, others_on_stderr, progress
 from sftkey.util.errors import UserError
+from sftkey.util.text import one_line
 
 
 @click.command()
@@ -21,9 +22,9 @@ def calibrate_command(checkpoint: Path, results_dir: Path, trust_remote_code: bo
     pass for each output; `sftkey report` shows the reliability curve and the expected calibration error.
     """
     with others_on_stderr():
-        from sftkey.evaluation.calibration_items import logged_answers, of_model
+        from sftkey.evaluation.calibration_items import logged_answers
 
-        found = [one for one in logged_answers(results_dir) if of_model(one.model, checkpoint)]
+        found = list(logged_answers(results_dir, checkpoint))
         if not found:
             raise UserError(
                 f"{results_dir}: no samples of an evaluation of {checkpoint}; evaluate it with lm_eval --log_samples first"
@@ -34,7 +35,10 @@ def calibrate_command(checkpoint: Path, results_dir: Path, trust_remote_code: bo
         from sftkey.evaluation.generation import load_model
         from sftkey.evaluation.probabilities import write_probabilities
 
-        tokenizer = AutoTokenizer.from_pretrained(str(checkpoint), trust_remote_code=trust_remote_code)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(checkpoint), trust_remote_code=trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{checkpoint}: its tokenizer can't be loaded ({one_line(str(error))})") from error
         model = load_model(checkpoint, len(tokenizer), trust_remote_code)
     for one in found:
         progress(f"{one.samples.name}: {len(one.answers)} answers")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -31,7 +31,6 @@ def answer_logprobs(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     answers: Sequence[Answer],
-    done: Callable[[int], None] = lambda _: None,
 ) -> Iterator[tuple[float, int] | None]:
     """Score answers one after the other.
 
@@ -39,7 +38,6 @@ def answer_logprobs(
         model: A causal language model on its device.
         tokenizer: Its tokenizer, a fast one.
         answers: The outputs.
-        done: Called with the number of each that is done.
 
     Yields:
         The sum of the log-probabilities of the answer's tokens and their number; ``None`` where the text is longer than
@@ -47,9 +45,8 @@ def answer_logprobs(
     """
     longest = getattr(model.config, "max_position_embeddings", None)
     with evaluating(model), torch.inference_mode():
-        for index, answer in enumerate(answers):
+        for answer in answers:
             yield _logprob(model, tokenizer, answer, longest)
-            done(index + 1)
 
 
 def _logprob(

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from sftkey.format.templates import END_OF_TURN
 from sftkey.util.errors import UserError
 from sftkey.util.extras import extra
+from sftkey.util.text import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,8 +53,9 @@ def load_model(
         merge: Merge an adapter.
 
     Raises:
-        UserError: There are no weights.
+        UserError: There are no weights that can be loaded.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     on_gpu = torch.cuda.is_available()
@@ -73,9 +75,9 @@ def load_model(
         if source != folder:
             model = _with_adapter(model, folder, tokens)
             model = model.merge_and_unload() if merge else model
-    except OSError as error:
+    except (OSError, ValueError, SafetensorError) as error:
         where = folder if source == folder else f"{source}, the base model of the adapter in {folder}"
-        raise UserError(f"{where}: its weights can't be loaded ({error})") from error
+        raise UserError(f"{where}: its weights can't be loaded ({one_line(str(error))})") from error
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     return model.to("cuda" if on_gpu else "cpu")

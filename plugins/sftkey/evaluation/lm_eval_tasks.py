@@ -156,8 +156,9 @@ def _adapt_lm_eval() -> None:
     """Change in lm-eval what no setting of it changes; a second call changes nothing.
 
     - It shows what is logged below its own logger, so what the judge reports goes there.
-    - While it aggregates a group, lm-eval 0.4.11 removes the metric called ``score`` from each member that has others, a
-      rule made for LongBench (its pull request 3359). Ours is put back, for our tasks only: they have `thinking_valid`.
+    - While it aggregates a group, lm-eval 0.4.11 (not 0.4.12 and later) removes the metric called ``score`` from each
+      member that has others, a rule made for LongBench (its pull request 3359). Ours is put back, for our tasks only:
+      they have `thinking_valid`.
     """
     logging.getLogger("sftkey.evaluation").parent = logger
     original = getattr(lm_eval.evaluator, "consolidate_group_results", None)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftkey.datasets.registry import DATASETS, dataset
+from sftkey.evaluation.trained_model import opened_by
 from sftkey.format import untagged
 from sftkey.format.formats import FORMATS, THINK, THINKING_ANSWER
 from sftkey.util.sources import Ledger, UnreadableFile, number, read_json
@@ -102,17 +103,18 @@ class Evaluation:
         )
         return None
 
-    def answer(self, output: str) -> str | None:
+    def answer(self, output: str, prompt: str = "") -> str | None:
         """The answer in an output, in a format that has a name; ``None`` where there is none."""
         if not self.plain:
             block = THINKING_ANSWER.find_answer_block(output)
-            return block.text.strip() if block else THINK.parse(output).answer
+            return block.text.strip() if block else THINK.parse(opened_by(prompt, THINK) + output).answer
         return untagged.parse(output, dataset(self.data_set).untagged).answer if self.data_set in DATASETS else None
 
-    def _thinking(self, output: str) -> str | None:
+    def _thinking(self, output: str, prompt: str) -> str | None:
         """The thinking in an output; of an untagged one that is in the form of a data set that we know."""
         if not self.plain:
-            return next((one for form in FORMATS.values() if (one := form.thinking_in(output)) is not None), None)
+            found = (form.thinking_in(opened_by(prompt, form) + output) for form in FORMATS.values())
+            return next((one for one in found if one is not None), None)
         return untagged.parse(output, dataset(self.data_set).untagged).thinking if self.data_set in DATASETS else None
 
 
@@ -225,6 +227,7 @@ def _evaluation(path: Path, task: str, content: Mapping[str, Any], ledger: Ledge
         "chat template": "applied" if content.get("chat_template") else "not applied",
         "generation": config.get("gen_kwargs") or None,
         "judge": _judge_mode(row),
+        "judge model": _judge_model(task, content),
     }
     return Evaluation(
         path=path,
@@ -257,6 +260,12 @@ def _judge_mode(row: Mapping[str, Any]) -> str | None:
     metrics = {key.partition(",")[0] for key in row}
     modes = {"judge_agreement": "always", "judge_unresolved": "fallback", "judged": "off"}
     return next((mode for metric, mode in modes.items() if metric in metrics), None)
+
+
+def _judge_model(task: str, content: Mapping[str, Any]) -> Any:
+    """Who judged, while it was evaluated or later."""
+    of_task = _mapping(_mapping(_mapping(content.get("configs")).get(task)).get("metadata")).get("judge")
+    return {**_mapping(of_task), **_mapping(content.get("sftkey_judged_later"))}.get("judge")
 
 
 def _model(config: Mapping[str, Any], content: Mapping[str, Any]) -> str | None:

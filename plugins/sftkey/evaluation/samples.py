@@ -30,14 +30,16 @@ _QUESTION_FIELDS = ("question", "problem", "question_stem", "source", "prompt")
 
 
 def read_items(
-    samples: Path, ledger: Ledger, thinking: Callable[[str], str | None] = THINKING_ANSWER.thinking_in
+    samples: Path,
+    ledger: Ledger,
+    thinking: Callable[[str, str], str | None] = lambda output, _: THINKING_ANSWER.thinking_in(output),
 ) -> pd.DataFrame | None:
     """Read a file of samples. Never raises because of what it holds.
 
     Args:
         samples: A ``samples_<task>_<date>.jsonl``; of several filters the first one counts.
         ledger: Takes whether it was used, and which lines couldn't be.
-        thinking: The thinking in an output, ``None`` where there is none.
+        thinking: The thinking in an output to a prompt, ``None`` where there is none.
 
     Returns:
         One row per item, columns `ITEM_COLUMNS`; ``None`` where no item can be used.
@@ -79,7 +81,7 @@ def read_items(
 
 
 def _item(
-    sample: Mapping[str, Any], thinking: Callable[[str], str | None], probabilities: Mapping[str, float]
+    sample: Mapping[str, Any], thinking: Callable[[str, str], str | None], probabilities: Mapping[str, float]
 ) -> dict[str, Any] | None:
     """One line of the samples: its metrics and the fields of `sftkey.evaluation.verdicts.Record` beside them."""
     acc, fmt = number(sample.get("acc")), number(sample.get("fmt"))
@@ -89,14 +91,15 @@ def _item(
     question = text_of(sample.get("question")) or _question(sample.get("doc"))
     reference = text_of(sample.get("reference")) or text_of(sample.get("target"))
     output = first_text(sample.get("resps"))
-    thought = thinking(output)
+    prompt = prompt_of(sample.get("arguments"))
+    thought = thinking(output, prompt)
     doc_id = one_line(text_of(sample.get("doc_id")))[:40]
     return {
         "key": hashlib.blake2b(f"{question}\0{reference}".encode(), digest_size=16).hexdigest(),
         "doc_id": doc_id,
         "question": shorten(question, MAX_TEXT),
         "reference": shorten(reference, MAX_TEXT),
-        "prompt": shorten(prompt_of(sample.get("arguments")), MAX_TEXT),
+        "prompt": shorten(prompt, MAX_TEXT),
         "output": shorten(output, MAX_TEXT),
         "extracted": shorten(text_of(sample.get("extracted")), MAX_TEXT),
         "extraction": one_line(text_of(sample.get("extraction")))[:80],

@@ -39,7 +39,7 @@ class Expected:
             self.response_format = format_of(getattr(tokenizer, "name_or_path", None))
         prompt = render([{"role": "user", "content": "?"}])
         if isinstance(prompt, str):  # a server that applies its own template gives none
-            self.opened = _opened(prompt, self.response_format)
+            self.opened = opened_by(prompt, self.response_format)
 
 
 def format_of(place: Any) -> ResponseFormat:
@@ -70,7 +70,7 @@ def named_format(value: Any, where: str) -> ResponseFormat:
         raise UserError(f"{where}: {error}") from error
 
 
-def _opened(prompt: str, response_format: ResponseFormat) -> str:
+def opened_by(prompt: str, response_format: ResponseFormat) -> str:
     """What the end of a prompt holds of a response in the format."""
     opening = response_format.thinking_open
     for length in range(len(opening), len(opening.rstrip()) - 1, -1):

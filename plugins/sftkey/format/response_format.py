@@ -198,10 +198,6 @@ class ResponseFormat:
         _, opened, rest = text.partition(opening)
         return rest.partition(closing)[0] if opened else None
 
-    def after_thinking(self, text: str) -> str:
-        """The text after the end of the last thinking, without tags; all of it where there is none."""
-        return self.without_tags(text.rpartition(self._tags[1])[2])
-
     def rewritten(self, text: str, other: ResponseFormat) -> str:
         """An output with the tags of another format, one that has all four, in the place of its own."""
         tags = dict(zip(self._tags, other._tags, strict=True))

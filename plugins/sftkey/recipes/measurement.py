@@ -9,6 +9,7 @@ from typing import Any
 from sftkey.recipes.catalogue import ShippedRecipe, shipped_recipe
 from sftkey.recipes.load import fsdp_version
 from sftkey.recipes.memory import Architecture, architecture_of, estimate_memory
+from sftkey.util.errors import UserError
 
 USUAL = ("smollm2_135m_stage2", "qwen2_5_1_5b_stage2", "qwen3_8b_lora_stage2")
 """Shipped recipes that are measured where none is named: one GPU takes them, one after the other."""
@@ -28,7 +29,7 @@ def to_measure(names: Sequence[str]) -> list[dict[str, Any]]:
         names: Recipe files, or names of shipped recipes.
 
     Raises:
-        UserError: There is no such recipe.
+        UserError: There is no such recipe, or it names no model.
     """
     return [_one(name) for name in names or USUAL]
 
@@ -36,8 +37,10 @@ def to_measure(names: Sequence[str]) -> list[dict[str, Any]]:
 def _one(name: str) -> dict[str, Any]:
     path = Path(name)
     recipe = ShippedRecipe(path) if path.is_file() else shipped_recipe(name)
-    config = {"micro_batch_size": 1, "sequence_len": 512, **recipe.config}
-    settings = {key: config[key] for key in _SETTINGS if config.get(key) is not None}
+    if not recipe.config.get("base_model"):
+        raise UserError(f"{name}: has no base_model, so the size of its model isn't known")
+    given = {key: recipe.config[key] for key in _SETTINGS if recipe.config.get(key) is not None}
+    settings = {"micro_batch_size": 1, "sequence_len": 512, **given}
     shape = architecture_of(recipe.model)
     if shape is None:
         return {"recipe": recipe.name, "skip": f"the shape of {recipe.model} isn't known here"}

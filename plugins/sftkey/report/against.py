@@ -15,6 +15,8 @@ from sftkey.report.runs import data_set_title
 from sftkey.report.score_tables import METRIC_TITLES
 from sftkey.report.tables import Table, TableCell, ends, figure, interval_line, number, p_value, signed, texts
 
+_OTHER_ITEMS = "no item is in both"
+
 
 @dataclass(frozen=True)
 class _Pair:
@@ -81,7 +83,7 @@ def _pair(old: Outcomes | None, new: Outcomes | None, metric: str) -> _Pair:
         return _Pair(old, new, metric, None, (*caveats, "no items of both: not tested"))
     both = old.items[["key", metric]].merge(new.items[["key", metric]], on="key", suffixes=("_old", "_new"))
     if not len(both):
-        caveats.append("no item is in both")
+        caveats.append(_OTHER_ITEMS)
         test = unpaired_test(old.items[metric].to_numpy(float), new.items[metric].to_numpy(float))
     else:
         if not len(both) == len(old.items) == len(new.items):
@@ -135,7 +137,8 @@ def _verdict(pair: _Pair, adjusted: float | None) -> str:
         return "gone"
     if pair.test is None or adjusted is None:
         return "not tested"
-    if not np.any([pair.test.difference, pair.test.first_only or 0, pair.test.interval.low, pair.test.interval.high]):
+    found = (pair.test.difference, pair.test.first_only or 0, pair.test.interval.low, pair.test.interval.high)
+    if _OTHER_ITEMS not in pair.caveats and not np.any(found):
         return "the same"
     if adjusted >= SIGNIFICANT:
         return "not significant"

@@ -72,15 +72,15 @@ def calibration_tables(found: list[Calibration]) -> list[Table]:
         title="Calibration of the answer",
         caption=(
             "Probability: of the answer's tokens, given the prompt and what the model wrote before them (sftkey calibrate). "
-            f"ECE: the expected calibration error over {BINS} bins of equal width, with its 95% bootstrap interval; it is "
-            "never 0 with few items. Brier: mean squared distance of probability and outcome. Training on answers alone may "
-            "make a model sure of wrong ones: compare the stages."
+            f"ECE: the expected calibration error over {BINS} bins of equal width, with its 95% bootstrap interval; both "
+            "are too high with few items. Brier: mean squared distance of probability and outcome. Training on answers alone "
+            "may make a model sure of wrong ones: compare the stages."
         ),
         columns=("Model", "Strategy", "Data set", "Answers", "Acc of these", "Mean probability", "ECE", "Brier"),
     )
     for one in found:
-        interval = _interval(one)
         ece = expected_error(one.probability, one.right)
+        interval = _interval(one, ece)
         left = one.items - len(one.right)
         notes = [f"{left} of {one.items} items have no answer in their format, or one that is too long"] if left else []
         table.add(
@@ -97,13 +97,14 @@ def calibration_tables(found: list[Calibration]) -> list[Table]:
     return [table] if table.rows else []
 
 
-def _interval(one: Calibration) -> Interval:
+def _interval(one: Calibration, ece: float) -> Interval:
+    """Percentiles of resamples, which are less well calibrated than the sample; widened to hold the figure itself."""
     generator = np.random.default_rng(len(one.right))
     drawn = (generator.integers(0, len(one.right), len(one.right)) for _ in range(_RESAMPLES))
     errors = [expected_error(one.probability[chosen], one.right[chosen]) for chosen in drawn]
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(errors, [tail, 100 - tail])
-    return Interval(float(low), float(high))
+    return Interval(min(float(low), ece), max(float(high), ece))
 
 
 def calibration_panels(found: list[Calibration]) -> Iterator[Panel]:

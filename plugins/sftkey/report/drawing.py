@@ -66,7 +66,8 @@ class Panel:
 
     Attributes:
         name: File name without ending.
-        kind: Which group of the page it belongs to: ``curves``, ``differences``, ``accuracy and format``.
+        kind: Which group of the page it belongs to: ``curves``, ``differences``, ``accuracy and format``,
+            ``calibration``.
         model: The model that it is about; empty where it is about all.
         title: What it shows, for the page and for readers who don't see it.
         png: The figure as PNG.

@@ -50,11 +50,11 @@ _LOG_SPAN = 20
 """Largest loss by smallest loss from which on a loss axis is logarithmic."""
 
 
-def figures_of(runs: Iterable[Run], scores: Scores) -> list[Panel]:
-    """Draw every figure for which there is data."""
+def figures_of(runs: Iterable[Run], scores: Scores, more: Iterable[Panel] = ()) -> list[Panel]:
+    """Draw every figure for which there is data; give these and `more` names of their own."""
     runs = list(runs)
     with mpl.rc_context(cast(Any, STYLE)):
-        panels = [*_curves(runs), *_differences(scores), *_accuracy_and_format(scores)]
+        panels = [*_curves(runs), *_differences(scores), *_accuracy_and_format(scores), *more]
     taken: Counter[str] = Counter()
     for index, panel in enumerate(panels):
         taken[panel.name] += 1

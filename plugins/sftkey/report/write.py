@@ -17,7 +17,7 @@ from sftkey.report.changes import all_items, changes_of
 from sftkey.report.collect import Collection, collect, input_files
 from sftkey.report.figures import figures_of
 from sftkey.report.judge_table import judge_tables
-from sftkey.report.outcomes import FILE, as_lines, outcomes_of, read_old
+from sftkey.report.outcomes import FILE, Outcomes, as_lines, outcomes_of, read_old
 from sftkey.report.output_tables import decomposition_table, output_table
 from sftkey.report.page import render_page
 from sftkey.report.run_settings import seed_tables, settings_table
@@ -66,14 +66,22 @@ def write_report(roots: Sequence[Path], output: Path, refresh: int = 0, against:
         OSError: The folder can't be written to.
         UserError: There is nothing to compare with in `against`.
     """
-    old = None if against is None else read_old(against)  # first: it may be the report that is written again
+    return _write(roots, output, refresh, _read(against))
+
+
+def _read(against: Path | None) -> tuple[str, list[Outcomes]] | None:
+    """An earlier report with its name; before anything is written, as it may be the one that is written again."""
+    return None if against is None else (against.resolve().name, read_old(against))
+
+
+def _write(roots: Sequence[Path], output: Path, refresh: int, old: tuple[str, list[Outcomes]] | None) -> Written:
     collection = collect(roots)
     runs = runs_of(collection)
     scores = scores_of(runs)
     outcomes = outcomes_of(scores)
     changes = changes_of(runs)
     calibrated = calibrations(scores)
-    panels = [*figures_of(runs, scores), *calibration_panels(calibrated)]
+    panels = figures_of(runs, scores, calibration_panels(calibrated))
     tables = {
         table.name: table
         for table in (
@@ -86,7 +94,7 @@ def write_report(roots: Sequence[Path], output: Path, refresh: int = 0, against:
             *calibration_tables(calibrated),
             *seed_tables(runs),
             change_table(changes),
-            *([] if old is None or against is None else [against_table(outcomes, old, against.resolve().name)]),
+            *([] if old is None else [against_table(outcomes, old[1], old[0])]),
             run_table(runs, collection.roots),
             settings_table(runs),
         )
@@ -125,10 +133,11 @@ def watch(
         sleep: Waits; may raise `KeyboardInterrupt`.
         against: As for `write_report`.
     """
+    old = _read(against)
     seen: dict[Path, tuple[int, int]] | None = None
     while True:
         now = input_files(roots)
         if now != seen:
-            written(write_report(roots, output, seconds, against))
+            written(_write(roots, output, seconds, old))
             seen = now
         sleep(seconds)

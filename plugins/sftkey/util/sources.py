@@ -27,7 +27,7 @@ class SourceFile:
 
     Attributes:
         path: Where it is.
-        kind: ``marker``, ``run file``, ``training log``, ``results`` or ``samples``.
+        kind: ``marker``, ``run file``, ``training log``, ``results``, ``samples`` or ``answer probabilities``.
         size: Bytes.
         modified: When it was last written, UTC.
         skipped: Why it was left out; ``None`` where it was used.
