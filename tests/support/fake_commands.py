@@ -34,6 +34,8 @@ if arguments[0] == "merge-lora":
             "merged": {"adapter": str(output)}})
     sys.exit(bool(os.environ.get("FAKE_MERGE_FAILS")))
 assert arguments[0] == "train"
+sys.stdout.write(os.environ.get("FAKE_OUTPUT", ""))
+sys.stdout.flush()
 fail = os.environ.get("FAKE_FAIL", "")
 if fail and fail in recipe.name:
     print("Traceback (most recent call last):")
@@ -69,6 +71,7 @@ from pathlib import Path
 arguments = sys.argv[1:]
 with open(os.environ["FAKE_RECORD"], "a") as record:
     record.write(json.dumps(["lm_eval", *arguments]) + "\\n")
+sys.stdout.write(os.environ.get("FAKE_EVAL_OUTPUT", ""))
 if os.environ.get("FAKE_EVAL_FAILS"):
     print("ValueError: no such model")
     sys.exit(1)

@@ -16,9 +16,6 @@ from sftkey.util.files import finite
 from sftkey.util.text import Cell, table, visible
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-STDERR = 2
-"""The file descriptor, for commands that are started."""
-
 _QUIET, _VERBOSE = "sftkey.quiet", "sftkey.verbose"
 
 
@@ -50,6 +47,11 @@ def _is_on(key: str) -> bool:
 def is_quiet() -> bool:
     """Whether ``--quiet`` was given."""
     return _is_on(_QUIET)
+
+
+def is_verbose() -> bool:
+    """Whether ``--verbose`` was given."""
+    return _is_on(_VERBOSE)
 
 
 def echo(text: str, *, err: bool = False) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftkey.cli.console import STDERR, echo, json_option, note, print_json, print_table, progress, stopped, this_command
+from sftkey.cli.console import echo, json_option, note, print_json, print_table, progress, stopped, this_command
 from sftkey.cli.options import LauncherArguments, evaluation_command_options, evaluation_settings, launcher_arguments
 
 if TYPE_CHECKING:
@@ -62,22 +62,26 @@ def eval_command(ctx: click.Context, /, stage: str, dry_run: bool, as_json: bool
 
 
 def _evaluate(stage: Stage, settings: Any, as_json: bool) -> None:
+    from sftkey.cli.live import followed, show_end_of
+    from sftkey.stages.command_log import last_error
     from sftkey.stages.evaluate import is_evaluated, results_table
     from sftkey.stages.launch import Launch, Runner, Stopped
-    from sftkey.stages.run import StageFailed, evaluate_stage
+    from sftkey.stages.run import StageFailed, evaluate_stage, log_of
 
     if is_evaluated(stage, settings):
         note(f"{stage.output_dir}: evaluated with these settings before; nothing was run")
     else:
         progress(f"Evaluation of {stage.output_dir}")
+    log = log_of(stage, Launch(), "eval")
     try:
-        with Runner(stdout=STDERR if as_json else None) as runner:
-            evaluate_stage(stage, settings, Launch(), runner)
+        with Runner() as runner, followed("evaluation", log, steps="requests"):
+            evaluate_stage(stage, settings, Launch(), runner, log=log)
     except Stopped:
         stopped(f"To evaluate again:\n  {this_command()}")
         raise SystemExit(130) from None
     except StageFailed as error:
-        raise click.ClickException(f"{error}. Its messages are above") from error
+        show_end_of(log)
+        raise click.ClickException(f"{error}: {last_error(log)}\nThe whole log is {log}") from error
     print_table(results_table([stage]), as_json)
 
 

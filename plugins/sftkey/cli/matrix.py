@@ -242,16 +242,19 @@ def _run_stage(
     runner: Runner,
 ) -> str | None:
     """Train and evaluate a stage; return why that failed."""
-    from sftkey.stages.launch import last_error
+    from sftkey.cli.live import followed
+    from sftkey.stages.command_log import last_error
     from sftkey.stages.run import StageFailed, evaluate_stage, train_stage
 
     log = logs / f"{stage.recipe.stem}.log"
     try:
         progress(f"  {stage.method}: {stage.output_dir} (log: {log})")
-        trained = finished[stage.output_dir] = train_stage(stage, launch, runner, log=log)
+        with followed("training", log):
+            trained = finished[stage.output_dir] = train_stage(stage, launch, runner, log=log)
         if settings is not None:
             log = log.with_suffix(".eval.log")
-            evaluate_stage(trained, settings, launch, runner, log=log)
+            with followed("evaluation", log, steps="requests"):
+                evaluate_stage(trained, settings, launch, runner, log=log)
     except StageFailed as error:
         return f"{error}: {last_error(log)} ({log})"
     except (ValueError, OSError) as error:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftkey.cli.console import (
-    STDERR,
     echo,
     json_option,
     others_on_stderr,
@@ -120,7 +119,8 @@ def run_command(
 
     Follows sftkey_after back, runs what isn't finished with `axolotl train`, and goes on from the last checkpoint of what
     was interrupted: to resume after Ctrl-C, a crash or kill -9, give the same command again. Results of --eval go to
-    <output_dir>/eval; an evaluation that is done is not repeated.
+    <output_dir>/eval; an evaluation that is done is not repeated. What training and evaluation print goes to log files in
+    logs, beside <output_dir>; with -v it is shown, too.
 
     Any option of `axolotl train` (--num-epochs 1, --micro-batch-size=4, ...) replaces the recipe's value in every stage,
     except --output-dir and --hub-model-id, which hold for RECIPE alone. --base-model and other options that each stage
@@ -167,31 +167,39 @@ def _check_tasks(stages: Sequence[Stage], settings: EvaluationSettings) -> None:
 
 
 def _run(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettings | None, as_json: bool) -> None:
+    from sftkey.cli.live import followed, show_end_of
+    from sftkey.stages.command_log import last_error
     from sftkey.stages.evaluate import results_table
     from sftkey.stages.launch import Runner, Stopped
-    from sftkey.stages.run import StageFailed, evaluate_stage, train_stage
+    from sftkey.stages.run import StageFailed, evaluate_stage, log_of, train_stage
 
     again = this_command()
-    done, said = [], list[str]()
+    done, said, log = [], list[str](), Path()
     try:
-        with Runner(stdout=STDERR if as_json else None) as runner:
+        with Runner() as runner:
             for number, stage in enumerate(stages, 1):
                 what = f"Stage {number} of {len(stages)}, {stage.recipe.name} ({stage.method})"
                 new = [remark for remark in stage.remarks if remark not in said]
                 said += new
                 progress("\n  ".join((f"{what}: {_intention(stage)}", *new)))
-                done.append(train_stage(stage, launch, runner))
+                log = log_of(stage, launch)
+                with followed("training", log):
+                    done.append(train_stage(stage, launch, runner, log=log))
             for stage in done:
                 if settings is not None:
                     progress(f"Evaluation of {stage.output_dir}")
-                    if not evaluate_stage(stage, settings, launch, runner):
+                    log = log_of(stage, launch, "eval")
+                    with followed("evaluation", log, steps="requests"):
+                        evaluated = evaluate_stage(stage, settings, launch, runner, log=log)
+                    if not evaluated:
                         progress(f"{stage.output_dir} is being evaluated by another machine of this run")
     except Stopped:
         stopped(f"To go on from the last checkpoint:\n  {again}")
         raise SystemExit(130) from None
     except StageFailed as error:
+        show_end_of(log)
         raise click.ClickException(
-            f"{error}. Its messages are above; once that is mended, go on with\n  {again}"
+            f"{error}: {last_error(log)}\nThe whole log is {log}; once that is mended, go on with\n  {again}"
         ) from error
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error

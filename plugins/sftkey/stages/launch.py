@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -207,21 +206,3 @@ def _wait_for_group(group: int) -> None:
         with contextlib.suppress(psutil.Error, ProcessLookupError):
             if process.pid != os.getpid() and os.getpgid(process.pid) == group:
                 process.wait()
-
-
-_ERROR_LINE = re.compile(r"^(sftkey: |Error: |([\w.]+\.)?\w*(Error|Exception)\b: ?)")
-_FROM_A_LAUNCHER = re.compile(r"subprocess\.CalledProcessError|ChildFailedError")
-
-
-def last_error(log: Path) -> str:
-    """Find the line of a command's log that most likely says what went wrong: the last one that names an error."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 65_536))
-            lines = file.read().decode("utf-8", "replace").splitlines()
-    except OSError as error:
-        return f"its log can't be read ({error.strerror})"
-    lines = [line.strip() for line in lines if line.strip()]
-    # A failed launcher adds errors of its own after that of the training process.
-    errors = [line for line in lines if _ERROR_LINE.match(line) and not _FROM_A_LAUNCHER.search(line)]
-    return (errors or lines or ["its log is empty"])[-1][:300]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import socket
 import time
 from pathlib import Path
 
@@ -28,6 +29,20 @@ _OTHER_MACHINES_SECONDS = 600.0
 
 class StageFailed(Exception):
     """A command of a stage ended without having done its work."""
+
+
+def log_of(stage: Stage, launch: Launch, what: str = "") -> Path:
+    """The log file of a stage's commands: beside its output directory, which may be uploaded as it is.
+
+    Args:
+        stage: The stage.
+        launch: How it is launched; each of several machines has a log of its own.
+        what: Which command it is, if not the training: ``eval``.
+    """
+    place = stage.output_dir.resolve()
+    host = socket.gethostname() if launch.machines > 1 else ""
+    shown = stage.output_dir.parent if stage.output_dir.name else place.parent
+    return shown / "logs" / ".".join(filter(None, (place.name, host, what, "log")))
 
 
 def train_stage(stage: Stage, launch: Launch, runner: Runner, *, log: Path | None = None) -> Stage:
