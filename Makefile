@@ -9,7 +9,7 @@ export AXOLOTL_DO_NOT_TRACK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help setup demo demo-all test test-slow test-kills test-machines test-deepspeed test-ray test-trackers test-install test-oldest test-servers test-exports test-tokenizers test-tools release-check bench lint format clean
+.PHONY: help setup demo demo-all test test-slow test-seeds test-kills test-machines test-deepspeed test-ray test-trackers test-install test-oldest test-servers test-exports test-tokenizers test-tools release-check bench lint format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,7 +52,10 @@ test: $(READY)  ## Run the test suite
 	$(BIN)/python -m pytest -m "$(SHORT)" -n 2 --dist loadfile
 
 test-slow: $(READY)  ## Run the long end-to-end tests
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "slow and not seeds" -n 2 --dist loadfile
+
+test-seeds: $(READY)  ## Run the long tests that CI runs with one seed with more of them
+	$(BIN)/python -m pytest -m seeds
 
 test-kills: $(READY)  ## Kill a chain of stages 50 times in a row, and damage its files in each way
 	$(BIN)/python -m pytest -m kills -s
