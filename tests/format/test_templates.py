@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import TemplateError
 from sftkey.format import templates
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -83,3 +86,97 @@ def test_what_is_no_template() -> None:
         templates.chat_template("chatml")
     with pytest.raises(ValueError, match="has no system message; remove default_system_message"):
         templates.chat_template(templates.PLAIN, "x")
+
+
+def as_parts(text: str, cuts: list[int]) -> list[Any]:
+    bounds = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
+    pieces = [text[start:end] for start, end in pairwise(bounds)]
+    return [{"type": "text", "text": piece} for piece in pieces]
+
+
+@pytest.mark.parametrize("name", templates.TEMPLATES)
+@given(system=texts, question=texts, thinking=texts, answer=texts, cuts=st.lists(st.integers(0, 30), max_size=3))
+def test_what_servers_send_renders_as_what_was_trained(
+    name: str, system: str, question: str, thinking: str, answer: str, cuts: list[int]
+) -> None:
+    template = templates.chat_template(name)
+    trained = [
+        {"role": "system", "content": system},
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer, "reasoning_content": thinking},
+        {"role": "user", "content": answer},
+    ]
+    expected = render(templates.turns_template(name), trained, prompt=True)
+    assert render(template, trained, prompt=True) == expected
+    parts = [{**message, "content": as_parts(message["content"], cuts)} for message in trained]
+    assert render(template, parts, prompt=True) == expected
+    for key in ("reasoning", "thinking"):
+        sent = [dict(message) for message in parts]
+        sent[2][key] = sent[2].pop("reasoning_content")
+        sent[2] |= {"reasoning_content": None, "tool_calls": None, "name": None}
+        assert render(template, sent, prompt=True) == expected
+        # An empty list is no tool, and what the server sets of its own accord says nothing.
+        with_defaults, _ = render_jinja_template(
+            [sent], chat_template=template, add_generation_prompt=True, tools=[], documents=None, enable_thinking=True
+        )
+        assert with_defaults == [expected[0]]
+
+
+@pytest.mark.parametrize("name", templates.TEMPLATES)
+@pytest.mark.parametrize("content", [None, [], ""])
+def test_no_content_is_an_empty_one(name: str, content: Any) -> None:
+    turn = [{"role": "user", "content": "q"}, {"role": "assistant", "content": content}]
+    assert render(templates.chat_template(name), turn)[1] == ["<|im_end|>"]
+    assert render(templates.chat_template(name), [turn[0], {"role": "assistant"}])[1] == ["<|im_end|>"]
+
+
+TOOL = {"type": "function", "function": {"name": "add", "description": "d", "parameters": {"type": "object"}}}
+CALL = {"type": "function", "function": {"name": "add", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize("name", templates.TEMPLATES)
+@pytest.mark.parametrize(
+    ("message", "options", "said"),
+    [
+        ({"content": [{"type": "image_url", "image_url": {"url": "x"}}]}, {}, "only parts of the type text"),
+        ({"content": [{"type": "text", "text": "a"}, {"type": "input_audio"}]}, {}, "only parts of the type text"),
+        ({"content": [{"type": "text"}]}, {}, "only parts of the type text"),
+        ({"content": [["a"]]}, {}, "only parts of the type text"),
+        ({"content": {"type": "text", "text": "a"}}, {}, "neither a text nor a list"),
+        ({"content": 18}, {}, "neither a text nor a list"),
+        ({"content": "a"}, {"tools": [TOOL]}, "tools: this chat template has no form for them"),
+        ({"content": "a"}, {"documents": [{"title": "t", "text": "x"}]}, "documents: this chat template has no form"),
+        ({"role": "tool", "content": "3"}, {}, "tool calls: this chat template has no form"),
+        (
+            {"role": "assistant", "content": None, "tool_calls": [CALL]},
+            {},
+            "tool calls: this chat template has no form",
+        ),
+        ({"role": "assistant", "function_call": CALL["function"]}, {}, "tool calls: this chat template has no form"),
+    ],
+)
+def test_what_was_not_trained_is_refused_and_never_dropped(
+    name: str, message: dict[str, Any], options: dict[str, Any], said: str
+) -> None:
+    messages = [{"role": "user", "content": "q"}, {"role": "user", **message}]
+    with pytest.raises(TemplateError, match=said):
+        render_jinja_template([messages], chat_template=templates.chat_template(name), **options)
+
+
+def test_without_thinking_the_response_begins_with_an_empty_thought() -> None:
+    question = [{"role": "user", "content": "q"}]
+    for name, thought in ((templates.TAGGED, "<Thinking></Thinking>"), (templates.PLAIN, "")):
+        template = templates.chat_template(name)
+        prompt, _ = render(template, question, prompt=True)
+        options = {"chat_template": template, "enable_thinking": False}
+        assert render_jinja_template([question], add_generation_prompt=True, **options)[0] == [prompt + thought]
+        assert render_jinja_template([question], **options)[0] == [render(template, question)[0]]
+
+
+def test_a_stage_is_known_by_what_was_trained_alone() -> None:
+    # The digests that markers of earlier versions hold.
+    digests = {name: sha256(templates.turns_template(name).encode()).hexdigest() for name in templates.TEMPLATES}
+    assert digests == {
+        "thinking_answer": "0796c93079206098c9b9caa58f6d01dfe842629e68bd044797ee2914fb42822c",
+        "thinking_answer_plain": "1c2186bd55f5a53ca3f94c1aa546a1b5cad653c09a56614e8c35a22347ed8136",
+    }

@@ -10,7 +10,7 @@ from typing import Any
 
 from sftkey.format.formats import FORMATS
 from sftkey.format.methods import METHODS
-from sftkey.format.templates import chat_template, with_system_message
+from sftkey.format.templates import turns_template, with_system_message
 from sftkey.recipes.load import (
     DEFAULT_OUTPUT_DIR,
     TOKENIZER_DEFAULT,
@@ -258,7 +258,7 @@ def template_fingerprint(cfg: Recipe, folder: str | Path = "") -> dict[str, str]
     """
     name = template_name(cfg)
     if not has_own_template(cfg):
-        text = chat_template(name, cfg.get("default_system_message"))
+        text = turns_template(name, cfg.get("default_system_message"))
     else:
         name, source = TOKENIZER_DEFAULT, cfg.get("chat_template_jinja") or _template_in(Path(folder))
         if source is None:

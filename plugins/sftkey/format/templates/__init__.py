@@ -2,6 +2,10 @@
 
 Both have ChatML turns. ``thinking_answer`` opens with the paper's training prompt (C.1) unless the messages bring
 their own system message; ``thinking_answer_plain``, for the untagged methods, has neither tags nor system prompt.
+
+Before the turns stands what a server's request needs: contents as lists of parts or none, thinking as ``reasoning_content``,
+``reasoning`` or ``thinking``, tools refused. Earlier thinking that the messages bring is kept, as it was trained; a turn
+without any is its content alone. ``enable_thinking: false`` begins the response with an empty thought.
 """
 
 from __future__ import annotations
@@ -40,10 +44,23 @@ def chat_template(name: str, system_message: str | None = None) -> str:
     Raises:
         ValueError: `name` is not one of `TEMPLATES`, or a system message is given for a template that has none.
     """
+    end = _source("empty_thought") if name == TAGGED else ""
+    turns = turns_template(name, system_message)
+    return _source("request") + turns + end
+
+
+def turns_template(name: str, system_message: str | None = None) -> str:
+    """The part of a chat template that decides what is trained; takes the arguments of `chat_template`."""
     if name not in TEMPLATES:
         raise ValueError(f"chat_template {name!r} is not one of {', '.join(TEMPLATES)}")
     if name == PLAIN and system_message is not None:
         raise ValueError(f"chat_template {PLAIN} has no system message; remove default_system_message")
+    # Last, because a user's text may hold what looks like a placeholder.
+    message = json.dumps(system_prompt() if system_message is None else system_message, ensure_ascii=False)
+    return _source(name).replace("__SYSTEM_PROMPT__", message)
+
+
+def _source(name: str) -> str:
     values = {
         "__START__": START_OF_TURN,
         "__END__": END_OF_TURN,
@@ -51,10 +68,6 @@ def chat_template(name: str, system_message: str | None = None) -> str:
         "__THINKING_CLOSE__": THINKING_ANSWER.thinking_close,
         "__ANSWER_OPEN__": THINKING_ANSWER.answer_open,
         "__ANSWER_CLOSE__": THINKING_ANSWER.answer_close,
-        # Last, because a user's text may hold what looks like a placeholder.
-        "__SYSTEM_PROMPT__": json.dumps(
-            system_prompt() if system_message is None else system_message, ensure_ascii=False
-        ),
     }
     source = _read(f"{name}.jinja").removesuffix("\n")
     for placeholder, value in values.items():
