@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sftkey.evaluation.statistics import PairedTest, holm, mean_interval, paired_test
+from sftkey.evaluation.decomposition import COMPARED, CUT_OFF, Items, Runs, compare, decompose
+from sftkey.evaluation.seeds import Estimate
 from sftkey.evaluation.verdicts import scores
 
 from experiments.cells import CELLS, SCHEMA, WITHOUT_CONTEXT_GRAD
@@ -25,14 +26,12 @@ COMPARISONS = (
 )
 """The second against the first, where both were trained. The sixth is what Stage 2's loss adds to mere further training."""
 
-Cells = Mapping[str, Mapping[int, dict[str, Any]]]
-
 
 def summarise(experiment: Mapping[str, Any], cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The summary of an experiment.
 
-    The items are what is resampled: an item's value is its mean over the seeds that both sides have. So intervals and
-    tests say what other test items would do; how far seeds are apart stands beside them, seed by seed.
+    With several seeds intervals and tests are over seeds and items at once (`sftkey.evaluation.seeds`), with one over its
+    items, and `over` says so.
 
     Args:
         experiment: Settings, plan, speed and environment.
@@ -44,53 +43,64 @@ def summarise(experiment: Mapping[str, Any], cells: Sequence[dict[str, Any]]) ->
     strategies = {
         cell.name: _strategy(by_name[cell.name]) for cell in (*CELLS, WITHOUT_CONTEXT_GRAD) if cell.name in by_name
     }
-    tests = []
-    for first, second in COMPARISONS:
-        shared = sorted(set(by_name.get(first, {})) & set(by_name.get(second, {})))
-        if shared:
-            tests.append((first, second, shared))
-    comparisons = []
-    for metric in METRICS:
-        found = [_compare(by_name, metric, first, second, shared) for first, second, shared in tests]
-        adjusted = holm([test.p for test in found])
-        comparisons += [
-            {
-                "metric": metric,
-                "first": first,
-                "second": second,
-                "seeds": shared,
-                "items": test.items,
-                "difference": test.difference,
-                "interval": [test.interval.low, test.interval.high],
-                "test": test.test,
-                "p": test.p,
-                "p_holm": p_holm,
-            }
-            for (first, second, shared), test, p_holm in zip(tests, found, adjusted, strict=True)
-        ]
+    pairs = {
+        (first, second): (_runs(by_name[first]), _runs(by_name[second]))
+        for first, second in COMPARISONS
+        if set(by_name.get(first, {})) & set(by_name.get(second, {}))
+    }
+    found = compare(pairs)
+    comparisons = [
+        {
+            "metric": one.measure,
+            "first": first,
+            "second": second,
+            "seeds": list(one.seeds),
+            "items": one.difference.items,
+            "difference": one.difference.value,
+            "interval": [one.difference.interval.low, one.difference.interval.high],
+            "over": one.difference.over,
+            "test": one.difference.test,
+            "p": one.difference.p,
+            "p_holm": one.adjusted_p,
+            "detectable": one.detectable,
+        }
+        for measure in COMPARED
+        for (first, second), several in found.items()
+        for one in several
+        if one.measure == measure
+    ]
     return {"schema": SCHEMA, **experiment, "strategies": strategies, "comparisons": comparisons}
 
 
-def _values(cell: Mapping[str, Any], metric: str) -> np.ndarray:
-    return np.array([float(scores(record)[metric]) for record in cell["items"]])  # type: ignore[arg-type]
+def _runs(cells: Mapping[int, dict[str, Any]]) -> Runs:
+    """The items' figures of each seed; an item is known by its place among the test rows."""
+    return {seed: _items(cell["items"]) for seed, cell in cells.items()}
 
 
-def _mean_over_seeds(cells: Mapping[int, dict[str, Any]], metric: str, seeds: Sequence[int]) -> np.ndarray:
-    # Rounded so that equal means are one value: the bootstrap draws distinct values.
-    return np.round(np.mean([_values(cells[seed], metric) for seed in seeds], axis=0), 12)
+def _items(records: Sequence[Mapping[str, Any]]) -> Items:
+    found: dict[str, dict[str, float]] = {name: {} for name in (*METRICS, "cut_off")}
+    for place, record in enumerate(records):
+        figures = scores(record)
+        for name in METRICS:
+            found[name][str(place)] = float(figures[name])
+        found["cut_off"][str(place)] = float(record["format_failure"] in CUT_OFF)
+    return found
+
+
+def _figure(estimate: Estimate) -> dict[str, Any]:
+    interval = estimate.interval
+    return {
+        "mean": estimate.value,
+        "interval": [interval.low, interval.high],
+        "over": estimate.over,
+        "by_seed": list(estimate.by_seed),
+    }
 
 
 def _strategy(cells: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     seeds = sorted(cells)
     found: dict[str, Any] = {"seeds": seeds, "items": len(cells[seeds[0]]["items"])}
-    for metric in METRICS:
-        values = _mean_over_seeds(cells, metric, seeds)
-        interval = mean_interval(values)
-        found[metric] = {
-            "mean": float(values.mean()),
-            "interval": [interval.low, interval.high],
-            "by_seed": [float(_values(cells[seed], metric).mean()) for seed in seeds],
-        }
+    found |= {measure: _figure(estimate) for measure, estimate in decompose(_runs(cells)).items()}
     found["tokens_per_output"] = float(np.mean([r["tokens"] for seed in seeds for r in cells[seed]["items"]]))
     found["finished"] = float(np.mean([r["finished"] for seed in seeds for r in cells[seed]["items"]]))
     found["training"] = {
@@ -105,10 +115,6 @@ def _strategy(cells: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _compare(cells: Cells, metric: str, first: str, second: str, seeds: Sequence[int]) -> PairedTest:
-    return paired_test(*(_mean_over_seeds(cells[name], metric, seeds) for name in (first, second)))
-
-
 def table(summary: Mapping[str, Any]) -> str:
     """The summary as text."""
     width = 2 + max([18, *map(len, summary["strategies"])])
@@ -119,6 +125,7 @@ def table(summary: Mapping[str, Any]) -> str:
             low, high = found[metric]["interval"]
             line += f"{found[metric]['mean']:>10.4f} [{low:.4f}, {high:.4f}]".rjust(26)
         by_seed = " ".join(f"{value:.4f}" for value in found["acc"]["by_seed"])
+        by_seed = by_seed if len(found["seeds"]) > 1 else f"one seed: {by_seed}"
         lines.append(line + by_seed.rjust(30))
     lines.append("")
     for test in summary["comparisons"]:
@@ -128,6 +135,10 @@ def table(summary: Mapping[str, Any]) -> str:
         lines.append(
             f"Acc, {test['second']} - {test['first']}: {100 * test['difference']:+.2f} points "
             f"[{100 * low:+.2f}, {100 * high:+.2f}], p = {test['p']:.4f}, Holm {test['p_holm']:.4f} "
-            f"({test['test']}, {test['items']} items, {len(test['seeds'])} seeds)"
+            f"({test['test']}, {test['items']} items, {_seeds(len(test['seeds']))})"
         )
     return "\n".join(lines)
+
+
+def _seeds(count: int) -> str:
+    return "one seed" if count == 1 else f"{count} seeds"

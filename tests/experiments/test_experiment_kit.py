@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from sftkey.format.methods import METHODS
 from sftkey.format.segments import Segment
@@ -264,17 +265,26 @@ def test_summary_by_hand() -> None:
     both = pairs["SFT-Tag", "SFTKey-Tag"]
     assert both["seeds"] == [0, 1]
     assert both["difference"] == pytest.approx(0.85 - 0.45)
-    # Item means 1111.50000 against 11111111.50: five items rise, four of them by 1 or 0.5; the exact sign-flip p is
-    # that all five differences have one sign, 2 / 2^5.
-    rises = np.array([0, 0, 0, 0, 0.5, 1, 1, 1, 0.5, 0])
-    assert np.count_nonzero(rises) == 5
-    assert both["p"] == pytest.approx(2 / 2**5, abs=0.01)
+    # The differences 0000011110 and 0000111100 in two seeds. Mean squares by hand: of the seeds 0, of the items
+    # 2 * 1.9 / 9, of the rest 1 / 9; the seeds' part can't be below 0, so that the error is that of the items alone.
+    of_items, rest = 3.8 / 9, 1 / 9
+    freedom = of_items**2 / (rest**2 / 1 + of_items**2 / 9 + rest**2 / 9)
+    error = np.sqrt(of_items / 20)
+    assert both["p"] == pytest.approx(2 * scipy.stats.t.sf(0.4 / error, freedom))
+    assert both["interval"][0] == pytest.approx(0.4 - scipy.stats.t.ppf(0.975, freedom) * error)
+    assert (both["over"], both["items"]) == ("seeds and items", 10)
+    assert both["detectable"] > 0
     control = pairs["SFT-Tag continued", "SFTKey-Tag"]
     assert control["seeds"] == [0]
     # McNemar on two discordant items, both for the second: 2 / 2^2.
     assert control["test"] == "McNemar (exact)"
     assert control["p"] == pytest.approx(0.5)
-    assert "Acc, SFTKey-Tag - SFT-Tag: +40.00 points" in table(summary)
+    assert control["over"] == "items"
+    shown = table(summary)
+    assert "Acc, SFTKey-Tag - SFT-Tag: +40.00 points" in shown
+    # A single seed is called so wherever its figures stand.
+    assert [line for line in shown.splitlines() if "one seed: 0.7000" in line and line.startswith("SFT-Tag continued")]
+    assert "(McNemar (exact), 10 items, one seed)" in shown
 
 
 def test_openbookqa_without_facts_says_so(root: Path, settings: Settings, tmp_path: Path) -> None:

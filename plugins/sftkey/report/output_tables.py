@@ -6,16 +6,15 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from sftkey.evaluation.decomposition import CUT_OFF
 from sftkey.evaluation.results import Evaluation
 from sftkey.evaluation.statistics import mean_interval
 from sftkey.evaluation.verdicts import DecidedBy, RuleVerdict
-from sftkey.format.response_format import FormatFailure
 from sftkey.report.runs import data_set_title
 from sftkey.report.score_rows import ScoreRow
 from sftkey.report.scores import Scores
 from sftkey.report.tables import NOTHING, Table, TableCell, ends, figure, interval_line, number, texts
 
-CUT_OFF = (FormatFailure.THINKING_CUT_OFF.value, FormatFailure.ANSWER_CUT_OFF.value)
 _NAMES = ("Model", "Strategy", "Data set")
 
 
