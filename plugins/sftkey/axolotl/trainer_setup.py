@@ -9,11 +9,10 @@ from typing import Any
 from axolotl.utils.logging import get_logger
 
 from sftkey.axolotl.added_tags import refuse_frozen_tags
-from sftkey.format.methods import METHODS
 from sftkey.training.end_of_turn import stop_at_end_of_turn
+from sftkey.training.recipe_loss import loss_options
 from sftkey.training.selection import greater_is_better
 from sftkey.training.trainer import SegmentLossTrainer
-from sftkey.training.weights import stage_weights
 from sftkey.util.errors import UserError
 
 LOG = get_logger(__name__)
@@ -52,15 +51,7 @@ def set_up_trainer(cfg: Any, trainer: Any, *, adds_tags: bool) -> None:
             )
         # Axolotl drops a false.
         trainer.args.greater_is_better = cfg.greater_is_better
-    weights, end_weights = stage_weights(
-        METHODS[cfg.sftkey_method], cfg.sftkey_segment_weights, cfg.sftkey_segment_schedule
-    )
-    trainer.configure_segment_loss(
-        sparse_logits=cfg.sftkey_sparse_logits is not False,
-        weights=weights,
-        end_weights=end_weights,
-        context_grad=cfg.sftkey_context_grad is not False,
-    )
+    trainer.configure_segment_loss(**loss_options(cfg))
     if cfg.sftkey_context_grad is False and int(os.environ.get("RANK", 0)) == 0:
         LOG.warning(
             "sftkey_context_grad: false: the gradient leaves out what the context's keys and values owe to the weights"

@@ -11,6 +11,7 @@ from sftkey.format.methods import METHODS
 from sftkey.recipes.hf_arguments import HF_ARGUMENTS
 from sftkey.recipes.load import adds_tag_tokens, deepspeed_settings, has_own_template, warmup_ratio
 from sftkey.recipes.settings import Role, has_role, plain
+from sftkey.training.objectives.registry import recipe_objective
 from sftkey.training.weights import stage_weights
 from sftkey.util.errors import UserError
 
@@ -32,6 +33,11 @@ def refuse_inexpressible(cfg: Mapping[str, Any], trainer: ModuleType) -> None:
             "sftkey_segment_schedule",
             cfg.get("sftkey_segment_schedule"),
             "it has no weights that change during training",
+        ),
+        (
+            "sftkey_objective",
+            not recipe_objective(cfg).plain,
+            "the objective would be another loss there",
         ),
         ("sftkey_context_grad", cfg.get("sftkey_context_grad") is False, "it trains with the whole gradient"),
         ("sftkey_format, chat_template", has_own_template(cfg), "the model's own chat template has no form there"),

@@ -32,6 +32,7 @@ from sftkey.recipes.load import (
     template_name,
     warmup_ratio,
 )
+from sftkey.recipes.objective import check_objective
 from sftkey.recipes.sharding import check_sharding
 from sftkey.util.errors import UserError, nearest
 from sftkey.util.origin import upgrade_command
@@ -58,6 +59,7 @@ def check_recipe(cfg: Recipe, *, run_code: bool = True) -> None:
     _warmup(cfg)
     _tags(cfg)
     _segment_weights(cfg)
+    check_objective(cfg)
     check_context_grad(cfg)
     check_sharding(cfg)
 
@@ -194,8 +196,8 @@ def _excluded(cfg: Recipe) -> None:
         ("skip_prepare_dataset", "the labels are made in preparation"),
         ("eot_tokens", "the end of the turn is the chat template's"),
         ("chunked_cross_entropy", "the segment loss has its own: sftkey_sparse_logits"),
-        ("use_dft", "it is another loss, which would be ignored"),
-        ("use_eaft", "it is another loss, which would be ignored"),
+        ("use_dft", "it is another loss, which would be ignored; here it is `sftkey_objective: dft`"),
+        ("use_eaft", "it is another loss, which would be ignored; here it is `sftkey_objective: eaft`"),
         ("label_smoothing_factor", "it is another loss, which would be ignored"),
         ("trainer_cls", "the plugin's own trainer would take its place"),
     ):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from sftkey.format.methods import METHODS
 from sftkey.format.segments import AFTER_THINKING
 from sftkey.recipes.load import Recipe, checkpoints_in_fsdp, fsdp_version, zero_stage
+from sftkey.training.objectives.registry import recipe_objective
 from sftkey.util.errors import UserError
 
 _NO_CACHE = "it was not made to attend to a cache in training"
@@ -45,6 +46,9 @@ def _refused(cfg: Recipe) -> Iterator[tuple[str, str]]:
     for key in ("sftkey_segment_weights", "sftkey_segment_schedule"):
         if weight := (cfg.get(key) or {}).get("thinking"):
             yield f"{key}: thinking: {weight}", "the thinking gets no gradient; set it to 0"
+    objective = recipe_objective(cfg)
+    if objective.columns or objective.measured:
+        yield f"sftkey_objective: {objective.name}", "it needs the context's positions; choose another"
     for key, why in _EXCLUDED.items():
         if cfg.get(key):
             yield key, f"{why}; remove it"

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, StrictStr
 
 from sftkey.format.methods import METHODS
 from sftkey.format.segments import SEGMENT_GROUPS
+from sftkey.training.objectives.registry import OBJECTIVES
 
 MethodName: TypeAlias = Literal[tuple(METHODS)]  # type: ignore[valid-type]
 SegmentName: TypeAlias = Literal[tuple(SEGMENT_GROUPS)]  # type: ignore[valid-type]
@@ -87,6 +88,12 @@ class SFTKeyArgs(BaseModel):
         None,
         "Segment weights at the end of training: the weights move linearly from sftkey_segment_weights (or the "
         "method's) to these.",
+    )
+    sftkey_objective: str | dict[str, Any] | None = _described(
+        None,
+        "What the loss of the trained tokens is: a name, or a mapping of `name` and its own keys. "
+        f"{'; '.join(f'{name}: {kind.summary}' for name, kind in OBJECTIVES.items())}. Weights of segments go on top. "
+        "Default: segment-weights where the recipe has weights, else ce.",
     )
 
     sftkey_requires: str | None = _described(

@@ -2,7 +2,8 @@
 
 The gradients of a linear layer followed by a cross-entropy are known as soon as a chunk's logits are: they are taken
 in the forward pass and the logits are dropped. That costs the same matrix products as the plain computation, where
-recomputing the logits in the backward pass would add a third.
+recomputing the logits in the backward pass would add a third. An objective that weighs a token by the losses of others
+(`Objective.alone`) has them computed once before.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from sftkey.training.scoring import Scored
+
 MIN_CHUNK_ROWS = 512
 
 
@@ -23,7 +26,7 @@ class TokenLosses(NamedTuple):
     """Cross-entropy of ``N`` targets.
 
     Attributes:
-        total: Scalar, differentiable: the weighted sum of the losses over the denominator.
+        total: Scalar, differentiable: the weighted sum of the losses, or of an objective's terms, over the denominator.
         losses: Detached cross-entropy of each target in nats, shape ``(N,)``, float32.
         correct: Whether no token has a larger logit than the target, shape ``(N,)``, bool.
     """
@@ -43,14 +46,27 @@ def chunk_rows(width: int) -> int:
 
 
 def cross_entropy(
-    logits: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, denominator: torch.Tensor
+    logits: torch.Tensor,
+    ids: torch.Tensor,
+    weights: torch.Tensor,
+    denominator: torch.Tensor,
+    scored: Scored | None = None,
 ) -> TokenLosses:
     """The plain computation from logits of shape ``(N, V)``; in float32 whatever their type is."""
+    losses, correct, entropy = _measure(logits, ids, scored)
+    total = (losses * weights).sum() if scored is None else scored.total(losses, entropy)
+    return TokenLosses(total / denominator, losses.detach(), correct)
+
+
+def _measure(
+    logits: torch.Tensor, ids: torch.Tensor, scored: Scored | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """The differentiable loss of each target, whether it is the likeliest token, and the entropy if that is needed."""
     logits = logits.float()
     losses = F.cross_entropy(logits, ids, reduction="none")
     values = logits.detach()
     correct = values.gather(1, ids[:, None]).squeeze(1) == values.amax(-1)
-    return TokenLosses((losses * weights).sum() / denominator, losses.detach(), correct)
+    return losses, correct, None if scored is None else scored.entropy(values)
 
 
 def is_plain_linear(head: nn.Module, hidden: torch.Tensor) -> TypeGuard[nn.Linear]:
@@ -79,8 +95,9 @@ def linear_cross_entropy(
     weights: torch.Tensor,
     denominator: torch.Tensor,
     rows: int | None = None,
+    scored: Scored | None = None,
 ) -> TokenLosses:
-    """Weighted cross-entropy of ``head(hidden)`` without ever holding its logits.
+    """Weighted cross-entropy of ``head(hidden)``, or another objective, without ever holding its logits.
 
     The gradient of the loss may reach ``total`` scaled by any factor, but only the first derivative exists.
 
@@ -91,6 +108,7 @@ def linear_cross_entropy(
         weights: Shape ``(N,)``.
         denominator: Scalar.
         rows: Rows of a chunk; default `chunk_rows`.
+        scored: What is minimised instead of the weighted sum of the losses.
     """
     total, losses, correct = _LinearCrossEntropy.apply(
         hidden,
@@ -101,6 +119,7 @@ def linear_cross_entropy(
         denominator,
         rows or chunk_rows(hidden.shape[-1]),
         torch.is_grad_enabled(),
+        scored,
     )
     return TokenLosses(total, losses, correct)
 
@@ -117,13 +136,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
         denominator: torch.Tensor,
         rows: int,
         needs_grad: bool,
+        scored: Scored | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         dtype = compute_dtype(hidden)
         wants_hidden, wants_weight, wants_bias = (needs_grad and needed for needed in ctx.needs_input_grad[:3])
         with torch.autocast(hidden.device.type, enabled=False):
             compute_weight = weight.to(dtype)
-            coefficients = weights / denominator
+            bias_term = None if bias is None else bias.to(dtype)
             n = hidden.shape[0]
+            coefficients, total = weights / denominator, torch.zeros((), device=hidden.device)
+            if scored is not None and not scored.objective.alone:
+                parts = []
+                for x, targets in zip(hidden.split(rows), ids.split(rows), strict=True):
+                    parts.append(_measure(F.linear(x.to(dtype), compute_weight, bias_term), targets, scored))
+                measured, _, entropies = zip(*parts, strict=True)
+                entropy = None if entropies[0] is None else torch.cat(entropies)
+                total, coefficients = (value / denominator for value in scored.slope(torch.cat(measured), entropy))
             losses = torch.zeros(n, device=hidden.device)
             correct = torch.zeros(n, dtype=torch.bool, device=hidden.device)
             grad_hidden = torch.zeros_like(hidden) if wants_hidden else None
@@ -137,8 +165,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for start in range(0, n, rows):
                 chunk = slice(start, start + rows)
                 x, targets = hidden[chunk].to(dtype), ids[chunk][:, None]
-                logits = F.linear(x, compute_weight, None if bias is None else bias.to(dtype))
+                logits = F.linear(x, compute_weight, bias_term)
                 values = logits.float()
+                entropy = None if scored is None or not scored.objective.alone else scored.entropy(values)
                 largest = values.amax(-1, keepdim=True)
                 target = values.gather(1, targets)
                 correct[chunk] = (target == largest).squeeze(1)
@@ -146,6 +175,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 values.sub_(largest).exp_()
                 normaliser = values.sum(-1, keepdim=True)
                 losses[chunk] = (normaliser.log() + largest - target).squeeze(1)
+                if scored is not None and scored.objective.alone:
+                    value, slope = scored.at(chunk).slope(losses[chunk], entropy)
+                    total, coefficients[chunk] = total + value / denominator, slope / denominator
                 if grad_hidden is None and grad_weight is None and grad_bias is None:
                     continue
                 coefficient = coefficients[chunk][:, None]
@@ -173,7 +205,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if grad_bias is None or bias is None else grad_bias.to(bias.dtype),
         )
         ctx.mark_non_differentiable(losses, correct)
-        return (losses * weights).sum() / denominator, losses, correct
+        return (losses * weights).sum() / denominator if scored is None else total, losses, correct
 
     @staticmethod
     @once_differentiable
@@ -185,7 +217,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             # In place, for the weight's gradient is large.
             scaled = [None if known is None else known.mul_(grad.to(known.dtype)) for known in scaled]
         ctx.gradients = None
-        return (*scaled, None, None, None, None, None)
+        return (*scaled, None, None, None, None, None, None)
 
 
 def checkpointed_cross_entropy(
@@ -195,6 +227,7 @@ def checkpointed_cross_entropy(
     weights: torch.Tensor,
     denominator: torch.Tensor,
     rows: int | None = None,
+    scored: Scored | None = None,
 ) -> TokenLosses:
     """As `linear_cross_entropy` for any output layer (LoRA, quantised); recomputes each chunk in the backward pass.
 
@@ -205,15 +238,18 @@ def checkpointed_cross_entropy(
         weights: Shape ``(N,)``.
         denominator: Scalar.
         rows: Rows of a chunk; default `chunk_rows`.
+        scored: What is minimised instead of the weighted sum of the losses.
     """
 
-    def one(x: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> TokenLosses:
-        return cross_entropy(head(x[None])[0], ids, weights, denominator)
+    def one(x: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        return _measure(head(x[None])[0], ids, scored)
 
     rows = rows or chunk_rows(hidden.shape[-1])
     parts = [
-        checkpoint(one, *chunk, use_reentrant=False)
-        for chunk in zip(hidden.split(rows), ids.split(rows), weights.split(rows), strict=True)
+        checkpoint(one, *chunk, use_reentrant=False) for chunk in zip(hidden.split(rows), ids.split(rows), strict=True)
     ]
-    totals, losses, correct = zip(*parts, strict=True)
-    return TokenLosses(torch.stack(totals).sum(), torch.cat(losses), torch.cat(correct))
+    measured, correct, entropies = zip(*parts, strict=True)
+    losses = torch.cat(measured)
+    entropy = None if entropies[0] is None else torch.cat(entropies)
+    total = (losses * weights).sum() if scored is None else scored.total(losses, entropy)
+    return TokenLosses(total / denominator, losses.detach(), torch.cat(correct))

@@ -6,6 +6,7 @@ only what follows ``</Thinking>`` is; with weights per segment it is their weigh
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,10 @@ import torch
 from sftkey.format.segments import Segment
 from sftkey.training.context_grad import after_context, without_gradient_checkpointing
 from sftkey.training.linear_cross_entropy import cross_entropy
+from sftkey.training.objectives.base import Objective
+from sftkey.training.scoring import score
 from sftkey.training.sparse_logits import fused_loss, sparse_token_losses, tell_once, unwrap
-from sftkey.training.targets import Targets, find_targets
+from sftkey.training.targets import Targets, find_targets, to_device
 from sftkey.training.tokenization import IGNORE_INDEX
 
 NUM_SEGMENTS = len(Segment)
@@ -67,8 +70,11 @@ def causal_loss(
     measure: frozenset[Segment] = frozenset(),
     sparse: bool = True,
     context_grad: bool = True,
+    objective: Objective | None = None,
+    columns: Mapping[str, torch.Tensor] | None = None,
+    progress: float = 0.0,
 ) -> LossOutput:
-    """The weighted mean cross-entropy of the labelled tokens.
+    """The weighted mean cross-entropy of the labelled tokens, or another objective over them.
 
     The target of position ``t`` is token ``t + 1``. Packed batches need nothing special: the first token of a sequence
     belongs to its prompt and has no label. What the model's own loss includes beside the cross-entropy is added: the
@@ -84,31 +90,44 @@ def causal_loss(
         segments: Shape ``(B, T)``, the `Segment` of each token, or None: then there are no statistics.
         weights: Shape ``(8,)``, the weight of each segment (`sftkey.training.weights`); a labelled token of weight 0
             isn't trained. A token without a label never is, whatever its weight. Default: 1 for all.
-        num_items: What the weighted sum is divided by: the total weight of the labelled tokens of all batches that
-            share an optimizer step. Default: that of this batch.
+        num_items: What the weighted sum is divided by: the total weight of the labelled tokens (`Objective.items`) of all
+            batches that share an optimizer step. Default: that of this batch.
         measure: Segments that the statistics cover though their tokens aren't trained.
         sparse: Compute logits only where there is a target.
         context_grad: False to train without the context gradient (`sftkey.training.context_grad`): the same loss, another
             gradient.
+        objective: What is minimised instead; the statistics stay those of the cross-entropy. It needs ``segments``.
+        columns: Shape ``(B, T)`` each; what the objective knows of each token beside the batch, and ``position_ids``
+            where those of the inputs would have to be read from the device.
+        progress: 0 at the first optimizer step, 1 at the last; for objectives that change.
 
     Returns:
         Loss, statistics and model output. Without any trained token the loss is 0 and its gradients are zeros.
 
     Raises:
-        ValueError: ``weights`` or ``measure`` without ``segments``, or a measured prompt; without ``context_grad`` also
-            ``measure``, and what `after_context` raises.
+        ValueError: ``weights``, ``measure`` or ``objective`` without ``segments``, or a measured prompt; without
+            ``context_grad`` also ``measure`` or ``columns``, and what `after_context` raises.
     """
+    columns = columns or {}
+    if objective is not None:
+        measure |= objective.measured
     if not context_grad:
-        if measure:
+        if measure or columns:
             raise ValueError(
-                "measured segments may lie in the context, which gives no logits: measure with context_grad"
+                "measured segments may lie in the context, which gives no logits: measure with context_grad; columns of an "
+                "objective need it, too"
             )
         with without_gradient_checkpointing(model):
             rest = after_context(model, inputs, labels, segments, weights)
-            return causal_loss(model, *rest, weights=weights, num_items=num_items, sparse=sparse)
-    targets = find_targets(inputs.get("input_ids"), labels, segments, weights, measure).to(_device(inputs, labels))
-    denominator = normaliser(targets.weights, num_items)
-    if _own_loss_applies(model, weights, measure):
+            trained: dict[str, Any] = {"weights": weights, "objective": objective, "progress": progress}
+            return causal_loss(model, *rest, num_items=num_items, sparse=sparse, **trained)
+    targets = find_targets(inputs.get("input_ids"), labels, segments, weights, measure)
+    if objective is not None:
+        targets = score(targets, objective, inputs, columns, progress)
+    device = _device(inputs, labels)
+    items, targets = to_device(targets.items, device), targets.to(device)
+    denominator = normaliser(items, num_items)
+    if _own_loss_applies(model, weights, measure, objective):
         if len(targets.rows):
             return _own_loss(model, inputs, targets, denominator)
         # A fused loss may not take an empty batch, and in several processes only this one may have such a batch: so
@@ -130,7 +149,8 @@ def causal_loss(
             )
         if coefficient:
             z_loss = coefficient * logits.float().logsumexp(-1).square().mean()
-        found = cross_entropy(logits.flatten(0, 1)[targets.rows], targets.ids, targets.weights, denominator), outputs
+        selected = logits.flatten(0, 1)[targets.rows]
+        found = cross_entropy(selected, targets.ids, targets.weights, denominator, targets.scored), outputs
     losses, outputs = found
     statistics = _no_statistics(losses.losses.device)
     if targets.segments is not None:
@@ -138,22 +158,22 @@ def causal_loss(
         statistics.loss.index_add_(0, segments, losses.losses)
         statistics.tokens.index_add_(0, segments, torch.ones_like(segments))
         statistics.correct.index_add_(0, segments, losses.correct.long())
-    share = targets.weights.sum() / denominator
+    share = items / denominator
     regularisers = z_loss + router_loss(unwrap(model), outputs)
     return LossOutput(losses.total + share.to(losses.total.device) * regularisers, statistics, outputs)
 
 
-def normaliser(weights: torch.Tensor, num_items: torch.Tensor | float | None) -> torch.Tensor:
+def normaliser(own: torch.Tensor, num_items: torch.Tensor | float | None) -> torch.Tensor:
     """What the weighted sum of losses is divided by; 1 where nothing is trained.
 
     Args:
-        weights: The weight of each target, shape ``(N,)``.
+        own: `Targets.items` of the batch.
         num_items: As in `causal_loss`.
     """
-    items = weights.sum() if num_items is None else num_items
+    items = own if num_items is None else num_items
     if not isinstance(items, torch.Tensor):
-        items = torch.full((), items, device=weights.device)
-    items = items.to(weights.device, torch.float32)
+        items = torch.full((), items, device=own.device)
+    items = items.to(own.device, torch.float32)
     return torch.where(items > 0, items, torch.ones_like(items))
 
 
@@ -180,7 +200,9 @@ def router_loss(model: torch.nn.Module, outputs: Any) -> torch.Tensor | float:
     return coefficient * balance.float()
 
 
-def _own_loss_applies(model: torch.nn.Module, weights: torch.Tensor | None, measure: frozenset[Segment]) -> bool:
+def _own_loss_applies(
+    model: torch.nn.Module, weights: torch.Tensor | None, measure: frozenset[Segment], objective: Objective | None
+) -> bool:
     """Whether the batch goes through a fused loss that was patched into the model.
 
     Evaluation needs the statistics and such a loss has no weights per token: both take our path, which a patched model
@@ -188,6 +210,9 @@ def _own_loss_applies(model: torch.nn.Module, weights: torch.Tensor | None, meas
     """
     name = fused_loss(model)
     if name is None or not model.training or measure:
+        return False
+    if objective is not None:
+        tell_once(model, f"{name} computes no other objective: the loss is computed by sftkey instead")
         return False
     if weights is not None and not bool(((weights == 0) | (weights == 1)).all()):
         tell_once(model, f"{name} can't weight segments: the loss is computed by sftkey instead")

@@ -198,22 +198,19 @@ class _Call:
     def _forward(
         self, original: Callable[[torch.Tensor], torch.Tensor], untouched: bool, hidden: torch.Tensor
     ) -> torch.Tensor:
-        rows, ids, weights, denominator = (
-            tensor.to(hidden.device)
-            for tensor in (self.targets.rows, self.targets.ids, self.targets.weights, self.denominator)
-        )
+        rows, wanted = self.targets.rows.to(hidden.device), self._wanted(hidden.device)
         selected = hidden.flatten(0, 1).index_select(0, rows)
         if self.loss_in_head is not False and untouched:
             if is_plain_linear(self.head, selected):
-                losses = linear_cross_entropy(selected, self.head, ids, weights, denominator)
+                losses = linear_cross_entropy(selected, self.head, **wanted)
                 return self._mark(losses, self.head.weight.shape[0])
             worthwhile = self.loss_in_head is None or len(rows) > chunk_rows(hidden.shape[-1])
             if worthwhile and not _is_sharded(self.head):
                 one = original(hidden[:1, :1])
                 if len(rows):
-                    losses = checkpointed_cross_entropy(selected, original, ids, weights, denominator)
+                    losses = checkpointed_cross_entropy(selected, original, **wanted)
                 else:
-                    losses = cross_entropy(one[0, :0], ids, weights, denominator)
+                    losses = cross_entropy(one[0, :0], **wanted)
                 return self._mark(losses, one.shape[-1])
         if not len(rows):
             # A layer of unknown make may not take an empty batch: the row is dropped again before the loss.
@@ -244,10 +241,11 @@ class _Call:
         logits = _logits(outputs)
         if self.computed is not None:
             return self.computed._replace(total=_Tie.apply(self.computed.total, logits[0, 0, 0]))
-        targets = self.targets
-        logits = logits[0, : len(targets.rows)]
-        ids, weights, denominator = (t.to(logits.device) for t in (targets.ids, targets.weights, self.denominator))
-        return cross_entropy(logits, ids, weights, denominator)
+        return cross_entropy(logits[0, : len(self.targets.rows)], **self._wanted(logits.device))
+
+    def _wanted(self, device: torch.device) -> dict[str, Any]:
+        there, denominator = self.targets.to(device), self.denominator.to(device)
+        return {"ids": there.ids, "weights": there.weights, "denominator": denominator, "scored": there.scored}
 
 
 class _Tie(torch.autograd.Function):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 from sftkey.format.segments import Segment
 from sftkey.training.weights import token_weights
+
+if TYPE_CHECKING:
+    from sftkey.training.scoring import Scored
 
 
 @dataclass
@@ -21,6 +25,7 @@ class Targets:
         weights: Its weight in the loss, shape ``(N,)``, float32; 0 where the token is only measured.
         segments: Its segment, shape ``(N,)``, or None if the batch has no segments.
         shape: ``(B, T)``.
+        scored: What is minimised instead of the weighted sum of their losses; None for that sum.
     """
 
     rows: torch.Tensor
@@ -28,12 +33,20 @@ class Targets:
     weights: torch.Tensor
     segments: torch.Tensor | None
     shape: tuple[int, int]
+    scored: Scored | None = None
+
+    @property
+    def items(self) -> torch.Tensor:
+        """What the loss is divided by where this batch is alone in its step: a scalar."""
+        return self.weights.sum() if self.scored is None else self.scored.objective.items(self.scored.tokens)
 
     def to(self, device: torch.device) -> Targets:
         """The same targets on a device, without waiting for it."""
         segments = None if self.segments is None else to_device(self.segments, device)
         rows, ids, weights = (to_device(values, device) for values in (self.rows, self.ids, self.weights))
-        return Targets(rows, ids, weights, segments, self.shape)
+        return Targets(
+            rows, ids, weights, segments, self.shape, None if self.scored is None else self.scored.to(device)
+        )
 
 
 def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:

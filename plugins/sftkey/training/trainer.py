@@ -12,12 +12,13 @@ from sftkey.format.segments import RESPONSE, SEGMENT_GROUPS, Segment
 from sftkey.training.collator import SEGMENTS_COLUMN
 from sftkey.training.context_grad import unsupported
 from sftkey.training.loss import SegmentStatistics, causal_loss
+from sftkey.training.objectives.base import Objective
 from sftkey.training.other_losses import tell_of_other_losses
 from sftkey.training.placement import ON_CPU, UnwaitingTrainer
 from sftkey.training.selection import greater_is_better
+from sftkey.training.step_loss import StepLoss
 from sftkey.training.targets import to_device
 from sftkey.training.tokenization import IGNORE_INDEX
-from sftkey.training.weights import token_weights, weights_at
 from sftkey.util.errors import UserError
 
 LOG = logging.getLogger(__name__)
@@ -53,9 +54,7 @@ class SegmentLossTrainer(UnwaitingTrainer):
         self.model_accepts_loss_kwargs = True
         self.sparse_logits = True
         self.context_grad = True
-        self._start_weights: torch.Tensor | None = None
-        self._end_weights: torch.Tensor | None = None
-        self._weights_on: dict[torch.device, tuple[torch.Tensor | None, ...]] = {}
+        self._step_loss = StepLoss()
         self._sums: dict[bool, SegmentStatistics | None] = {True: None, False: None}
         self._examples_seen = 0
         self._new_examples: torch.Tensor | int = 0
@@ -80,6 +79,7 @@ class SegmentLossTrainer(UnwaitingTrainer):
         weights: torch.Tensor | None = None,
         end_weights: torch.Tensor | None = None,
         context_grad: bool = True,
+        objective: Objective | None = None,
     ) -> None:
         """Choose what is computed.
 
@@ -89,6 +89,8 @@ class SegmentLossTrainer(UnwaitingTrainer):
             end_weights: Weights at the end of training, approached linearly; ``None`` to keep `weights`.
             context_grad: False to train without the context gradient (`sftkey.training.context_grad`); evaluation
                 stays exact.
+            objective: What training minimises instead of the weighted mean of the cross-entropy, which evaluation and the
+                figures of each segment keep to.
 
         Raises:
             UserError: This model can't be trained without the context gradient.
@@ -100,38 +102,32 @@ class SegmentLossTrainer(UnwaitingTrainer):
                 raise UserError(f"this model can't be trained without the context gradient: {reason}")
         self.context_grad = context_grad
         self.sparse_logits = sparse_logits
-        self._start_weights, self._end_weights, self._weights_on = weights, end_weights, {}
+        self._step_loss = StepLoss(weights, end_weights, objective)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if self._signature_columns is not None and SEGMENTS_COLUMN not in self._signature_columns:
-            self._signature_columns.append(SEGMENTS_COLUMN)
+        if self._signature_columns is not None:
+            objective = self._step_loss.objective
+            needed = (SEGMENTS_COLUMN, *(objective.columns if objective else ()))
+            self._signature_columns += [name for name in needed if name not in self._signature_columns]
 
     def segment_weights(self, device: torch.device | str = "cpu") -> torch.Tensor | None:
-        """The weight of each segment at the current step, shape ``(8,)``; ``None`` for the labels as they are.
+        """The weight of each segment at the current step, shape ``(8,)``; ``None`` for the labels as they are."""
+        return self._step_loss.weights(torch.device(device), self._progress)
 
-        Weights are copied to a device once.
-        """
-        device = torch.device(device)
-        if device not in self._weights_on:
-            weights = (self._start_weights, self._end_weights)
-            self._weights_on[device] = tuple(None if given is None else given.to(device) for given in weights)
-        start, end = self._weights_on[device]
-        if start is None or end is None:
-            return start
-        return weights_at(start, end, self.state.global_step / max(self.state.max_steps - 1, 1))
+    @property
+    def _progress(self) -> float:
+        """0 at the first optimizer step, 1 at the last."""
+        return self.state.global_step / max(self.state.max_steps - 1, 1)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
-        """The total weight of the labelled tokens of an optimizer step, over micro-batches and processes."""
+        """What the loss of an optimizer step is divided by, over micro-batches and processes.
+
+        That is the total weight of the labelled tokens, or what the objective counts (`Objective.items`).
+        """
         if not batch_samples or "labels" not in batch_samples[0]:
             return None
-        where = batch_samples[0]["labels"].device
-        weights = self.segment_weights(where)
-        total = torch.zeros((), dtype=torch.float32, device=where)
-        for batch in batch_samples:
-            labels, segments = batch["labels"], batch.get(SEGMENTS_COLUMN)
-            segments = None if segments is None else segments[:, 1:]
-            total += token_weights(labels[:, 1:], segments, weights).sum()
+        total = torch.stack([self._step_loss.items(batch, self._progress) for batch in batch_samples]).sum()
         total = to_device(total, device)
         if self.args.world_size > 1:
             total = self.accelerator.gather(total.reshape(1)).sum()
@@ -155,8 +151,10 @@ class SegmentLossTrainer(UnwaitingTrainer):
         inputs = dict(inputs)
         on_cpu = inputs.pop(ON_CPU, inputs)
         labels, segments = on_cpu["labels"], on_cpu.get(SEGMENTS_COLUMN)
-        inputs = {name: value for name, value in inputs.items() if name not in ("labels", SEGMENTS_COLUMN)}
-        training = bool(model.training)
+        training, step_loss = bool(model.training), self._step_loss
+        columns = step_loss.columns(on_cpu) if training and self.context_grad else {}
+        ours = {"labels", SEGMENTS_COLUMN, *(step_loss.objective.columns if step_loss.objective else ())}
+        inputs = {name: value for name, value in inputs.items() if name not in ours}
         context_grad = self.context_grad or not training
         if not context_grad and "attention_mask" in on_cpu:
             inputs["attention_mask"] = on_cpu["attention_mask"]
@@ -172,6 +170,9 @@ class SegmentLossTrainer(UnwaitingTrainer):
             measure=frozenset() if training or segments is None else RESPONSE,
             sparse=self.sparse_logits,
             context_grad=context_grad,
+            objective=step_loss.objective if training else None,
+            columns=columns,
+            progress=self._progress if training else 0.0,
         )
         loss = result.loss
         if training and num_items_in_batch is not None and self.args.world_size > 1:

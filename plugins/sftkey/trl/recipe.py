@@ -48,7 +48,8 @@ _ALWAYS = ("bf16",)
 def refused(args: Any) -> str | None:
     """What in the arguments would be ignored; ``None`` where nothing is."""
     if args.loss_type not in (None, "nll", "chunked_nll"):
-        return f"loss_type={args.loss_type!r}: it is another loss, which would be ignored"
+        instead = " (for this one: `sftkey_objective: dft` in the recipe)" if args.loss_type == "dft" else ""
+        return f"loss_type={args.loss_type!r}: it is another loss, which would be ignored{instead}"
     for name, why in _REFUSED.items():
         if getattr(args, name, None):
             return f"{name}={getattr(args, name)!r}: {why}"

@@ -14,7 +14,6 @@ from accelerate.utils import broadcast_object_list
 from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq
 from trl import SFTConfig, SFTTrainer
 
-from sftkey.format.methods import METHODS
 from sftkey.format.templates import END_OF_TURN
 from sftkey.recipes.checks import check_recipe
 from sftkey.recipes.load import adds_tag_tokens, has_own_template, template_name
@@ -27,10 +26,10 @@ from sftkey.stages.stage import Stage
 from sftkey.stages.training_run import TrainingRun
 from sftkey.training.collator import SegmentCollator
 from sftkey.training.end_of_turn import stop_at_end_of_turn
+from sftkey.training.recipe_loss import loss_options
 from sftkey.training.recipe_rows import set_up_tokenizer
 from sftkey.training.saving import CheckpointSaving
 from sftkey.training.trainer import SegmentLossTrainer
-from sftkey.training.weights import stage_weights
 from sftkey.trl.data import prepare_rows
 from sftkey.trl.recipe import recipe_name, recipe_of, refused
 from sftkey.util.errors import UserError
@@ -120,15 +119,7 @@ class SFTKeyTrainer(CheckpointSaving, SFTTrainer, SegmentLossTrainer):
             peft_config=peft_config,
             **kwargs,
         )
-        weights, end_weights = stage_weights(
-            METHODS[cfg["sftkey_method"]], cfg.get("sftkey_segment_weights"), cfg.get("sftkey_segment_schedule")
-        )
-        self.configure_segment_loss(
-            sparse_logits=cfg.get("sftkey_sparse_logits") is not False,
-            weights=weights,
-            end_weights=end_weights,
-            context_grad=cfg.get("sftkey_context_grad") is not False,
-        )
+        self.configure_segment_loss(**loss_options(cfg))
         stop_at_end_of_turn(self)
         if (epochs := cfg.get("sftkey_warmup_epochs")) is not None:
             batches = len(self.get_train_dataloader())

@@ -1,0 +1,65 @@
+"""What a recipe says of its objective, before a model is loaded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sftkey.recipes.checks import check_recipe
+from sftkey.training.objectives.registry import OBJECTIVES, read_objective
+from sftkey.util.errors import UserError
+
+RECIPE = {
+    "base_model": "Qwen/Qwen3-0.6B",
+    "sftkey_method": "sft-tag",
+    "datasets": [{"path": "openai/gsm8k", "name": "main", "split": "train", "type": "sftkey.datasets.gsm8k"}],
+}
+
+
+@pytest.mark.parametrize("method", ["sft", "sft-tag", "key-tag", "key"])
+@pytest.mark.parametrize("objective", [None, "ce", "dft", {"name": "eaft", "top": 5}])
+def test_good_recipes(method: str, objective: Any) -> None:
+    check_recipe({**RECIPE, "sftkey_method": method, "sftkey_objective": objective})
+
+
+def test_weights_go_with_an_objective() -> None:
+    weights = {"sftkey_segment_weights": {"thinking": 0.1}}
+    check_recipe({**RECIPE, **weights, "sftkey_objective": "segment-weights"})
+    check_recipe({**RECIPE, **weights, "sftkey_objective": "dft"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sftkey_objective": "dtf"}, r"sftkey_objective: 'dtf' is not one of .*; did you mean 'dft'\?"),
+        ({"sftkey_objective": {"name": "eaft", "topp": 3}}, r"'topp' is no key of eaft; did you mean 'top'\?"),
+        ({"sftkey_objective": ["dft"]}, "neither a name nor a mapping"),
+        ({"sftkey_objectives": "dft"}, "unknown key 'sftkey_objectives'; did you mean 'sftkey_objective'"),
+        (
+            {"sftkey_objective": "ce", "sftkey_segment_weights": {"thinking": 0.1}},
+            "sftkey_objective: ce with sftkey_method: sft-tag: the recipe weights segments; set it to segment-weights",
+        ),
+        (
+            {"sftkey_objective": "segment-weights"},
+            "sftkey_objective: segment-weights with sftkey_method: sft-tag: there are no weights; add sftkey_segment_weights",
+        ),
+        ({"use_dft": True}, "use_dft: .*`sftkey_objective: dft`"),
+        ({"use_eaft": True}, "use_eaft: .*`sftkey_objective: eaft`"),
+    ],
+)
+def test_mistakes_are_one_line(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        check_recipe({**RECIPE, **change})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_table_of_objectives_has_every_name_and_key(repository: Path) -> None:
+    text = (repository / "recipes" / "README.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `([a-z0-9-]+)` \|(.*)\|$", text, flags=re.M))
+    for name, kind in OBJECTIVES.items():
+        defaults = read_objective(name).model_dump()
+        for key in kind.model_fields:
+            value = str(defaults[key]).lower() if isinstance(defaults[key], bool) else defaults[key]
+            assert f"`{key}: {value}`" in rows[name], (name, key)
