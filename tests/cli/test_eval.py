@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.axolotl_recipes import write_recipe
+from support.documented_json import follows_the_documentation
 from support.run_place import STAGE1, Place, succeeded
 
 STAGE = "out/stage1"
@@ -36,10 +37,9 @@ def test_it_is_the_call_of_run_eval(trained: Place, stage: str) -> None:
         plan = json.loads(succeeded(trained.run("run", "stage1.yml", "--eval", "--dry-run", "--json", *others)).stdout)
         printed = succeeded(trained.run("eval", stage, "--dry-run", *own)).stdout
         assert shlex.split(printed) == shlex.split(plan[0]["eval"])
-        assert json.loads(succeeded(trained.run("eval", stage, "--dry-run", "--json", *own)).stdout) == {
-            "output": STAGE,
-            "eval": plan[0]["eval"],
-        }
+        own_plan = json.loads(succeeded(trained.run("eval", stage, "--dry-run", "--json", *own)).stdout)
+        assert own_plan == {"output": STAGE, "eval": plan[0]["eval"]}
+        follows_the_documentation("eval --dry-run", own_plan)
     assert trained.calls() == []
 
 

@@ -14,6 +14,7 @@ import yaml
 from click.testing import CliRunner, Result
 from sftkey.format.templates import system_prompt
 from support.commands import SFTKEY, run, succeeded
+from support.documented_json import follows_the_documentation
 
 CONFIG = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -204,6 +205,7 @@ def test_json_is_all_of_stdout(workplace: Path) -> None:
     entry = {"path": data, "ds_type": "json", "split": "train", "type": "sftkey.datasets.columns"}
     recipe = write_recipe(workplace, sequence_len=300, datasets=[entry])
     found = json.loads(succeeded(run(*SFTKEY, "inspect", recipe, "--json", cwd=workplace)).stdout)
+    follows_the_documentation("inspect", found)
     text = succeeded(run(*SFTKEY, "inspect", recipe, "--rows", "0", cwd=workplace)).stdout
     assert text.startswith(f"{recipe}: sft-tag, ")
     assert (found["recipe"], found["method"], found["notes"]) == (str(recipe), "sft-tag", [])

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from sftkey.cli.main import sftkey
 from sftkey.stages.evaluate import EVALUATION_FILE
+from support.documented_json import follows_the_documentation
 from support.fake_commands import install
 from support.loopback_judge import LoopbackServer
 from support.output_roots import Outputs
@@ -76,6 +77,8 @@ def test_json(results: Path) -> None:
         command = ["judge", "outputs", "--mode", "always", "--json"]
         (planned,) = json.loads(CliRunner().invoke(sftkey, [*command, "--dry-run"], env=environ).stdout)
         (done,) = json.loads(CliRunner().invoke(sftkey, command, env=environ).stdout)
+    follows_the_documentation("judge --dry-run", [planned])
+    follows_the_documentation("judge", [done])
     items = {"results": results.name, "task": "sftkey_gsm8k", "items": 4}
     assert planned == {**items, "needed": 4, "distinct": 4, "cached": 0, "to_ask": 4}
     before, after = done.pop("before"), done.pop("after")

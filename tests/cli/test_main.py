@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,13 +17,16 @@ from click.testing import CliRunner
 from sftkey.cli import console
 from sftkey.cli.main import sftkey
 from sftkey.recipes.catalogue import ShippedRecipe
+from sftkey.training.doctor.verdict import verdict
 from sftkey.util.version import __version__
+from support.availability import REPOSITORY
 from support.axolotl_recipes import write_recipe
 from support.commands import SFTKEY, environment, run, succeeded
+from support.documented_json import documented
 
 COMMANDS = (
-    "run eval matrix diagnose doctor inspect judge calibrate recipe recipes export share report tasks-path".split()
-)
+    "run eval matrix diagnose doctor inspect judge calibrate recipe recipes export share report completion tasks-path"
+).split()
 HEAVY = {"axolotl", "torch", "transformers", "pandas", "datasets", "lm_eval", "matplotlib", "openai"}
 RECIPE = {
     "base_model": "Qwen/Qwen3-8B-Base",
@@ -97,6 +101,13 @@ def test_all_commands_are_listed() -> None:
     assert CliRunner().invoke(sftkey, ["recipes", "--nothing"]).exit_code == 2
 
 
+def test_what_json_prints_is_documented_for_every_command() -> None:
+    context = click.Context(sftkey)
+    commands = {name: sftkey.get_command(context, name) for name in COMMANDS}
+    printing = {name for name, one in commands.items() if one and any("--json" in p.opts for p in one.params)}
+    assert {name.partition(" ")[0] for name in documented()} == printing - {"diagnose"}  # which documents itself
+
+
 @pytest.mark.parametrize("arguments", [["-q", "recipe"], ["recipe", "--quiet"], ["--quiet", "recipe", "-q"]])
 def test_quiet_on_both_sides_of_the_name(arguments: list[str]) -> None:
     loud = CliRunner().invoke(sftkey, ["recipe", "qwen3_8b_stage2"])
@@ -132,6 +143,22 @@ def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sftkey.cli.recipes.shipped_recipes", interrupted)
     result = CliRunner().invoke(sftkey, ["recipes"])
     assert (result.exit_code, result.stdout) == (130, "")
+
+
+def test_the_exit_codes_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (REPOSITORY / "recipes" / "README.md").read_text("utf-8")
+    (table,) = re.findall(r"^\| exit code \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, flags=re.M)
+    meanings = {int(code): meaning for code, meaning in re.findall(r"^\| (\d+) \| (.*) \|$", table, flags=re.M)}
+    seen = {
+        "done": CliRunner().invoke(sftkey, ["recipes"]).exit_code,
+        "an error": CliRunner().invoke(sftkey, ["recipe", "none"]).exit_code,
+        "a wrong call": CliRunner().invoke(sftkey, ["recipes", "--nothing"]).exit_code,
+        "`sftkey doctor`": verdict([], planned=1).code,
+    }
+    monkeypatch.setattr("sftkey.cli.recipes.shipped_recipes", lambda: signal.raise_signal(signal.SIGINT))
+    seen["stopped by Ctrl-C"] = CliRunner().invoke(sftkey, ["recipes"]).exit_code
+    assert sorted(seen.values()) == sorted(meanings)
+    assert all(meanings[code].startswith(beginning) for beginning, code in seen.items())
 
 
 def test_json_has_no_infinity(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.documented_json import follows_the_documentation
 from support.run_place import Place, succeeded
 
 MATRIX = (
@@ -138,6 +139,7 @@ def test_slurm_needs_its_options_to_be_for_slurm(place: Place) -> None:
 
 def test_json(place: Place) -> None:
     plan = json.loads(succeeded(place.run(*MATRIX, "--dry-run", "--json")).stdout)
+    follows_the_documentation("matrix --dry-run", plan)
     assert len(plan["commands"]) == 6
     assert plan["stages"][0] == {
         "model": "qwen2_5_1_5b",
@@ -149,6 +151,7 @@ def test_json(place: Place) -> None:
     }
     result = succeeded(place.run("--quiet", *MATRIX, "--eval", "--json"))
     rows = json.loads(result.stdout)
+    follows_the_documentation("matrix", rows)
     assert len(rows) == 6
     assert rows[0] == {
         "model": "qwen2_5_1_5b",

@@ -8,6 +8,7 @@ import re
 from click.testing import CliRunner
 from sftkey.cli.main import sftkey
 from sftkey.recipes.catalogue import shipped_recipes
+from support.documented_json import follows_the_documentation
 
 
 def test_the_list() -> None:
@@ -22,12 +23,13 @@ def test_the_list() -> None:
         "SFTKey",
         "gsm8k",
         "8 x 40 GB",
-        "about 24 GiB",
+        "about 26 GiB",
     ]
 
 
 def test_recipes_as_json() -> None:
     found = json.loads(CliRunner().invoke(sftkey, ["recipes", "--json"]).stdout)
+    follows_the_documentation("recipes", found)
     assert [recipe["recipe"] for recipe in found] == [recipe.name for recipe in shipped_recipes()]
     by_name = {recipe["recipe"]: recipe for recipe in found}
     assert by_name["demo_sft"]["memory_per_gpu"] is None
@@ -37,5 +39,5 @@ def test_recipes_as_json() -> None:
         "strategy": "SFTKey",
         "data_set": "gsm8k",
         "gpus": "8 x 40 GB",
-        "memory_per_gpu": "about 24 GiB",
+        "memory_per_gpu": "about 26 GiB",
     }

@@ -10,6 +10,7 @@ from sftkey.evaluation.task_files import tasks_folder
 from sftkey.stages.evaluate import EVALUATION_FILE
 from sftkey.stages.lock import RUN_LOCK, OutputLock
 from support.axolotl_recipes import write_recipe
+from support.documented_json import follows_the_documentation
 from support.run_place import STAGE1, Place, succeeded
 
 
@@ -156,6 +157,7 @@ def test_json(place: Place) -> None:
     assert [stage["recipe"] for stage in plan] == ["stage1.yml", "stage2.yml"]
     assert plan[1]["train"] == "axolotl train stage2.yml"
     assert plan[1]["eval"].startswith("lm_eval run --model hf --model_args pretrained=out/stage2")
+    follows_the_documentation("run --dry-run", plan)
     assert plan[1]["state"] == "starts from the beginning, into out/stage2"
     result = succeeded(place.run("run", "stage2.yml", "--json"))
     first = {"stage": "out/stage1", "method": "sft-tag", "steps": 12, "loss": 0.25, "task": "not evaluated"}
@@ -165,7 +167,9 @@ def test_json(place: Place) -> None:
         {**first, "stage": "out/stage2", "method": "key-tag", **nothing},
     ]
     assert "Stage 2 of 2, stage2.yml (key-tag): starts" in result.stderr
+    follows_the_documentation("run", json.loads(result.stdout))
     quiet = succeeded(place.run("run", "stage2.yml", "--json", "--eval", "-q"))
+    follows_the_documentation("run", json.loads(quiet.stdout))
     assert quiet.stderr == ""
     assert {(row["task"], row["items"], row["acc"]) for row in json.loads(quiet.stdout)} == {("sftkey_gsm8k", 4, 0.5)}
     done = json.loads(succeeded(place.run("run", "stage2.yml", "--json", "--eval", "--dry-run")).stdout)

@@ -10,13 +10,17 @@ import click
 from sftkey.cli.console import echo, note, print_file
 from sftkey.cli.options import known_keys
 from sftkey.datasets.registry import DATASETS
-from sftkey.recipes.catalogue import shipped_recipe
+from sftkey.recipes.catalogue import shipped_recipe, shipped_recipes
 from sftkey.recipes.sharding import SHARDINGS
 from sftkey.recipes.writing import save_recipes, write_recipe
 
 
+def _names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    return [recipe.name for recipe in shipped_recipes() if recipe.name.startswith(incomplete)]
+
+
 @click.command("recipe")
-@click.argument("name")
+@click.argument("name", shell_complete=_names)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--dataset", "dataset_name", type=click.Choice(DATASETS), help="The data set to train on.")
 @click.option("--model-id", metavar="ID", help="The base model: a name on the Hub or a folder.")

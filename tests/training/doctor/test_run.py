@@ -21,6 +21,7 @@ from sftkey.training.doctor.verdict import verdict
 from sftkey.util.errors import UserError
 from support.availability import REPOSITORY
 from support.commands import SFTKEY, environment
+from support.documented_json import follows_the_documentation
 
 FAKES = '''
 """Stands in for the modules of the checks in each of their processes, which therefore need no torch."""
@@ -287,6 +288,7 @@ def test_the_command(fakes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     code, shown = doctor("--only", "plain", "--json")
     assert (code, json.loads(shown)["verdict"]["status"]) == (0, "ok")
+    follows_the_documentation("doctor", json.loads(shown))
     code, shown = doctor("--only", "plain,packing,flash")
     assert code == 1
     rows = [line.split() for line in shown.splitlines()]
@@ -300,6 +302,7 @@ def test_the_command(fakes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor("--budget", "0")[0] == 2
     code, shown = doctor("--list", "--json")
     assert [row["check"] for row in json.loads(shown)] == list(CHECKS)
+    follows_the_documentation("doctor --list", json.loads(shown))
 
 
 def test_the_tables_of_costs_and_memory() -> None:
