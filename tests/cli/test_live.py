@@ -47,7 +47,7 @@ def test_a_line_per_milestone_where_stderr_is_no_terminal(noisy: Place) -> None:
     times = re.sub(r"\d+:\d\d\b", "0:00", result.stderr).splitlines()
     training = [
         "  training, log: out/logs/stage1.log",
-        "  warning: no_such_key: nobody reads it\\x1b]0;evil\\x07",
+        "  note: no_such_key: nobody reads it\\x1b]0;evil\\x07",
         *(f"  training: {n}/40, 0:00 left" for n in (10, 20, 30)),
         "  training took 0:00, loss 0.512 (answer 0.900, thinking 0.250)",
     ]
@@ -181,7 +181,7 @@ def test_in_a_terminal(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "loss 0.512 (answer 0.900)" in text
     assert "evaluation split" in text
     assert "━━━" in text
-    assert "  warning: no_such_key: nobody reads it\\x1b]0;evil" in text
+    assert "  note: no_such_key: nobody reads it\\x1b]0;evil" in text
     assert "\x1b]0;evil" not in text
     # What moves goes once it has ended; what stays is a line before and one after it.
     last = text.rpartition("\x1b[?25h")[2]

@@ -111,7 +111,7 @@ class _View:
             self._losses = event.values
         elif isinstance(event, Warned) and event.text not in self._warnings:
             self._warnings.add(event.text)
-            echo(f"  warning: {event.text}", err=True)
+            echo(f"  note: {event.text}", err=True)
 
     def _take_bar(self, bar: Bar) -> None:
         if not self._counts_steps(bar):
