@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.axolotl_recipes import write_recipe
 from support.documented_json import follows_the_documentation
+from support.own_tasks import own_task
 from support.run_place import STAGE1, Place, succeeded
 
 STAGE = "out/stage1"
@@ -31,6 +32,7 @@ def test_it_is_the_call_of_run_eval(trained: Place, stage: str) -> None:
         "batch-size": "2",
         "include-path": "tasks",
     }
+    own_task(trained.folder / "tasks", "mine")
     short = [word for name, value in options.items() for word in (f"--{name}", value)]
     long = [word for name, value in options.items() for word in (f"--eval-{name}", value)]
     for own, others in (([], []), (short, long), (["--model", "vllm"], ["--eval-backend", "vllm"])):

@@ -11,6 +11,7 @@ from sftkey.stages.evaluate import EVALUATION_FILE
 from sftkey.stages.lock import RUN_LOCK, OutputLock
 from support.axolotl_recipes import write_recipe
 from support.documented_json import follows_the_documentation
+from support.own_tasks import own_task
 from support.run_place import STAGE1, Place, succeeded
 
 
@@ -67,13 +68,14 @@ def test_untagged_methods_have_tasks_of_their_own_and_adapters_their_base_model(
     assert call[call.index("--model_args") + 1] == "pretrained=Qwen/Qwen3-8B-Base,peft=out/lora,tokenizer=out/lora"
 
 
-def test_own_data_needs_named_tasks_before_anything_is_trained(place: Place) -> None:
-    own = {**STAGE1, "datasets": [{"path": "my/rows", "type": "sftkey.datasets.columns"}]}
+def test_data_of_another_package_need_named_tasks_before_anything_is_trained(place: Place) -> None:
+    own = {**STAGE1, "datasets": [{"path": "my/rows", "type": "support.their_lab.commonsenseqa"}]}
     write_recipe(place.folder / "own.yml", own)
     result = place.run("run", "own.yml", "--eval")
     assert result.exit_code == 1
     assert "has no task of its own; name the tasks with --eval-tasks" in result.output
     assert place.calls() == []
+    own_task(place.folder / "tasks", "my_task")
     succeeded(place.run("run", "own.yml", "--eval", "--eval-tasks", "my_task", "--eval-include-path", "tasks"))
     assert place.calls()[-1][-2:] == ["--include_path", "tasks"]
 

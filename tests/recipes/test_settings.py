@@ -26,7 +26,7 @@ wandb_mode wandb_name wandb_project wandb_run_id wandb_watch gradient_clipping s
 BEGINS: dict[Role, str] = {
     Role.NOT_TRAINING: """
         axolotl_config_path output_dir dataset_prepared_path dataset_num_proc dataset_keep_in_memory logging_steps
-        dataloader_num_workers dataloader_pin_memory dataloader_prefetch_factor sftkey_accept_changes
+        dataloader_num_workers dataloader_pin_memory dataloader_prefetch_factor sftkey_accept_changes sftkey_answers
         save_ saves_per_epoch eval_ evals_per_epoch resume_from_checkpoint auto_resume_from_checkpoints wandb use_wandb
         mlflow use_mlflow comet use_comet trackio use_trackio use_tensorboard hub_ debug strict ddp_timeout include_tkps shard
         prompter""",
@@ -48,7 +48,8 @@ IS: dict[Role, str] = {
         sftkey_accept_changes sftkey_objective""",
     Role.LAST_STAGE: "output_dir hub_model_id sftkey_objective",
     Role.DATA: """
-        sftkey_method datasets test_datasets sftkey_columns sequence_len eval_sequence_len excess_length_strategy
+        sftkey_method datasets test_datasets sftkey_columns sftkey_held_out sequence_len eval_sequence_len
+        excess_length_strategy
         chat_template_jinja tokens special_tokens sftkey_format sftkey_segment_weights sftkey_segment_schedule""",
     Role.PER_STAGE: """
         base_model base_model_config tokenizer_config lora_model_dir resume_from_checkpoint sftkey_accept_changes""",

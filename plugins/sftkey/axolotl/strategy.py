@@ -15,6 +15,7 @@ from sftkey.axolotl.preparation import DEFAULT_PREPARED_PATH
 from sftkey.axolotl.prepared_data import ROWS_FILE
 from sftkey.datasets.base import ReasoningDataset, use_front_end
 from sftkey.datasets.first_row import first_row
+from sftkey.datasets.own_data import as_recipe_says
 from sftkey.datasets.registry import naming_keys
 from sftkey.recipes.load import has_own_template, response_format
 from sftkey.stages.handover import DATA_KEYS
@@ -48,7 +49,7 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
     def __init__(self, dataset: ReasoningDataset, tokenizer: Any, cfg: Any, ds_cfg: Any) -> None:
         self.cfg, self.ds_cfg = cfg, ds_cfg
         self.tokenize = recipe_row_tokenizer(
-            dataset,
+            as_recipe_says(dataset, cfg),
             cfg,
             tokenizer,
             response_format(cfg),

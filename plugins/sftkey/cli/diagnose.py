@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftkey.cli.console import echo, note, others_on_stderr, print_json
+from sftkey.datasets.own_data import KINDS
 from sftkey.evaluation.headroom import MEANINGS
 from sftkey.util.errors import UserError
 from sftkey.util.extras import extra
@@ -34,13 +35,13 @@ class _WithMeanings(click.Command):
 @click.option(
     "--data",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Held-out rows (JSONL, in the form of the recipe's first data set). Default: the recipe's test_datasets, or the "
-    "published test split of its data.",
+    help="Held-out rows (JSONL, in the form of the recipe's first data set). Default: the recipe's test_datasets, what its "
+    "sftkey_held_out left out, or the published test split of its data.",
 )
 @click.option(
     "--answers",
-    type=click.Choice(["number", "maths", "text"]),
-    help="What the answers of your own rows are. [default: text, which knows numbers, too]",
+    type=click.Choice(KINDS),
+    help="What the answers of your own rows are. [default: the recipe's sftkey_answers]",
 )
 @click.option("--batch-size", default=16, show_default=True, type=click.IntRange(min=1), help="Rows per forward pass.")
 @click.option(
@@ -84,7 +85,7 @@ def diagnose_command(
     """
     stage = _checked(stage1_output)
     with others_on_stderr():
-        from sftkey.datasets.base import AnswerKind
+        from sftkey.datasets.own_data import as_recipe_says
         from sftkey.evaluation.assess import assess
         from sftkey.evaluation.diagnosis import diagnose
         from sftkey.evaluation.generation import load_model
@@ -93,7 +94,7 @@ def diagnose_command(
         cfg, tokenizer = _recipe_and_tokenizer(stage, trust_remote_code)
         held_out = _held_out(cfg, tokenizer, data, rows)
         try:
-            on = held_out.tokenize.dataset.with_kind(AnswerKind(answers) if answers else None)
+            on = as_recipe_says(held_out.tokenize.dataset, {}, answers)
         except ValueError as error:
             raise UserError(f"--answers: {error}") from error
         if json_file is not None:
@@ -193,16 +194,22 @@ def _held_out(cfg: Any, tokenizer: Any, data: Path | None, rows: int) -> Sample:
         UserError: There are none.
     """
     from sftkey.axolotl.rows import entries, row_tokenizer
+    from sftkey.recipes.entry_keys import LOADING
 
     tests = entries(cfg, "test_datasets")
     if data is not None:
-        tests = [type(cfg)({"path": str(data), "type": cfg.datasets[0].type, "split": "train"})]
+        # All of its rows are for evaluation, and read as those of the recipe.
+        cfg = type(cfg)({**cfg, "sftkey_held_out": None})
+        names = {key: value for key, value in cfg.datasets[0].items() if key not in LOADING}
+        tests = [type(cfg)({**names, "path": str(data), "type": cfg.datasets[0].type, "split": "train"})]
     if tests:
         if len({entry.type for entry in tests}) > 1:
             note(f"of test_datasets only the first, {tests[0].path}, is looked at")
         return _sample(tests[0], "test", cfg, tokenizer, rows, evaluation=True)
     entry = entries(cfg, "datasets")[0]
     dataset = row_tokenizer(entry, cfg, tokenizer).dataset
+    if dataset.path is None and dataset.held_out is not None:
+        return _sample(entry, "train", cfg, tokenizer, rows, evaluation=True)
     if dataset.path is None or dataset.evaluation_split is None:
         raise UserError(
             "the recipe has no test_datasets, so it isn't known which rows are held out: give some with --data FILE"

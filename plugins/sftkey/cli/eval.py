@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftkey.cli.console import echo, json_option, note, print_json, print_table, progress, stopped, this_command
-from sftkey.cli.options import LauncherArguments, evaluation_command_options, evaluation_settings, launcher_arguments
+from sftkey.cli.options import (
+    LauncherArguments,
+    check_evaluation,
+    evaluation_command_options,
+    evaluation_settings,
+    launcher_arguments,
+)
 
 if TYPE_CHECKING:
     from sftkey.stages.stage import Stage
@@ -47,6 +53,7 @@ def eval_command(ctx: click.Context, /, stage: str, dry_run: bool, as_json: bool
     settings = replace(settings, arguments=arguments)
     found = _finished(Path(stage))
     command = evaluation_command(found, settings)
+    check_evaluation([found], settings)
     if dry_run:
         done = is_evaluated(found, settings)
         plan = {
@@ -87,12 +94,17 @@ def _evaluate(stage: Stage, settings: Any, as_json: bool) -> None:
 
 def _finished(place: Path) -> Stage:
     """The stage of an output directory, or of the one that a recipe names."""
+    from sftkey.evaluation.trained_model import ANSWERS
     from sftkey.recipes.load import DEFAULT_OUTPUT_DIR, load_recipe
     from sftkey.stages.stage import finished_stage
 
     if place.is_dir():
         return finished_stage(place)
-    return finished_stage(str(load_recipe(place).get("output_dir") or DEFAULT_OUTPUT_DIR))
+    recipe = load_recipe(place)
+    found = finished_stage(str(recipe.get("output_dir") or DEFAULT_OUTPUT_DIR))
+    # What it says of the answers by now, which no training depends on.
+    kind = recipe.get(ANSWERS)
+    return replace(found, config={**found.config, ANSWERS: kind}) if kind else found
 
 
 def _refuse_ours(arguments: Sequence[str]) -> None:

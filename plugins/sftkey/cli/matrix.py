@@ -24,6 +24,7 @@ from sftkey.cli.console import (
 )
 from sftkey.cli.options import (
     LauncherArguments,
+    check_evaluation,
     evaluation_options,
     evaluation_settings,
     given_evaluation_options,
@@ -112,7 +113,9 @@ def matrix_command(
     if dry_run:
         with tempfile.TemporaryDirectory() as temporary:
             save_recipes(cells, Path(temporary))
-            rows, commands = _describe(_plan(cells, Path(temporary)), launch, settings)
+            planned = _plan(cells, Path(temporary))
+            _check(planned, settings)
+            rows, commands = _describe(planned, launch, settings)
         rows = [
             tuple(cell.replace(temporary, str(folder)) if isinstance(cell, str) else cell for cell in row)
             for row in rows
@@ -140,6 +143,7 @@ def matrix_command(
         echo(f"wrote {path}; submit it with\n  bash {shlex.quote(str(path))}")
         return
     planned = _plan(cells, folder)
+    _check(planned, settings)
     finished, failures = _run(planned, logs, launch, settings)
     print_table(_results(planned, finished), as_json)
     if failures:
@@ -169,6 +173,12 @@ def _plan(cells: Sequence[MatrixCell], folder: Path) -> list[PlannedCell]:
         except (ValueError, OSError) as error:
             planned.append(PlannedCell(cell, problem=str(error)))
     return planned
+
+
+def _check(planned: Sequence[PlannedCell], settings: EvaluationSettings | None) -> None:
+    """Notice before the first cell is trained what no evaluation of them would have."""
+    if settings is not None:
+        check_evaluation([stage for one in planned for stage in one.stages], settings)
 
 
 def _describe(

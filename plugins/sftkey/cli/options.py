@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -12,6 +12,7 @@ from sftkey.cli.console import others_on_stderr
 if TYPE_CHECKING:
     from sftkey.recipes.unknown_keys import KnownKeys
     from sftkey.stages.evaluate import EvaluationSettings
+    from sftkey.stages.stage import Stage
 
 _LAUNCHER_ARGUMENTS = "sftkey.launcher_arguments"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -71,6 +72,19 @@ def evaluation_command_options(function: _Function) -> _Function:
         option = "--model" if name == "backend" else f"--{name}"
         function = click.option(option, f"eval_{name.replace('-', '_')}", **settings)(function)
     return function
+
+
+def check_evaluation(stages: Sequence[Stage], settings: EvaluationSettings) -> None:
+    """Refuse, before hours of training, an evaluation that would fail after them."""
+    from sftkey.stages.evaluation_checks import check_evaluation as check
+
+    def find_tasks(folder: str | None, defaults: bool) -> Any:
+        from sftkey.evaluation.lm_eval_tasks import task_manager
+
+        return task_manager(folder, defaults)
+
+    with others_on_stderr():
+        check(stages, settings, find_tasks)
 
 
 def given_evaluation_options(options: Mapping[str, Any]) -> dict[str, str]:

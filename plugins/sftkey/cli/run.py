@@ -20,7 +20,13 @@ from sftkey.cli.console import (
     stopped,
     this_command,
 )
-from sftkey.cli.options import LauncherArguments, evaluation_options, evaluation_settings, launcher_arguments
+from sftkey.cli.options import (
+    LauncherArguments,
+    check_evaluation,
+    evaluation_options,
+    evaluation_settings,
+    launcher_arguments,
+)
 from sftkey.util.extras import extra
 
 if TYPE_CHECKING:
@@ -130,14 +136,14 @@ def run_command(
     What follows -- goes to the launcher: --launcher torchrun -- --nproc_per_node 8.
     """  # noqa: D301  # \b is click's sign for lines that aren't to be wrapped.
     from sftkey.stages.chain import plan_chain
-    from sftkey.stages.launch import Launch, needs_command
+    from sftkey.stages.launch import Launch
 
     settings = evaluation_settings(options)
     overrides = parse_overrides(ctx.args, _train_options(), own=ctx.command.params) if ctx.args else []
     stages = plan_chain(recipe, overrides, last_only=last_only, run_code=not dry_run)
     launch = Launch(launcher, launcher_arguments(ctx))
     if settings is not None:
-        _check_tasks(stages, settings)
+        check_evaluation(stages, settings)
     if dry_run:
         plan = describe(stages, launch, settings)
         if as_json:
@@ -145,8 +151,6 @@ def run_command(
         else:
             echo(_plan_text(plan))
         return
-    if settings is not None:
-        needs_command("lm_eval")  # before hours of training, not after
     _run(stages, launch, settings, as_json)
 
 
@@ -156,14 +160,6 @@ def _train_options() -> list[click.Parameter]:
         from axolotl.cli.main import train
 
     return train.params
-
-
-def _check_tasks(stages: Sequence[Stage], settings: EvaluationSettings) -> None:
-    """Notice that a data set has no task before hours of training, not after."""
-    from sftkey.stages.evaluate import evaluation_command
-
-    for stage in stages:
-        evaluation_command(stage, settings)
 
 
 def _run(stages: Sequence[Stage], launch: Launch, settings: EvaluationSettings | None, as_json: bool) -> None:

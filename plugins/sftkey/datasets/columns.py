@@ -7,11 +7,13 @@ The columns are ``question``, ``thinking`` and ``answer`` unless the recipe rena
         type: sftkey.datasets.columns
     sftkey_columns: {question: prompt, thinking: cot, answer: target}
 
-``sftkey_columns`` in an entry holds for that entry, before the recipe's.
+``sftkey_columns`` in an entry holds for that entry, before the recipe's. For multiple choice ``options`` names the column
+of the options, or the columns of one each; without it they are those in the question's text.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -19,50 +21,82 @@ from typing import Any
 from sftkey.datasets.base import (
     EMPTY_QUESTION,
     NO_ANSWER,
+    AnswerKind,
     ReasoningDataset,
     Row,
     make_example,
     required_text,
     stripped,
 )
+from sftkey.datasets.own_options import options_of, right_option, with_options
 from sftkey.format.example import Example
 from sftkey.format.untagged import UntaggedForm
 
-COLUMNS = ("question", "thinking", "answer")
+COLUMNS = ("question", "thinking", "answer", "options")
+
+Names = Mapping[str, Any]
+"""The names of renamed columns, by their name in `COLUMNS`; of ``options`` also a list of names."""
 
 
-def to_example(row: Row, names: Mapping[str, str] | None = None) -> Example:
+def to_example(row: Row, names: Names | None = None) -> Example:
     """Turn a row into an `Example`, text verbatim.
 
     Args:
         row: A row with the three columns; numbers are taken as their text.
-        names: The names of renamed columns, by their name in `COLUMNS`.
+        names: See `Names`. With ``options`` the options are written below the question, unless they stand in it, and an
+            answer that only names a position or a label of the data's own becomes the option's line.
 
     Raises:
         KeyError: The data has no such column.
-        SkippedRow: A field is missing or empty.
+        SkippedRow: A field is missing or empty; or the answer is none of the options.
     """
     names = names or {}
-    return make_example(*(required_text(row, names.get(column, column)) for column in COLUMNS))
+    thinking = required_text(row, names.get("thinking", "thinking"))
+    if "options" not in names:
+        return make_example(_text(row, "question", names), thinking, _text(row, "answer", names))
+    letter, line = _right(row, names)
+    given = _text(row, "answer", names)
+    speaks = any(character.isalpha() for character in given) and given.strip() not in _options(row, names)[1]
+    return make_example(question(row, names), thinking, given if speaks or given.strip() == letter else line)
 
 
-def question(row: Row) -> str:
-    """The question of a row with the default column names; raises like `to_example`."""
-    return _filled(row, "question", EMPTY_QUESTION)
+def question(row: Row, names: Names | None = None) -> str:
+    """The question of a row, with its options if they have a column; raises like `to_example`."""
+    names = names or {}
+    text = _text(row, "question", names)
+    stripped(text, EMPTY_QUESTION)
+    return with_options(text, options(row, names)) if "options" in names else text
 
 
-def reference(row: Row) -> str:
-    """The answer of a row with the default column names; raises like `to_example`."""
-    return _filled(row, "answer", NO_ANSWER)
+def reference(row: Row, names: Names | None = None) -> str:
+    """The answer of a row, the right option as its line; raises like `to_example`."""
+    names = names or {}
+    text = _text(row, "answer", names)
+    stripped(text, NO_ANSWER)
+    return _right(row, names)[1] if "options" in names else text
 
 
-def _filled(row: Row, column: str, empty: str) -> str:
-    text = required_text(row, column)
-    stripped(text, empty)
-    return text
+def options(row: Row, names: Names) -> dict[str, str]:
+    """The options of a row, letter -> text; raises like `to_example`."""
+    return _options(row, names)[0]
 
 
-def with_columns(names: Mapping[str, str] | None) -> ReasoningDataset:
+def _options(row: Row, names: Names) -> tuple[dict[str, str], dict[str, str]]:
+    return options_of(row, names["options"])
+
+
+def _right(row: Row, names: Names) -> tuple[str, str]:
+    """The letter of the right option, and its line."""
+    found, labels = _options(row, names)
+    letter = right_option(_text(row, "answer", names), found, labels)
+    return letter, f"{letter}. {found[letter]}"
+
+
+def _text(row: Row, column: str, names: Names) -> str:
+    return required_text(row, names.get(column, column))
+
+
+def with_columns(names: Names | None) -> ReasoningDataset:
     """The data set of rows with the column names of ``sftkey_columns``.
 
     Raises:
@@ -72,14 +106,18 @@ def with_columns(names: Mapping[str, str] | None) -> ReasoningDataset:
     unknown = sorted(set(names) - set(COLUMNS))
     if unknown:
         raise ValueError(f"sftkey_columns: {', '.join(unknown)} unknown; its keys are {', '.join(COLUMNS)}")
+    chosen = names.get("options", [])
+    read = [names.get(column, column) for column in ("question", "answer")]
     return ReasoningDataset(
         name="columns",
         path=None,
         to_example=partial(to_example, names=names),
         untagged=UntaggedForm(between="\nThe answer is ", after="."),
-        columns=() if names else ("question", "answer"),
-        question=None if names else question,
-        reference=None if names else reference,
+        columns=tuple(dict.fromkeys([*read, *([chosen] if isinstance(chosen, str) else chosen)])),
+        question=partial(question, names=names),
+        reference=partial(reference, names=names),
+        kind=AnswerKind.OPTION if chosen else AnswerKind.TEXT,
+        options=partial(options, names=names) if chosen else None,
     )
 
 
@@ -96,11 +134,19 @@ def with_carried_columns(entry: Mapping[str, Any]) -> dict[str, Any]:
     """An entry with its ``sftkey_columns`` where Axolotl's validation leaves them: it drops keys that it doesn't know."""
     carried = dict(entry)
     if names := carried.pop("sftkey_columns", None):
-        carried["message_property_mappings"] = dict(names)
+        # Its values are texts there.
+        texts = {column: name if isinstance(name, str) else json.dumps(name) for column, name in dict(names).items()}
+        carried["message_property_mappings"] = texts
     return carried
 
 
-def columns_of(entry: Mapping[str, Any]) -> dict[str, str]:
+def columns_of(entry: Mapping[str, Any]) -> dict[str, Any]:
     """The column names of an entry itself, as `with_carried_columns` left them; Axolotl adds two keys of messages."""
-    names = entry.get("sftkey_columns") or entry.get("message_property_mappings") or {}
-    return {column: name for column, name in names.items() if column in COLUMNS}
+    if names := entry.get("sftkey_columns"):
+        return {column: name for column, name in names.items() if column in COLUMNS}
+    carried = entry.get("message_property_mappings") or {}
+    return {
+        column: json.loads(name) if column == "options" and name.startswith('["') else name
+        for column, name in carried.items()
+        if column in COLUMNS
+    }

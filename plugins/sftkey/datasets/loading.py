@@ -15,22 +15,25 @@ from sftkey.datasets.columns import columns_of, with_columns
 from sftkey.datasets.data_files import check_data_files, format_of
 from sftkey.datasets.data_paths import loadable
 from sftkey.datasets.messages import reader_of, with_reader
+from sftkey.datasets.own_data import as_recipe_says
 from sftkey.datasets.registry import TYPES, find_dataset
 from sftkey.util.errors import UserError
 
 
 def entry_dataset(entry: Mapping[str, Any], cfg: Mapping[str, Any]) -> ReasoningDataset:
-    """The data set of an entry's ``type``, with the names that the recipe gives to own columns or messages.
+    """The data set of an entry's ``type``, with what the recipe says of own rows: names, kind of answers, held-out part.
 
     Raises:
         UserError: There is no such module, or a name is given to something that has none.
     """
     kind = str(entry.get("type"))
     if kind == f"{TYPES}columns":
-        return with_columns({**(cfg.get("sftkey_columns") or {}), **columns_of(entry)})
-    if kind == f"{TYPES}messages":
-        return with_reader(reader_of(entry))
-    return find_dataset(kind)
+        found = with_columns({**(cfg.get("sftkey_columns") or {}), **columns_of(entry)})
+    elif kind == f"{TYPES}messages":
+        found = with_reader(reader_of(entry))
+    else:
+        found = find_dataset(kind)
+    return as_recipe_says(found, cfg)
 
 
 def entry_rows(entry: Mapping[str, Any], place: str) -> Dataset:

@@ -11,16 +11,17 @@ from sftkey.datasets.base import ReasoningDataset, Row
 from sftkey.datasets.holdout import problem_key
 from sftkey.datasets.registry import find_dataset
 from sftkey.format.example import SkippedRow
+from sftkey.util.errors import UserError
 
 logger = logging.getLogger("lm_eval.tasks.sftkey")
 
 
-def documents(docs: Any, dataset: str) -> Any:
+def documents(docs: Any, dataset: str | ReasoningDataset) -> Any:
     """The rows that a task asks about: of data without a test split the held-out ones, each distinct problem once.
 
     Args:
         docs: A split, as ``datasets.Dataset``.
-        dataset: A name or module that `find_dataset` knows.
+        dataset: The data set, or a name or module that `find_dataset` knows.
 
     Returns:
         The chosen rows with the columns that evaluation needs. Rows without question or reference are left out, counted
@@ -28,22 +29,27 @@ def documents(docs: Any, dataset: str) -> Any:
 
     Raises:
         ValueError: No row is left.
+        UserError: The data lack a column.
     """
-    on = find_dataset(dataset)
+    on = find_dataset(dataset) if isinstance(dataset, str) else dataset
+    name = dataset if isinstance(dataset, str) else on.name
     published = len(docs)
-    if on.columns:
-        docs = docs.select_columns([column for column in on.columns if column in docs.column_names])
-    if on.held_out is not None:
-        docs = docs.filter(on.held_out, desc=f"{dataset}: held-out rows")
-    chosen, left_out = _choose(docs, on)
+    if read := [column for column in on.columns if column in docs.column_names]:
+        docs = docs.select_columns(read)
+    try:
+        if on.held_out is not None:
+            docs = docs.filter(on.held_out, desc=f"{name}: held-out rows")
+        chosen, left_out = _choose(docs, on)
+    except KeyError as error:
+        raise UserError(f"{name}: {error.args[0]}; sftkey_columns (in a task's file: columns) names them") from error
     if not chosen:
         raise ValueError(
-            f"{dataset}: no row to evaluate among {published}: "
+            f"{name}: no row to evaluate among {published}: "
             + (", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "none is held out")
         )
     if left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
-        logger.info("%s: %d rows are evaluated, left out: %s", dataset, len(chosen), reasons)
+        logger.info("%s: %d rows are evaluated, left out: %s", name, len(chosen), reasons)
     return docs.select(chosen)
 
 

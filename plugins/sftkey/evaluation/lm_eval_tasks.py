@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sftkey.datasets.base import Row
+from sftkey.datasets.base import ReasoningDataset, Row
 from sftkey.datasets.registry import find_dataset
 from sftkey.evaluation.assess import assess
 from sftkey.evaluation.documents import documents
 from sftkey.evaluation.judge.decide import judged
 from sftkey.evaluation.judge.settings import JudgeSettings
+from sftkey.evaluation.own_rows import OWN, data_of_task, model_arguments, rows_of_model
 from sftkey.evaluation.sample_log import JudgedAnswer, metrics
+from sftkey.evaluation.task_files import members_of
 from sftkey.evaluation.task_log import log_summary
 from sftkey.evaluation.trained_model import Expected, named_format
 from sftkey.evaluation.training_prompt import system_message
@@ -34,6 +36,7 @@ with extra("eval"):
     from lm_eval.api.filter import Filter
     from lm_eval.api.metrics import aggregate_subtask_metrics, pooled_sample_stderr
     from lm_eval.api.task import ConfigurableTask
+    from lm_eval.tasks import TaskManager
 
 # Below lm-eval's own logger, whose messages it shows.
 logger = logging.getLogger("lm_eval.tasks.sftkey")
@@ -42,10 +45,11 @@ logger = logging.getLogger("lm_eval.tasks.sftkey")
 class SFTKeyTask(ConfigurableTask):
     """A task on a `ReasoningDataset`.
 
-    Its YAML file has ``class``, ``task`` and ``dataset``: the name of a shipped data set, ``columns`` or ``messages`` for
-    own rows, or a dotted module with a `ReasoningDataset`. With ``plain: true`` the expected format is the data set's
-    own form in place of the tags, otherwise ``format`` says what it is, as ``sftkey_format`` in a recipe does, by default
-    that of the model; with ``training_prompt: true`` the prompt of the training is sent as system message.
+    Its YAML file has ``class``, ``task`` and ``dataset``: the name of a shipped data set, ``own`` for that of the evaluated
+    stage's recipe, ``columns`` (with ``columns`` and ``answers``, as ``sftkey_columns`` and ``sftkey_answers`` in recipes) or
+    ``messages`` for other own rows, or a dotted module with a `ReasoningDataset`. With ``plain: true`` the expected format is
+    the data set's own form in place of the tags, otherwise ``format`` says what it is, as ``sftkey_format`` in a recipe does,
+    by default that of the model; with ``training_prompt: true`` the prompt of the training is sent as system message.
     Rows that are not published need ``dataset_path`` and ``dataset_kwargs``, too. Any other key of lm-eval's takes the
     place of what would be derived. A file without ``dataset`` derives nothing.
     """
@@ -60,18 +64,30 @@ class SFTKeyTask(ConfigurableTask):
         # A mistake in the judge's settings has to show now, not when hours of generation are over.
         judge = JudgeSettings.from_environment()
         self._dataset: str | None = config.get("dataset")
+        self._own = rows_of_model(model_arguments(TaskManager)) if self._dataset == OWN else None
+        self._on = self._own.on if self._own else data_of_task(config, find_dataset) if self._dataset else None
         self._plain, self._training_prompt = (bool(config.get(key)) for key in ("plain", "training_prompt"))
         self._expected = Expected()
         if config.get("format") is not None:
             self._expected.response_format = named_format(config["format"], f"task {config.get('task')}: format")
-        super().__init__(config=_derived(config, self._expected, judge) if self._dataset else _without(config, "class"))
+        derived = _derived(config, self._on, self._expected, judge) if self._on else _without(config, "class")
+        if self._own:
+            derived["metadata"] |= {"sftkey_data": self._own.name, "sftkey_answers": self._own.on.kind.value}
+        super().__init__(config=derived)
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Load the rows; those of a stage's own data are there already."""
+        if self._own is None:
+            super().download(dataset_kwargs, **kwargs)
+        else:
+            self.dataset = {self.config.test_split: self._own.rows}
 
     def test_docs(self) -> Any:
-        """The documents, chosen once; lm-eval asks for them again and again."""
+        """The documents, chosen once."""
         if not hasattr(self, "_chosen_docs"):
             docs = super().test_docs()
-            chosen = self._dataset is None or self.config.process_docs is not None
-            self._chosen_docs = docs if chosen else documents(docs, str(self._dataset))
+            chosen = self._own is not None or self.config.process_docs is not None
+            self._chosen_docs = docs if chosen or self._on is None else documents(docs, self._on)
         return self._chosen_docs
 
     def build_all_requests(
@@ -100,11 +116,12 @@ class SFTKeyTask(ConfigurableTask):
         )
 
 
-def _derived(config: Mapping[str, Any], expected: Expected, judge: JudgeSettings | None) -> dict[str, Any]:
+def _derived(
+    config: Mapping[str, Any], data: ReasoningDataset, expected: Expected, judge: JudgeSettings | None
+) -> dict[str, Any]:
     """The whole configuration of a task that names its data set."""
     name = str(config["dataset"])
-    data = find_dataset(name)
-    if data.path is None and not config.get("dataset_path"):
+    if data.path is None and name != OWN and not config.get("dataset_path"):
         raise UserError(
             f"task {config.get('task')}: the rows of data set {name} are not published; say where they are, as in "
             "`dataset_path: json` and `dataset_kwargs: {data_files: {test: my_rows.jsonl}}`"
@@ -114,11 +131,13 @@ def _derived(config: Mapping[str, Any], expected: Expected, judge: JudgeSettings
             f"task {config.get('task')}: data set {name} has no test split and holds no rows out, so its training rows "
             "would be evaluated; say which split to evaluate, as in `test_split: test`"
         )
-    own = _without(config, "class", "dataset", "plain", "format", "training_prompt")
+    own = _without(config, "class", "dataset", "plain", "format", "training_prompt", "columns", "answers")
     plain = {"plain": True} if config.get("plain") else {"expected": expected}
-    filter_of = {"function": Verdicts, "dataset": name, **plain}
+    # A results file holds it, and a name says more there than a data set's functions.
+    named = name if not {"columns", "answers"} & config.keys() and name != OWN else lambda: data
+    filter_of = {"function": Verdicts, "dataset": named, **plain}
     published: dict[str, Any] = (
-        {} if "dataset_path" in own else {"dataset_path": data.path, "dataset_name": data.config}
+        {} if "dataset_path" in own or name == OWN else {"dataset_path": data.path, "dataset_name": data.config}
     )
     if published and data.revision:
         published["dataset_kwargs"] = {"revision": data.revision}
@@ -153,7 +172,7 @@ def _without(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def _adapt_lm_eval() -> None:
-    """Change in lm-eval what no setting of it changes; a second call changes nothing.
+    """Change in lm-eval, once, what no setting of it changes.
 
     - It shows what is logged below its own logger, so what the judge reports goes there.
     - While it aggregates a group, lm-eval 0.4.11 (not 0.4.12 and later) removes the metric called ``score`` from each
@@ -183,17 +202,17 @@ def _adapt_lm_eval() -> None:
 class Verdicts(Filter):
     """Turns every output of a task into an answer with its verdict. The judge is asked about all of them at once."""
 
-    def __init__(self, dataset: str, plain: bool = False, expected: Expected | None = None, **kwargs: Any) -> None:
+    def __init__(self, dataset: Any, plain: bool = False, expected: Expected | None = None, **kwargs: Any) -> None:
         """Take the filter's settings from the YAML file.
 
         Args:
-            dataset: A name or module that `find_dataset` knows.
+            dataset: A name or module that `find_dataset` knows, or a function that gives the data set.
             plain: Whether the expected format is the data set's untagged form.
             expected: The format where it isn't, shared with the task, which learns it from the model.
             **kwargs: For lm-eval.
         """
         super().__init__(**kwargs)
-        self.dataset = dataset
+        self.dataset: str | Callable[[], ReasoningDataset] = dataset
         self.plain = plain
         self.expected = expected or Expected()
 
@@ -207,7 +226,7 @@ class Verdicts(Filter):
         Returns:
             One answer for each document, in their order.
         """
-        on = find_dataset(self.dataset)
+        on = find_dataset(self.dataset) if isinstance(self.dataset, str) else self.dataset()
         items = [
             assess(
                 outputs[0] if outputs else None,
@@ -222,6 +241,11 @@ class Verdicts(Filter):
         records = judged(items, JudgeSettings.from_environment())
         log_summary(f"sftkey_{on.name}{'_plain' if self.plain else ''}", records)
         return [JudgedAnswer.of(record) for record in records]
+
+
+def task_manager(include_path: str | None, defaults: bool) -> TaskManager:
+    """The tasks of a folder and, with `defaults`, all of lm-eval's."""
+    return TaskManager(include_path=include_path, include_defaults=defaults)
 
 
 def update_groups(path: Path, old: Mapping[str, Any], new: dict[str, Any], items: Mapping[str, int]) -> None:
@@ -239,7 +263,7 @@ def update_groups(path: Path, old: Mapping[str, Any], new: dict[str, Any], items
     sizes = {task: counts.get("effective") for task, counts in (new.get("n-samples") or {}).items()}
     sizes.update(items)
     for group, row in new.get("groups", {}).items():
-        tasks = _members(new.get("group_subtasks") or {}, group)
+        tasks = members_of(new.get("group_subtasks") or {}, group)
         if all(before.get(task) == after.get(task) for task in tasks):
             continue
         for key in [key for key in row if "," in key and "_stderr," not in key]:
@@ -274,14 +298,3 @@ def _weighted(figure: float, values: list[float], counts: list[int | None]) -> b
         return None
     means = {by_size: aggregate_subtask_metrics(values, counts, by_size) for by_size in (False, True)}
     return next((by_size for by_size, mean in means.items() if abs(mean - figure) < 1e-9), None)
-
-
-def _members(subtasks: Mapping[str, Sequence[str]], group: str, depth: int = 0) -> list[str]:
-    """The tasks in a group and in the groups in it."""
-    members: list[str] = []
-    for name in subtasks.get(group, []):
-        if subtasks.get(name) and depth < 20:
-            members += _members(subtasks, name, depth + 1)
-        else:
-            members.append(name)
-    return members

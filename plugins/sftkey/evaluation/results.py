@@ -51,6 +51,7 @@ class Evaluation:
         count: How many items lm-eval evaluated, where it says so.
         available: How many items the task has, where lm-eval says so; more than `count` with ``--limit``.
         ledger: Takes what is found out when the items are read.
+        data: What a stage's own data are called, where the task is that of own data; empty for all others.
         judge: The share of items that the judge decided, what was measured of it, and Acc corrected for its errors, by the
             metrics' names.
     """
@@ -66,11 +67,12 @@ class Evaluation:
     available: int | None
     ledger: Ledger = field(repr=False, compare=False)
     judge: Mapping[str, float] = field(default_factory=dict)
+    data: str = ""
 
     @property
     def data_set(self) -> str:
-        """The data set that it evaluates: the task's name without ``sftkey_`` and ``_plain``."""
-        return self.task.removeprefix(TASK_PREFIX).removesuffix(PLAIN_SUFFIX) or self.task
+        """The data set that it evaluates: the stage's own, or the task's name without ``sftkey_`` and ``_plain``."""
+        return self.data or self.task.removeprefix(TASK_PREFIX).removesuffix(PLAIN_SUFFIX) or self.task
 
     @property
     def plain(self) -> bool:
@@ -241,7 +243,14 @@ def _evaluation(path: Path, task: str, content: Mapping[str, Any], ledger: Ledge
         available=int(available) if available is not None else None,
         ledger=ledger,
         judge=_reported(row, _OF_THE_JUDGE),
+        data=_own_data(_mapping(_mapping(content.get("configs")).get(task)).get("metadata")),
     )
+
+
+def _own_data(metadata: Any) -> str:
+    """The path of own data as their task noted it."""
+    named = _mapping(metadata).get("sftkey_data")
+    return one_line(named[:_MAX_NAME]) if isinstance(named, str) else ""
 
 
 def _reported(row: Mapping[str, Any], metrics: Collection[str] = METRICS) -> dict[str, float]:

@@ -1,10 +1,14 @@
-"""The folder of the shipped lm-eval tasks: in the installed package, or beside ``plugins/`` in a checkout."""
+"""The folder of the shipped lm-eval tasks, in the installed package or beside ``plugins/`` in a checkout; what is in one."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sftkey.util.errors import UserError
+
+_MAX_CHARACTERS = 100_000
 
 
 def tasks_folder() -> Path:
@@ -18,3 +22,24 @@ def tasks_folder() -> Path:
         if (folder / "sftkey_gsm8k.yaml").is_file():
             return folder
     raise UserError(f"no tasks in {installed}: the installation is incomplete; install sftkey again")
+
+
+def tasks_in(folder: Path) -> dict[str, Path]:
+    """The tasks and groups that the YAML files of a folder define, by name, read without running anything."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*.yaml")):
+        text = path.read_text(encoding="utf-8", errors="replace")[:_MAX_CHARACTERS]
+        for name in re.findall(r"^(?:task|group|tag):[ \t]*[\"']?([^\s\"'\[#]+)", text, flags=re.M):
+            found.setdefault(name, path)
+    return found
+
+
+def members_of(subtasks: Mapping[str, Sequence[str]], group: str, depth: int = 0) -> list[str]:
+    """The tasks in a group and in the groups in it."""
+    members: list[str] = []
+    for name in subtasks.get(group, []):
+        if subtasks.get(name) and depth < 20:
+            members += members_of(subtasks, name, depth + 1)
+        else:
+            members.append(name)
+    return members

@@ -15,6 +15,9 @@ from sftkey.util.sources import UnreadableFile, read_json
 
 KEY = "sftkey_format"
 
+STAGE, ANSWERS = "sftkey_stage", "sftkey_answers"
+"""What lm-eval's ``--metadata`` may say to the task of own data: the stage's output directory, the kind of its answers."""
+
 
 @dataclass
 class Expected:
@@ -51,15 +54,30 @@ def format_of(place: Any) -> ResponseFormat:
     Raises:
         UserError: The marker can't be read, or names no format.
     """
+    config = recipe_of(place)
+    return (
+        THINKING_ANSWER if config is None else named_format(config.get(KEY), f"{Path(str(place)) / MARKER_FILE}: {KEY}")
+    )
+
+
+def recipe_of(place: Any) -> Mapping[str, Any] | None:
+    """The recipe that a model was trained by, as its completion marker has it; ``None`` where there is no marker.
+
+    Args:
+        place: See `format_of`.
+
+    Raises:
+        UserError: The marker can't be read.
+    """
     marker = Path(str(place or "")) / MARKER_FILE
     if not place or not marker.is_file():
-        return THINKING_ANSWER
+        return None
     try:
         recipe = read_json(marker).get("recipe")
     except UnreadableFile as error:
         raise UserError(f"{marker} can't be read ({error})") from error
     config = recipe.get("config") if isinstance(recipe, Mapping) else None
-    return named_format(config.get(KEY) if isinstance(config, Mapping) else None, f"{marker}: {KEY}")
+    return config if isinstance(config, Mapping) else {}
 
 
 def named_format(value: Any, where: str) -> ResponseFormat:

@@ -55,6 +55,7 @@ def check_recipe(cfg: Recipe, *, run_code: bool = True) -> None:
     _method(cfg)
     _template(cfg)
     _datasets(cfg, run_code)
+    _own_data(cfg)
     _excluded(cfg)
     _warmup(cfg)
     _tags(cfg)
@@ -149,6 +150,17 @@ def _datasets(cfg: Recipe, run_code: bool) -> None:
             check_entry(place, entry)
         for file in missing(entry):
             raise UserError(f"{place}: there is no {file}; a path is relative to the working directory")
+
+
+def _own_data(cfg: Recipe) -> None:
+    types = {str(entry.get("type")).removeprefix(TYPES) for _, entry in data_entries(cfg)}
+    for key in ("sftkey_answers", "sftkey_held_out"):
+        if cfg.get(key) is not None and types <= set(DATASETS):
+            raise UserError(
+                f"{key}: {cfg[key]} is for rows of your own, and the data sets here are published; remove it"
+            )
+    if cfg.get("sftkey_held_out") is not None and cfg.get("test_datasets"):
+        raise UserError("sftkey_held_out and test_datasets both say which rows are evaluated; keep one")
 
 
 def _dataset_type(place: str, kind: str, run_code: bool) -> None:

@@ -11,7 +11,7 @@ from sftkey.util.errors import UserError
 
 _COLUMNS, _MESSAGES = f"{TYPES}columns", f"{TYPES}messages"
 
-_LOADING = (
+LOADING = (
     "path name split revision data_files ds_type shards shards_idx preprocess_shards trust_remote_code type".split()
 )
 """Read by Axolotl when it loads the rows, before any of this plugin's code."""
@@ -50,7 +50,7 @@ _REFUSED: Mapping[str, str] = {
     ),
 }
 
-ENTRY_KEYS = frozenset({*_LOADING, *_READ_BY, *_SAME, *_REFUSED})
+ENTRY_KEYS = frozenset({*LOADING, *_READ_BY, *_SAME, *_REFUSED})
 """Every key that an entry can have; another one is unknown."""
 
 
@@ -80,7 +80,7 @@ def check_entry(place: str, entry: Mapping[str, Any]) -> None:
     if names is not None and not (
         isinstance(names, Mapping)
         and set(names) <= set(COLUMNS)
-        and all(isinstance(name, str) for name in names.values())
+        and all(isinstance(name, (list, str) if key == "options" else str) for key, name in names.items())
     ):
         raise UserError(f"{place}: sftkey_columns: {names!r}; it maps {', '.join(COLUMNS)} to columns of the data")
     if entry.get("shards_idx") and not entry.get("shards"):

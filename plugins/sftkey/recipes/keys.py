@@ -52,8 +52,22 @@ class SFTKeyArgs(BaseModel):
             "chat template.",
         )
     )
-    sftkey_columns: dict[Literal["question", "thinking", "answer"], str] | None = _described(
-        None, "What the columns are called in data of type sftkey.datasets.columns."
+    sftkey_columns: dict[Literal["question", "thinking", "answer", "options"], str | list[str]] | None = _described(
+        None,
+        "What the columns are called in data of type sftkey.datasets.columns. options, for multiple choice, names the "
+        "column of the options, or the columns of one each.",
+    )
+    sftkey_answers: Literal["number", "maths", "option", "text"] | None = _described(
+        None,
+        "What the answers of your own rows are, which decides how evaluation finds and compares them: number, maths, "
+        "option or text (default, which knows numbers, too; with options named, option).",
+    )
+    sftkey_held_out: float | None = _described(
+        None,
+        "The share of your own rows that is left out of training and evaluated, chosen by a hash of the question. Instead "
+        "of it, test_datasets names a file of held-out rows.",
+        gt=0,
+        lt=1,
     )
     sftkey_other_data: bool | None = _described(
         None, "Set to true when this stage is meant to train on other data than the stage that it starts from."
@@ -139,8 +153,14 @@ class AxolotlKeys(BaseModel):
     tensor_parallel_size: _Number = None
     sftkey_after: _Text = None
     sftkey_method: _Text = None
-    sftkey_columns: dict[str, Any] | None = Field(
-        None, description="a mapping such as {question: prompt, thinking: cot, answer: target}"
+    sftkey_columns: dict[Literal["question", "thinking", "answer", "options"], StrictStr | list[StrictStr]] | None = (
+        Field(None, description="a mapping such as {question: prompt, thinking: cot, answer: target}")
+    )
+    sftkey_answers: Literal["number", "maths", "option", "text"] | None = Field(
+        None, description="one of number, maths, option, text"
+    )
+    sftkey_held_out: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="a share of the rows between 0 and 1, such as 0.1"
     )
     sftkey_warmup_epochs: _Number = None
     sftkey_accept_changes: list[Literal["before", "data", "weights"]] | None = Field(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sftkey.datasets.registry import DATASETS, dataset
+from sftkey.datasets.titles import data_title
 from sftkey.evaluation.results import Evaluation
 from sftkey.format.methods import METHODS, STRATEGIES, strategy_of
 from sftkey.recipes.settings import Role, has_role
@@ -96,21 +96,7 @@ def data_set_title(name: str) -> str:
         return "Average"
     if name in DATASETS:
         return dataset(name).title or name
-    return _without_path(name)
-
-
-_DATA_SUFFIXES = re.compile(r"(?:\.(?:jsonl?|csv|tsv|parquet|arrow|txt|gz|zst|bz2|xz|zip|tar)){1,3}\Z", re.IGNORECASE)
-_PLAIN_FILE = {"train", "training", "test", "validation", "valid", "eval", "dev", "data", "rows", "main", "default"}
-
-
-def _without_path(name: str) -> str:
-    """What names the data in a path, on the Hub or on disk: its last part, after its folder where that says little."""
-    parts = [_DATA_SUFFIXES.sub("", part) for part in re.split(r"[/\\]+", name)]
-    parts = [part for part in parts if part.strip(".*?~ ") and not part.endswith(":")]
-    if not parts:
-        return name
-    folder, last = ("", *parts)[-2:]
-    return f"{folder} ({last})" if folder and last.lower() in _PLAIN_FILE else last
+    return data_title(name)
 
 
 def item_count(evaluation: Evaluation) -> int | None:

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sftkey.datasets.registry import DATASETS, TYPES
-from sftkey.evaluation.results import Evaluation, read_results
+from sftkey.datasets.registry import DATASETS, OWN_DATA, TYPES
+from sftkey.evaluation.results import PLAIN_SUFFIX, TASK_PREFIX, Evaluation, read_results
 from sftkey.evaluation.task_files import tasks_folder
+from sftkey.evaluation.trained_model import ANSWERS, STAGE
 from sftkey.format.methods import METHODS
 from sftkey.stages.card import update_card
 from sftkey.stages.marker import MARKER_FILE, Marker
@@ -26,6 +27,9 @@ EVALUATION_FOLDER = "eval"
 
 EVALUATION_FILE = "sftkey_evaluation.json"
 """Written into that folder once lm-eval has written everything: which evaluations are done, and in which file."""
+
+OWN_TASK = f"{TASK_PREFIX}own"
+"""The task on the rows of a stage's own recipe."""
 
 SCHEMA = 2
 """1 kept the metrics as well, which are not read any more."""
@@ -54,22 +58,30 @@ class EvaluationSettings:
     arguments: tuple[str, ...] = ()
 
 
+def asks_own_rows(stage: Stage, settings: EvaluationSettings) -> bool:
+    """Whether an evaluation is, among others, of the rows that the stage's recipe names."""
+    return any(task.removesuffix(PLAIN_SUFFIX) == OWN_TASK for task in settings.tasks or tasks_of(stage))
+
+
 def tasks_of(stage: Stage) -> tuple[str, ...]:
-    """The tasks of a recipe's data sets; for a method without tags their ``_plain`` twins.
+    """The tasks of a recipe's data sets, `OWN_TASK` for own rows; for a method without tags their ``_plain`` twins.
 
     Raises:
         UserError: A data set has no task of its own.
     """
-    suffix = "" if METHODS[stage.method].tagged else "_plain"
+    suffix = "" if METHODS[stage.method].tagged else PLAIN_SUFFIX
     names = []
     for entry in stage.config.get("datasets") or []:
         name = str(entry.get("type")).removeprefix(TYPES)
+        if name in OWN_DATA:
+            names.append(f"{OWN_TASK}{suffix}")
+            continue
         if name not in DATASETS:
             raise UserError(
                 f"{stage.recipe.name}: data of type {entry.get('type')} has no task of its own; name the tasks with "
                 "--eval-tasks (sftkey eval: --tasks)"
             )
-        names.append(f"sftkey_{name}{suffix}")
+        names.append(f"{TASK_PREFIX}{name}{suffix}")
     return tuple(dict.fromkeys(names))
 
 
@@ -86,7 +98,15 @@ def evaluation_command(stage: Stage, settings: EvaluationSettings) -> list[str]:
     command += ["--include_path", settings.include_path or str(tasks_folder())]
     if settings.limit is not None:
         command += ["--limit", f"{settings.limit:g}"]
+    if asks_own_rows(stage, settings):
+        command += ["--metadata", json.dumps({STAGE: str(stage.output_dir), **_answers(stage)})]
     return [*command, *settings.arguments]
+
+
+def _answers(stage: Stage) -> dict[str, str]:
+    """The kind of own answers, which a recipe may say otherwise than it did at training."""
+    kind = stage.config.get(ANSWERS)
+    return {ANSWERS: str(kind)} if kind else {}
 
 
 def _model_arguments(stage: Stage, settings: EvaluationSettings) -> str:
@@ -137,6 +157,7 @@ def _key(stage: Stage, settings: EvaluationSettings) -> dict[str, Any]:
     chosen = asdict(settings) | {"tasks": list(settings.tasks or tasks_of(stage))}
     del chosen["batch_size"], chosen["include_path"], chosen["arguments"]
     chosen |= {"arguments": list(settings.arguments)} if settings.arguments else {}  # earlier notes don't have them
+    chosen |= _answers(stage) if asks_own_rows(stage, settings) else {}
     identity = {"stage_id": stage.marker.id} if stage.marker and stage.marker.id else {}
     return chosen | {"stage_finished_at": stage.finished_at} | identity
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from sftkey.datasets.registry import DATASETS, TYPES
+from sftkey.datasets.registry import DATASETS, OWN_DATA, TYPES
 from sftkey.evaluation.results import Evaluation
 from sftkey.format.methods import METHODS, strategy_of
 from sftkey.recipes.catalogue import recipes_folder
@@ -24,6 +24,7 @@ from sftkey.recipes.load import data_entries, deepspeed_settings
 from sftkey.recipes.settings import Role, has_role
 from sftkey.stages.bundle import MANIFEST_FILE, Bundle, inside, refuse_secrets
 from sftkey.stages.card import CARD_FILE, is_local, model_card, newest_scores
+from sftkey.stages.evaluate import OWN_TASK
 from sftkey.stages.marker import MARKER_FILE, Marker
 from sftkey.stages.secrets import redacted
 from sftkey.stages.stage import Stage, finished_stage
@@ -268,13 +269,15 @@ def _manifest(bundle: Bundle, scores: Sequence[Sequence[Evaluation]], weights: b
 
 
 def _commands(bundle: Bundle) -> list[str]:
-    """What to run for the same weights and, on a published data set, the same scores."""
+    """What to run for the same weights and, on a published data set or one's own rows, the same scores."""
     first, last = bundle.stages[0], bundle.stages[-1]
     commands = [f"pip install -r {REQUIREMENTS_FILE}", *(f"axolotl train recipes/{name}" for name in bundle.recipes)]
     method = METHODS.get(last.method)
     suffix = "" if method is None or method.tagged else "_plain"
     names = dict.fromkeys(str(entry.get("type")).removeprefix(TYPES) for entry in last.config["datasets"])
     tasks = [f"sftkey_{name}{suffix}" for name in names if name in DATASETS]
+    if names.keys() & set(OWN_DATA) and (last.config.get("test_datasets") or last.config.get("sftkey_held_out")):
+        tasks.append(f"{OWN_TASK}{suffix}")
     if tasks:
         place = last.config["output_dir"]
         model = f"{first.config['base_model']},peft={place}" if last.is_adapter else place
