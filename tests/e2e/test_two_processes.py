@@ -6,6 +6,7 @@ Compared with one process with twice the micro-batch, which sees the same rows i
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,15 @@ def test_two_processes(workplace: Path) -> None:
     (results,) = (two / "eval").rglob("results_*.json")
     assert json.loads(results.read_text())["n-samples"]["sftkey_gsm8k"]["effective"] == 3
     assert "sftkey_gsm8k" in ran.stdout
+    # The live view reads what the real commands print.
+    assert "  training, log: out/logs/two.log" in ran.stderr
+    assert re.search(
+        r"^  training: \d+/16, [\d:]+ left, loss \d\.\d{3} \(thinking \d\.\d{3}, answer ", ran.stderr, flags=re.M
+    )
+    assert re.search(r"^  training took \d+:\d\d, loss \d\.\d{3} \(", ran.stderr, flags=re.M)
+    assert re.search(r"^  evaluation took \d+:\d\d$", ran.stderr, flags=re.M)
+    assert "axolotl.cli.config" not in ran.stdout + ran.stderr
+    assert "axolotl.cli.config" in (workplace / "out" / "logs" / "two.log").read_text()
     again = succeeded(axolotl(workplace, "sftkey", "run", "stage1.yml", *evaluation))
     assert list((two / "eval").rglob("results_*.json")) == [results]
     assert again.stdout.splitlines()[-1] == ran.stdout.splitlines()[-1]

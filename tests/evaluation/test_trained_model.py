@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sftkey.evaluation import training_prompt
 from sftkey.evaluation.trained_model import Expected, format_of
 from sftkey.format.formats import THINK, THINKING_ANSWER
 from sftkey.util.errors import UserError
@@ -78,3 +79,15 @@ def test_a_marker_that_cannot_be_used(tmp_path: Path, content: Any, message: str
 @pytest.mark.parametrize("content", [{}, {"recipe": []}, {"recipe": {"config": 5}}, {"recipe": {"config": {}}}])
 def test_a_marker_without_a_format(tmp_path: Path, content: Any) -> None:
     assert format_of(marked(tmp_path, content)) is THINKING_ANSWER
+
+
+@pytest.mark.parametrize(("method", "warned"), [("sft-tag", False), ("key-tag", False), ("sft", True), (None, True)])
+def test_a_stage_with_a_prompt_of_its_own_is_not_told_that_it_never_hears_of_the_tags(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, method: str | None, warned: bool
+) -> None:
+    monkeypatch.setattr(training_prompt, "_warned", set())
+    if method is not None:
+        marked(tmp_path, {"recipe": {"config": {"sftkey_method": method}}})
+    render = Model(tmp_path, "Think first, then answer. ?").apply_chat_template
+    training_prompt.system_message("a_task", plain=False, wanted=False, given=None, render=render)
+    assert ("never hears of the tags" in caplog.text) == warned

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sftkey.format.formats import THINKING_ANSWER, read_format
+from sftkey.format.methods import METHODS
 from sftkey.format.response_format import ResponseFormat
 from sftkey.util.errors import UserError
 from sftkey.util.files import MARKER_FILE
@@ -38,11 +39,25 @@ class Expected:
             UserError: The marker of the model can't be read.
         """
         if self.response_format is None:
-            tokenizer = getattr(getattr(render, "__self__", None), "tokenizer", None)
-            self.response_format = format_of(getattr(tokenizer, "name_or_path", None))
+            self.response_format = format_of(_place_of(render))
         prompt = render([{"role": "user", "content": "?"}])
         if isinstance(prompt, str):  # a server that applies its own template gives none
             self.opened = opened_by(prompt, self.response_format)
+
+
+def _place_of(render: Callable[..., Any]) -> Any:
+    tokenizer = getattr(getattr(render, "__self__", None), "tokenizer", None)
+    return getattr(tokenizer, "name_or_path", None)
+
+
+def was_trained_on_tags(render: Callable[..., Any]) -> bool:
+    """Whether the model of a chat template is a stage of a tagged method, whose own template asks for what it learned.
+
+    Raises:
+        UserError: The marker of the model can't be read.
+    """
+    method = (recipe_of(_place_of(render)) or {}).get("sftkey_method")
+    return isinstance(method, str) and method in METHODS and METHODS[method].tagged
 
 
 def format_of(place: Any) -> ResponseFormat:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from sftkey.evaluation.trained_model import was_trained_on_tags
 from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.response_format import ResponseFormat
 from sftkey.format.templates import system_prompt
@@ -64,7 +65,7 @@ def system_message(
                 f"{HOW_TO_SEND}, or Fmt is about 0.",
                 task,
             )
-        elif THINKING_ANSWER.thinking_open not in prompt:
+        elif THINKING_ANSWER.thinking_open not in prompt and not was_trained_on_tags(render):
             _warn(
                 "%s: the chat template of this model has no training prompt, so it never hears of the tags and Fmt is "
                 f"about 0. Add {HOW_TO_SEND} to send it as the system message.",
