@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,11 +74,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def cluster() -> Iterator[dict[str, str]]:
     """A Ray cluster of this machine alone, started in a folder of its own; what a command needs to find it."""
     pytest.importorskip("ray", reason="needs the package ray (make test-ray)")
-    elsewhere = tmp_path_factory.mktemp("cluster")
-    # Its sockets need a short path.
+    elsewhere = tempfile.mkdtemp(prefix="ray")  # a short path: those of its sockets are longer and have a limit
     start = f"ray start --head --block --num-cpus 2 --port 6399 --include-dashboard false --temp-dir {elsewhere}"
     quiet = {"RAY_DISABLE_DOCKER_CPU_WARNING": "1", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
     scripts = [sys.executable, "-m", "ray.scripts.scripts", *start.split()[1:]]
@@ -89,6 +90,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     _, alive = psutil.wait_procs([*tree, psutil.Process(head.pid)], timeout=30)
     for process in alive:
         process.kill()
+    shutil.rmtree(elsewhere, ignore_errors=True)
 
 
 def command(workplace: Path, cluster: dict[str, str]) -> subprocess.Popen[str]:

@@ -51,7 +51,7 @@ ARCHITECTURES = {
     "smollm3": {"no_rope_layers": [1, 1, 0]},
     "mistral": {"sliding_window": 4},
     # Softcapped logits, sliding and full attention in turn.
-    "gemma2": {"sliding_window": 4, "final_logit_softcapping": 5.0},
+    "gemma2": {"sliding_window": 4, "final_logit_softcapping": 5.0, "attn_logit_softcapping": None},
 }
 ANSWER = frozenset({Segment.ANSWER})
 
