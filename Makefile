@@ -9,7 +9,7 @@ export AXOLOTL_DO_NOT_TRACK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help setup demo demo-all test test-slow test-seeds test-kills test-machines test-deepspeed test-ray test-trackers test-install test-oldest test-servers test-exports test-tokenizers test-tools release-check bench lint format clean
+.PHONY: help setup demo demo-all demo-seeds demo-picture test test-slow test-seeds test-kills test-machines test-deepspeed test-ray test-trackers test-install test-oldest test-servers test-exports test-tokenizers test-tools release-check bench lint format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,17 +29,24 @@ check-python = @$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v
 
 $(READY): pyproject.toml
 	$(check-python)
+	@echo "Installing into $(VENV), once: 4.6 GB of Python packages from pip's index (7 GB with PyTorch's CUDA build), some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(call install-torch,$(BIN)/python)
 	$(BIN)/python -m pip install --quiet --editable ".[all,dev]"
 	touch $@
 
-demo: $(READY)  ## Train both stages of the demo on the CPU, evaluate them, write the report
-	$(BIN)/python tests/demo/run.py
+demo: $(READY)  ## Train both stages of the demo and their control on the CPU, evaluate them, write the report
+	@$(BIN)/python tests/demo/run.py
 
-demo-all: $(READY)  ## The same for all four training strategies
-	$(BIN)/python tests/demo/run.py --all
+demo-all: $(READY)  ## The same, and the strategies SFT and Key-Tag
+	@$(BIN)/python tests/demo/run.py --all
+
+demo-seeds: $(READY)  ## Run the demo with four seeds; their figures go to tests/demo/seeds.json
+	@$(BIN)/python tests/demo/seeds.py
+
+demo-picture: $(READY)  ## Draw README's picture from those figures
+	@$(BIN)/python tests/demo/picture.py
 
 empty :=
 space := $(empty) $(empty)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from axolotl.cli.main import train
+from axolotl.cli.main import cli, train
+from click.testing import CliRunner
 from sftkey.axolotl.known_keys import unknown_keys
 from sftkey.util.errors import UserError
 
@@ -28,3 +29,9 @@ def test_an_option_that_is_none_is_named(tmp_path, typed, meant):
     for fine in (["--launcher", "python", "--num-epochs", "1"], ["--launcher", "torchrun", "--nproc-per-node=2"]):
         with train.make_context("train", [str(recipe), *fine]):
             assert unknown_keys(RECIPE) == []
+
+
+def test_axolotls_schema_has_no_place_for_a_plugins_keys():
+    """As recipes/README.md says; once it has, they belong there."""
+    result = CliRunner().invoke(cli, ["config-schema", "--field", "sftkey_method"])
+    assert "Unknown field: 'sftkey_method'" in result.output

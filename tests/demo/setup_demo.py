@@ -27,4 +27,6 @@ def set_up(root: Path, train: int = 4_000, test: int = 200, seed: int = 0) -> No
 
 
 if __name__ == "__main__":
-    set_up(Path(sys.argv[1] if len(sys.argv) > 1 else "outputs/demo"))
+    set_up(
+        Path(sys.argv[1] if len(sys.argv) > 1 else "outputs/demo"), seed=int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    )

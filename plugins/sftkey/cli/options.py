@@ -79,8 +79,11 @@ def check_evaluation(stages: Sequence[Stage], settings: EvaluationSettings) -> N
     from sftkey.stages.evaluation_checks import check_evaluation as check
 
     def find_tasks(folder: str | None, defaults: bool) -> Any:
+        from datasets import disable_progress_bars
         from sftkey.evaluation.lm_eval_tasks import task_manager
 
+        # A task of the user's own reads its rows here, for a moment.
+        disable_progress_bars()
         return task_manager(folder, defaults)
 
     with others_on_stderr():
