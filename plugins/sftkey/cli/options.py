@@ -80,6 +80,7 @@ def check_evaluation(stages: Sequence[Stage], settings: EvaluationSettings) -> N
 
     def find_tasks(folder: str | None, defaults: bool) -> Any:
         from datasets import disable_progress_bars
+
         from sftkey.evaluation.lm_eval_tasks import task_manager
 
         # A task of the user's own reads its rows here, for a moment.
