@@ -47,6 +47,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         {"excess_length_strategy": "raise"},
         {"special_tokens": {"additional_special_tokens": ["<|x|>"]}},
         {"sftkey_columns": {"thinking": "cot"}},
+        {"sftkey_turns": "all"},
         {"sftkey_segment_weights": {"thinking": 0.1}},
         {"datasets": [{**ROWS, "split": "train[:10]"}]},
         {"test_datasets": [ROWS]},

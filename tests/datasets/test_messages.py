@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sftkey.datasets import messages
+from sftkey.datasets import chat_reader
 from sftkey.datasets.messages import MESSAGES, REASONING_KEYS, ChatReader, reader_of
 from sftkey.format.example import Example, SkippedRow
 from sftkey.util.errors import UserError
@@ -50,7 +51,9 @@ def reason(row: dict[str, Any], reader: ChatReader | None = None) -> str:
 )
 @pytest.mark.parametrize("before", [[], [SYSTEM], [{"role": "developer", "content": "x"}]])
 def test_one_turn_with_reasoning(before: list[Any], response: dict[str, Any]) -> None:
-    assert MESSAGES.to_example(chat(*before, USER, response)) == EXAMPLE
+    example = MESSAGES.to_example(chat(*before, USER, response))
+    history = tuple({"role": "system", "content": message["content"]} for message in before)
+    assert example == replace(EXAMPLE, history=(*history, USER) if before else ())
 
 
 @pytest.mark.parametrize(
@@ -62,11 +65,7 @@ def test_one_turn_with_reasoning(before: list[Any], response: dict[str, Any]) ->
         ([USER, THINK, USER], "last message is not the assistant's"),
         ([THINK], "no user message before the response"),
         ([SYSTEM, THINK], "no user message before the response"),
-        ([USER, THINK, USER, THINK], "more than one turn"),
-        ([USER, USER, THINK], "more than one turn"),
-        ([USER, SYSTEM, THINK], "more than one turn"),
-        ([SYSTEM, SYSTEM, USER, THINK], "more than one turn"),
-        ([USER, THINK, {"role": "tool", "content": "5"}, THINK], "tool calls"),
+        ([USER] * 1000 + [THINK], "more than 1,000 messages"),
         ([USER, {**THINK, "tool_calls": [{"name": "add"}]}], "tool calls"),
         ([USER, "It is 5."], "a message without role or content"),
         ([{"content": "hello"}, THINK], "a message without role or content"),
@@ -129,7 +128,7 @@ def test_an_unknown_mapping_is_refused() -> None:
 
 
 def test_system_messages_are_reported_once(caplog: pytest.LogCaptureFixture) -> None:
-    messages._warn_of_system_message.cache_clear()
+    chat_reader._warn_of_system_message.cache_clear()
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             MESSAGES.to_example(chat(SYSTEM, USER, THINK))

@@ -48,7 +48,7 @@ IS: dict[Role, str] = {
         sftkey_accept_changes sftkey_objective""",
     Role.LAST_STAGE: "output_dir hub_model_id sftkey_objective",
     Role.DATA: """
-        sftkey_method datasets test_datasets sftkey_columns sftkey_held_out sequence_len eval_sequence_len
+        sftkey_method datasets test_datasets sftkey_columns sftkey_held_out sftkey_turns sequence_len eval_sequence_len
         excess_length_strategy
         chat_template_jinja tokens special_tokens sftkey_format sftkey_segment_weights sftkey_segment_schedule""",
     Role.PER_STAGE: """

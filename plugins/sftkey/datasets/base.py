@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import Enum
 from typing import Any
 
-from sftkey.format.example import Example, SkippedRow
+from sftkey.format.example import Example, Message, SkippedRow
 from sftkey.format.untagged import UntaggedForm
 from sftkey.util.errors import UserError, install_short_error_hook
 
@@ -57,6 +57,10 @@ class ReasoningDataset:
         question: The ``question`` of `to_example` alone, for evaluation on rows without a thinking; ``None`` for that
             of `to_example`.
         reference: The ``answer`` of `to_example` alone, likewise. Both raise `SkippedRow` where there is none.
+        history: The ``history`` of `to_example` alone, likewise; ``None`` where there is never one.
+        tools: The ``tools`` of `to_example` alone, likewise.
+        expand: The rows that a row as published stands for, one for each turn that is trained; ``None`` where that is itself.
+        problem: The text by which a row is held out; ``None`` for its question. Turns of one conversation share it.
     """
 
     name: str
@@ -77,6 +81,10 @@ class ReasoningDataset:
     options: Callable[[Row], Mapping[str, str]] | None = None
     question: Callable[[Row], str] | None = None
     reference: Callable[[Row], str] | None = None
+    history: Callable[[Row], tuple[Message, ...]] | None = None
+    tools: Callable[[Row], tuple[Message, ...]] | None = None
+    expand: Callable[[Row], Iterator[Row]] | None = None
+    problem: Callable[[Row], str] | None = None
 
     @property
     def evaluation_split(self) -> str | None:
@@ -90,6 +98,10 @@ class ReasoningDataset:
     def reference_of(self, row: Row) -> str:
         """The reference answer of a row; raises like `to_example`, but needs no thinking where `reference` is set."""
         return self.to_example(row).answer if self.reference is None else self.reference(row)
+
+    def problem_of(self, row: Row) -> str:
+        """The text by which a row is held out; raises like `to_example`."""
+        return self.question_of(row) if self.problem is None else self.problem(row)
 
     def with_kind(self, kind: AnswerKind | None) -> ReasoningDataset:
         """The same data set with another kind of answers, for the user's own rows; ``None`` changes nothing.
@@ -195,7 +207,9 @@ def stripped(text: str, reason_if_empty: str) -> str:
     return text
 
 
-def make_example(question: str, thinking: str, answer: str) -> Example:
+def make_example(
+    question: str, thinking: str, answer: str, history: tuple[Message, ...] = (), tools: tuple[Message, ...] = ()
+) -> Example:
     """Build an `Example`, skipping the rows from which nothing can be learned.
 
     Raises:
@@ -204,4 +218,4 @@ def make_example(question: str, thinking: str, answer: str) -> Example:
     """
     for text, reason_if_empty in ((question, EMPTY_QUESTION), (answer, NO_ANSWER), (thinking, EMPTY_THINKING)):
         stripped(text, reason_if_empty)
-    return Example(question, thinking, answer)
+    return Example(question, thinking, answer, history, tools)

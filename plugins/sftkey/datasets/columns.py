@@ -131,12 +131,17 @@ def load(tokenizer: Any, cfg: Any, ds_cfg: Any) -> Any:
 
 
 def with_carried_columns(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry with its ``sftkey_columns`` where Axolotl's validation leaves them: it drops keys that it doesn't know."""
+    """An entry with our keys where Axolotl's validation leaves them: it drops keys that it doesn't know."""
     carried = dict(entry)
     if names := carried.pop("sftkey_columns", None):
         # Its values are texts there.
         texts = {column: name if isinstance(name, str) else json.dumps(name) for column, name in dict(names).items()}
         carried["message_property_mappings"] = texts
+    if turns := carried.pop("sftkey_turns", None):
+        carried["message_property_mappings"] = {
+            **(carried.get("message_property_mappings") or {}),
+            "sftkey_turns": turns,
+        }
     return carried
 
 

@@ -30,7 +30,7 @@ def entry_dataset(entry: Mapping[str, Any], cfg: Mapping[str, Any]) -> Reasoning
     if kind == f"{TYPES}columns":
         found = with_columns({**(cfg.get("sftkey_columns") or {}), **columns_of(entry)})
     elif kind == f"{TYPES}messages":
-        found = with_reader(reader_of(entry))
+        found = with_reader(reader_of(entry, cfg.get("sftkey_turns")))
     else:
         found = find_dataset(kind)
     return as_recipe_says(found, cfg)

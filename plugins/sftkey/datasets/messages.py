@@ -1,13 +1,16 @@
 """Chat data with reasoning: rows with ``messages``, the form in which most reasoning data is published.
 
-Conversations of one turn are used: a user message and the assistant's response, perhaps after a system message. Longer
-conversations and tool calls are skipped and counted. A system message is left out, with one warning, because training and
-evaluation use the recipe's own prompt.
+- Answer (the Key): the ``content`` of the assistant's turn that is trained, without its reasoning.
+- Thinking: its ``reasoning_content``, ``reasoning`` or ``thinking``, or else the ``<think>`` block at the start of its
+  ``content``.
+- History: every message before it, rendered by the recipe's chat template: system messages, earlier turns, tool calls and
+  their results, with the ``tools`` of the row. Reasoning of an earlier turn is ``reasoning_content`` beside its
+  ``content``; whether it's kept or cut is the template's, as it is when a server renders the same messages.
+- Question: the last message of the user in it.
 
-- Question: the user's message.
-- Thinking: the response's ``reasoning_content``, ``reasoning`` or ``thinking``, or else the ``<think>`` block at the start of
-  its ``content``.
-- Answer (the Key): the rest of ``content``.
+``sftkey_turns`` in the recipe or the entry says which turn: ``last`` (default), or ``all``: every turn of the assistant by
+itself, each after its own history. A turn without reasoning, one that calls a tool and one that is flagged as not trained
+are part of later turns' history, and skipped and counted as turns.
 
 A ``content`` that is a list of parts, as in ``[{type: text, text: ...}]``, is the text of its parts. Axolotl's own keys
 name other columns, fields and roles, and the field that says whether a response is trained::
@@ -16,181 +19,32 @@ name other columns, fields and roles, and the field that says whether a response
       - path: my_chats.jsonl
         type: sftkey.datasets.messages
         field_messages: conversations                       # default: messages
+        field_tools: functions                              # default: tools
         field_thinking: cot                                 # default: the three above
-        message_property_mappings: {role: from, content: value}
+        message_property_mappings: {role: from, content: value}   # default: these, where a message has no role
         roles: {user: [question], assistant: [bot]}         # beside the usual names
-        message_field_training: train                       # false: the row is skipped and counted
+        message_field_training: keep                        # default: train, training, weight and loss
+        drop_system_message: true                           # default: kept
 
 The untagged form is the published one: ``<think>``, thinking, ``</think>``, answer.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
-from sftkey.datasets.base import (
-    EMPTY_QUESTION,
-    NO_ANSWER,
-    ReasoningDataset,
-    Row,
-    SkippedRow,
-    make_example,
-    required_list,
-    stripped,
-)
-from sftkey.datasets.think_block import NO_THINK_BLOCK, THINK_CLOSE, THINK_OPEN, has_think_tag, split_think_block
-from sftkey.format.example import Example
+from sftkey.datasets.base import ReasoningDataset
+from sftkey.datasets.chat_reader import REASONING_KEYS, TURNS, ChatReader
+from sftkey.datasets.conversation import TARGET_ROLES
+from sftkey.datasets.think_block import THINK_CLOSE, THINK_OPEN
 from sftkey.format.untagged import UntaggedForm
 from sftkey.util.errors import UserError
 
-LOG = logging.getLogger(__name__)
+__all__ = ["MESSAGES", "REASONING_KEYS", "ChatReader", "load", "reader_of", "with_reader"]
 
-NO_MESSAGES = "no messages"
-NOT_A_MESSAGE = "a message without role or content"
-MANY_TURNS = "more than one turn"
-TOOL_CALLS = "tool calls"
-NO_RESPONSE = "last message is not the assistant's"
-NO_USER_MESSAGE = "no user message before the response"
-TWO_REASONINGS = "reasoning in two places"
-NOT_TRAINED = "response not to be trained"
-
-REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-"""Where the reasoning of a message is published: DeepSeek and Qwen, OpenRouter, gpt-oss."""
-
-TARGET_ROLES = ("system", "user", "assistant", "tool")
-
-_ROLES = {
-    **dict.fromkeys(("system", "developer"), "system"),
-    **dict.fromkeys(("user", "human"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "model"), "assistant"),
-    **dict.fromkeys(("tool", "function", "ipython"), "tool"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class ChatReader:
-    """Reads the question, the thinking and the answer of a chat row.
-
-    Attributes:
-        messages: The column with the messages.
-        thinking: The key of a message's reasoning; ``None`` for `REASONING_KEYS`.
-        role: The key of a message's role.
-        content: The key of a message's text.
-        training: The key of a message that says whether it is trained; ``None`` where all are.
-        roles: Names of roles in the data -> one of `TARGET_ROLES`, beside the usual ones.
-    """
-
-    messages: str = "messages"
-    thinking: str | None = None
-    role: str = "role"
-    content: str = "content"
-    training: str | None = None
-    roles: Mapping[str, str] = field(default_factory=dict)
-
-    def question(self, row: Row) -> str:
-        """The user's message; raises like `to_example`."""
-        user, _ = self._turn(row)
-        return stripped(_text(user[self.content]), EMPTY_QUESTION)
-
-    def reference(self, row: Row) -> str:
-        """The response without its reasoning, if any; raises like `to_example`."""
-        _, assistant = self._turn(row)
-        content = _text(assistant[self.content])
-        block = split_think_block(content)
-        return stripped(content if block is None else block[1], NO_ANSWER)
-
-    def to_example(self, row: Row) -> Example:
-        """Turn a chat row into an `Example`.
-
-        Raises:
-            KeyError: The data has no such column.
-            SkippedRow: The row is not one turn, a text is empty, or the reasoning is missing, in two places, or not one
-                block at the start of the response.
-        """
-        _, assistant = self._turn(row)
-        if not self._is_trained(assistant):
-            raise SkippedRow(NOT_TRAINED)
-        thinking, content = self._reasoning(assistant), _text(assistant[self.content])
-        if thinking.strip():
-            if has_think_tag(content):
-                raise SkippedRow(TWO_REASONINGS)
-        else:
-            block = split_think_block(content)
-            if block is None:
-                raise SkippedRow(NO_THINK_BLOCK)
-            thinking = block[0]
-        return make_example(self.question(row), thinking.strip(), self.reference(row))
-
-    def _is_trained(self, message: Mapping[str, Any]) -> bool:
-        flag = message.get(self.training) if self.training else None
-        if flag not in (None, 0, 1):
-            raise SkippedRow(f"not true or false: {self.training}")
-        return flag is None or bool(flag)
-
-    def _reasoning(self, message: Mapping[str, Any]) -> str:
-        keys = REASONING_KEYS if self.thinking is None else (self.thinking,)
-        found = {text.strip() for text in (_text(message.get(key)) for key in keys if key != self.content)} - {""}
-        if len(found) > 1:
-            raise SkippedRow(TWO_REASONINGS)
-        return found.pop() if found else ""
-
-    def _turn(self, row: Row) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """The user's message and the response of a row that holds nothing else but a system message."""
-        messages = required_list(row, self.messages)
-        if not messages:
-            raise SkippedRow(NO_MESSAGES)
-        roles = [self._role(message) for message in messages]
-        if "tool" in roles or any(message.get("tool_calls") for message in messages):
-            raise SkippedRow(TOOL_CALLS)
-        if roles[-1] != "assistant":
-            raise SkippedRow(NO_RESPONSE)
-        if roles[0] == "system":
-            _warn_of_system_message()
-            messages, roles = messages[1:], roles[1:]
-        if roles == ["assistant"]:
-            raise SkippedRow(NO_USER_MESSAGE)
-        if roles != ["user", "assistant"]:
-            raise SkippedRow(MANY_TURNS)
-        return messages[0], messages[1]
-
-    def _role(self, message: Any) -> str:
-        if not isinstance(message, Mapping) or self.content not in message:
-            raise SkippedRow(NOT_A_MESSAGE)
-        role = message.get(self.role)
-        if not isinstance(role, str):
-            raise SkippedRow(NOT_A_MESSAGE)
-        known = self.roles.get(role) or _ROLES.get(role.lower())
-        if known is None:
-            raise SkippedRow("unknown role")
-        return known
-
-
-@cache
-def _warn_of_system_message() -> None:
-    """Say once per process that system messages are left out."""
-    LOG.warning(
-        "the data has system messages; they are left out, because training and evaluation use the recipe's own prompt "
-        "(with a tagged method, default_system_message: in the recipe sets another one)"
-    )
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    parts = value if isinstance(value, (list, tuple)) else [value]
-    return "".join(map(_part, parts))
-
-
-def _part(part: Any) -> str:
-    if isinstance(part, Mapping) and part.get("type") == "text":
-        part = part.get("text")
-    if not isinstance(part, str):
-        raise SkippedRow("not text: content")
-    return part
+_AXOLOTLS = {"role": "role", "content": "content"}
+"""What Axolotl writes into an entry that names neither."""
 
 
 def with_reader(reader: ChatReader) -> ReasoningDataset:
@@ -201,19 +55,32 @@ def with_reader(reader: ChatReader) -> ReasoningDataset:
         to_example=reader.to_example,
         question=reader.question,
         reference=reader.reference,
+        history=reader.history,
+        tools=reader.tools_of,
+        expand=reader.expand,
+        problem=reader.first_question,
         untagged=UntaggedForm(before=f"{THINK_OPEN}\n", between=f"\n{THINK_CLOSE}\n\n"),
     )
 
 
-def reader_of(ds_cfg: Mapping[str, Any]) -> ChatReader:
+def reader_of(ds_cfg: Mapping[str, Any], turns: Any = None) -> ChatReader:
     """The reader for an entry of ``datasets:``.
 
+    Args:
+        ds_cfg: The entry.
+        turns: The recipe's ``sftkey_turns``, where the entry has none.
+
     Raises:
-        UserError: ``message_property_mappings`` names something else than ``role`` and ``content``, or ``roles`` is not
-            lists of names for `TARGET_ROLES`.
+        UserError: ``message_property_mappings`` names something else than ``role`` and ``content``, ``roles`` is not
+            lists of names for `TARGET_ROLES`, or ``sftkey_turns`` is not one of `TURNS`.
     """
     named = {part: ds_cfg.get(f"message_field_{part}") for part in ("role", "content")}  # their old names
     mappings = dict(ds_cfg.get("message_property_mappings") or {})
+    turns = mappings.pop("sftkey_turns", None) or ds_cfg.get("sftkey_turns") or turns or TURNS[0]
+    if turns not in TURNS:
+        raise UserError(f"sftkey_turns: {turns!r} is not one of {', '.join(TURNS)}")
+    if mappings == _AXOLOTLS:
+        mappings = {}
     unknown = sorted(set(mappings) - set(named))
     if unknown:
         raise UserError(
@@ -224,9 +91,15 @@ def reader_of(ds_cfg: Mapping[str, Any]) -> ChatReader:
         "messages": ds_cfg.get("field_messages"),
         "thinking": ds_cfg.get("field_thinking"),
         "training": ds_cfg.get("message_field_training"),
+        "tools": ds_cfg.get("field_tools"),
         **mappings,
     }
-    return ChatReader(**{part: str(name) for part, name in named.items() if name}, roles=_roles(ds_cfg.get("roles")))
+    return ChatReader(
+        **{part: str(name) for part, name in named.items() if name},
+        roles=_roles(ds_cfg.get("roles")),
+        keeps_system=not ds_cfg.get("drop_system_message"),
+        turns=str(turns),
+    )
 
 
 def _roles(given: Any) -> dict[str, str]:
@@ -250,4 +123,4 @@ MESSAGES = with_reader(ChatReader())
 
 def load(tokenizer: Any, cfg: Any, ds_cfg: Any) -> Any:
     """Load an entry of ``datasets:``; see `ReasoningDataset.load`."""
-    return with_reader(reader_of(ds_cfg)).load(tokenizer, cfg, ds_cfg)
+    return with_reader(reader_of(ds_cfg, cfg.sftkey_turns)).load(tokenizer, cfg, ds_cfg)

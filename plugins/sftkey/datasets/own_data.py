@@ -36,7 +36,7 @@ def as_recipe_says(on: ReasoningDataset, cfg: Mapping[str, Any], kind: str | Non
     share = cfg.get("sftkey_held_out")
     if not share or cfg.get("test_datasets") or on.held_out is not None:
         return on
-    return replace(on, test_split=None, held_out=partial(row_is_held_out, question=on.question_of, share=float(share)))
+    return replace(on, test_split=None, held_out=partial(row_is_held_out, question=on.problem_of, share=float(share)))
 
 
 def _options(on: ReasoningDataset, row: Row) -> dict[str, str]:

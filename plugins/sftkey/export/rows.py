@@ -74,9 +74,10 @@ def _weights(cfg: Mapping[str, Any]) -> list[float]:
     return [float(segment in method.trained) for segment in Segment] if start is None else start.tolist()
 
 
-def _kept(batch: Any, tokenize: RowTokenizer, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
-    rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-    for row, tokens in zip(rows, tokenize(rows), strict=True):
+def _kept(batch: Any, tokenize: RowTokenizer, skipped: Counter[str]) -> Iterator[Mapping[str, Any]]:
+    published = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
+    rows = list(tokenize.expand(published))
+    for row, tokens in zip(rows, tokenize.each(rows), strict=True):
         if isinstance(tokens, str):
             skipped[tokens] += 1
         else:

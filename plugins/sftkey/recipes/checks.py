@@ -34,6 +34,7 @@ from sftkey.recipes.load import (
 )
 from sftkey.recipes.objective import check_objective
 from sftkey.recipes.sharding import check_sharding
+from sftkey.recipes.turns import check_turns
 from sftkey.util.errors import UserError, nearest
 from sftkey.util.origin import upgrade_command
 from sftkey.util.version import __version__
@@ -56,6 +57,7 @@ def check_recipe(cfg: Recipe, *, run_code: bool = True) -> None:
     _template(cfg)
     _datasets(cfg, run_code)
     _own_data(cfg)
+    check_turns(cfg)
     _excluded(cfg)
     _warmup(cfg)
     _tags(cfg)

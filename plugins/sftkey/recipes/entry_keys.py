@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sftkey.datasets.chat_reader import TURNS
 from sftkey.datasets.columns import COLUMNS
 from sftkey.datasets.registry import TYPES
 from sftkey.util.errors import UserError
@@ -20,7 +21,7 @@ _READ_BY: Mapping[str, str] = {
     "sftkey_columns": _COLUMNS,
     **dict.fromkeys(
         "field_messages field_thinking message_property_mappings message_field_role message_field_content "
-        "message_field_training roles".split(),
+        "message_field_training roles sftkey_turns field_tools drop_system_message".split(),
         _MESSAGES,
     ),
 }
@@ -29,7 +30,6 @@ _SAME: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "roles_to_train": ((["assistant"],), "the loss is on the response; what of it is sftkey_method's"),
     "train_on_eos": (("turn", "last"), "the end of the response's turn is always trained, no other is"),
     "train_on_eot": (("turn", "last"), "the end of the response's turn is always trained, no other is"),
-    "drop_system_message": ((True,), "a row's system message is always left out"),
     "split_thinking": ((True,), "a think block is always split off"),
 }
 """What is done anyway: the values that say so, and the reason why another one is refused."""
@@ -41,7 +41,6 @@ _REFUSED: Mapping[str, str] = {
     "chat_template_jinja": _TEMPLATE,
     "template_thinking_key": _TEMPLATE,
     "message_field_training_detail": "parts of a response are sftkey_method's and sftkey_segment_weights'",
-    "field_tools": "rows with tool calls are skipped",
     "logprobs_field": "there is no distillation here",
     "temperature": "there is no distillation here",
     **dict.fromkeys(
@@ -83,6 +82,8 @@ def check_entry(place: str, entry: Mapping[str, Any]) -> None:
         and all(isinstance(name, (list, str) if key == "options" else str) for key, name in names.items())
     ):
         raise UserError(f"{place}: sftkey_columns: {names!r}; it maps {', '.join(COLUMNS)} to columns of the data")
+    if entry.get("sftkey_turns") not in (None, *TURNS):
+        raise UserError(f"{place}: sftkey_turns: {entry['sftkey_turns']!r} is not one of {', '.join(TURNS)}")
     if entry.get("shards_idx") and not entry.get("shards"):
         raise UserError(
             f"{place}: shards_idx: {entry['shards_idx']} does nothing without shards; add shards or remove it"

@@ -69,6 +69,11 @@ class SFTKeyArgs(BaseModel):
         gt=0,
         lt=1,
     )
+    sftkey_turns: Literal["last", "all"] | None = _described(
+        None,
+        "Which turns of a conversation are trained, in data of type sftkey.datasets.messages: last (default), the last of "
+        "the assistant, or all, every one with reasoning as a row of its own after its own history.",
+    )
     sftkey_other_data: bool | None = _described(
         None, "Set to true when this stage is meant to train on other data than the stage that it starts from."
     )

@@ -62,7 +62,8 @@ ROLES: Mapping[str, Role] = MappingProxyType(
         **_each("sftkey_context_grad seed", Role.SHOWN),
         # Data.
         "datasets": Role.NOT_VARIANT | Role.DATA,
-        **_each("test_datasets sftkey_columns sftkey_held_out eval_sequence_len excess_length_strategy", Role.DATA),
+        **_each("test_datasets sftkey_columns sftkey_held_out sftkey_turns eval_sequence_len", Role.DATA),
+        "excess_length_strategy": Role.DATA,
         "sftkey_answers": Role.NOT_TRAINING,
         **_each("chat_template_jinja tokens special_tokens", Role.DATA),
         "dataset_prepared_path": _ELSEWHERE,

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
-from jinja2 import TemplateError
 from numpy.typing import NDArray
 
-from sftkey.format.example import Example
+from sftkey.format.example import Example, Message, messages_of
 from sftkey.format.segments import Piece, Segment
+from sftkey.training.rendering import TemplateError, render
 from sftkey.training.tokenization import IGNORE_INDEX, ExampleTokenizer, TokenizedBatch
 from sftkey.training.tokenizers import TokenizerError, control_tokens, encode, encode_with_offsets
 
@@ -61,7 +62,7 @@ class OwnTemplateTokenizer(ExampleTokenizer):
             raise TokenizerError(f"{self.tokenizer.name_or_path} doesn't give back the text that it was given")
 
     def _render(self, question: str) -> str:
-        return _rendered(self.tokenizer, [{"role": "user", "content": question}], add_generation_prompt=True)
+        return _rendered(self.tokenizer, messages_of(question), add_generation_prompt=True)
 
     def _opened(self) -> str:
         opening, closing = self.response_format.thinking_open, self.response_format.thinking_close.strip()
@@ -83,9 +84,9 @@ class OwnTemplateTokenizer(ExampleTokenizer):
             return self._before + question + self._after
         return self._render(question)
 
-    def batch(self, examples: Sequence[Example]) -> TokenizedBatch:
+    def batch(self, examples: Sequence[Example], prompts: Sequence[str | None] = ()) -> TokenizedBatch:
         """Tokenise a batch into flat arrays; a row without exact segments has no tokens."""
-        rows = [self._row(example) for example in examples]
+        rows = [self._row(example, prompt) for example, prompt in zip_longest(examples, prompts)]
         found = self._encode_rows(rows)
         cut = [index for index, row in enumerate(found) if row is None] if self._joins else []
         halves = [half for index in cut for half in _halves(rows[index])]
@@ -108,12 +109,13 @@ class OwnTemplateTokenizer(ExampleTokenizer):
             found.append(None if segments is None else (ids, segments))
         return found
 
-    def _row(self, example: Example) -> list[Piece]:
+    def _row(self, example: Example, prompt: str | None = None) -> list[Piece]:
         """The whole text of a row; what the prompt holds of the response is prompt."""
         pieces = list(self.pieces(example))
         if self.opened:
             pieces[0] = Piece(Segment.THINKING_OPEN, pieces[0].text[len(self.opened) :])
-        return [Piece(Segment.PROMPT, self.prompt(example.question)), *(piece for piece in pieces if piece.text)]
+        prompt = self._rendered(example, prompt) or self.prompt(example.question)
+        return [Piece(Segment.PROMPT, prompt), *(piece for piece in pieces if piece.text)]
 
 
 def _halves(row: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
@@ -140,20 +142,11 @@ def _segments(row: Sequence[Piece], starts: NDArray[np.int64], ends: NDArray[np.
     return np.where(first == last, first, _CORE[_PART[first]]).astype(np.int8)
 
 
-def _rendered(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str:
+def _rendered(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
     try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
-    except (
-        TemplateError,
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
-        # A template is a program, and it may be a stranger's.
-        raise TokenizerError(f"the chat template fails on a question ({type(error).__name__}: {error})") from error
+        return render(tokenizer, messages, add_generation_prompt=add_generation_prompt)
+    except TemplateError as error:
+        raise TokenizerError(f"the chat template fails on a question ({error})") from error
 
 
 def end_of_turn(tokenizer: Any) -> str:

@@ -8,18 +8,19 @@ lm-eval tokenises it, so that training and evaluation see the same ids.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain, pairwise, zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sftkey.format.example import Example
+from sftkey.format.example import Example, Message
 from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.methods import Method
 from sftkey.format.response_format import ResponseFormat
 from sftkey.format.segments import Piece, Segment
 from sftkey.format.templates import END_OF_TURN, START_OF_TURN
+from sftkey.training.rendering import render
 from sftkey.training.tokenizers import TokenizerError, check_is_fast, check_joins, encode, tags_are_tokens
 
 if TYPE_CHECKING:
@@ -129,6 +130,29 @@ class ExampleTokenizer:
         """The prompt of a question as text: what ``apply_chat_template`` gives for one user message."""
         return self._before + question + self._after
 
+    def prompt_of(self, example: Example) -> str:
+        """The prompt of an example as text: what ``apply_chat_template`` gives for its messages.
+
+        Raises:
+            TemplateError: The chat template refuses them.
+        """
+        if example.history or example.tools:
+            return self.render(example.messages, example.tools)
+        return self.prompt(example.question)
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Message] = (), *, prompt: bool = True) -> str:
+        """Messages as the chat template writes them, up to where the model goes on.
+
+        Args:
+            messages: At least one.
+            tools: The tools that they may use.
+            prompt: Whether the model goes on there; else they are a whole conversation.
+
+        Raises:
+            TemplateError: The chat template refuses them.
+        """
+        return render(self.tokenizer, messages, tools, add_generation_prompt=prompt)
+
     def __call__(self, examples: Sequence[Example]) -> list[TokenizedExample]:
         """Tokenise a batch.
 
@@ -140,21 +164,31 @@ class ExampleTokenizer:
         """
         return self.batch(examples).examples()
 
-    def batch(self, examples: Sequence[Example]) -> TokenizedBatch:
-        """Tokenise a batch into flat arrays: what `__call__` gives, without a Python object for each token."""
+    def batch(self, examples: Sequence[Example], prompts: Sequence[str | None] = ()) -> TokenizedBatch:
+        """Tokenise a batch into flat arrays: what `__call__` gives, without a Python object for each token.
+
+        Args:
+            examples: Any number of examples.
+            prompts: `prompt_of` those that have a history, where it is known already.
+        """
         responses = [self.pieces(example) for example in examples]
         varying = (Segment.THINKING, Segment.ANSWER)
-        texts = [self._turn_head + example.question + self._turn_tail for example in examples]
+        whole = [self._rendered(example, prompt) for example, prompt in zip_longest(examples, prompts)]
+        texts = [
+            self._turn_head + example.question + self._turn_tail if prompt is None else prompt
+            for example, prompt in zip(examples, whole, strict=True)
+        ]
         for response in responses:
             texts.extend(piece.text for piece in response if piece.segment in varying)
         encoded = self._encode(texts)
-        questions, rest = encoded[: len(examples)], iter(encoded[len(examples) :])
+        asked, rest = encoded[: len(examples)], iter(encoded[len(examples) :])
         parts: list[list[int]] = []
         part_segments: list[int] = []
         lengths: list[int] = []
-        for question, response in zip(questions, responses, strict=True):
+        for prompt_ids, prompt, response in zip(asked, whole, responses, strict=True):
             first = len(parts)
-            parts += (self._prefix_ids, question, self._suffix_ids)
+            around = (self._prefix_ids, self._suffix_ids) if prompt is None else ([], [])
+            parts += (around[0], prompt_ids, around[1])
             part_segments += (Segment.PROMPT, Segment.PROMPT, Segment.PROMPT)
             for segment, text in response:
                 parts.append(next(rest) if segment in varying else self._encode_constant(text))
@@ -164,6 +198,10 @@ class ExampleTokenizer:
         segments = np.repeat(np.array(part_segments, dtype=np.int8), list(map(len, parts)))
         labels = np.where(self._is_trained[segments], input_ids, IGNORE_INDEX).astype(np.int64)
         return TokenizedBatch(np.array(lengths, dtype=np.int64), input_ids, labels, segments)
+
+    def _rendered(self, example: Example, prompt: str | None) -> str | None:
+        """The prompt of an example with a history; None for that of a single question."""
+        return prompt or (self.prompt_of(example) if example.history or example.tools else None)
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         if not texts:
