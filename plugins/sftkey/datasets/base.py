@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any
 
-from sftkey.format.example import Example, Message, SkippedRow
+from sftkey.format.example import Example, Message, SkippedRow, messages_of
 from sftkey.format.untagged import UntaggedForm
 from sftkey.util.errors import UserError, install_short_error_hook
 
@@ -98,6 +98,10 @@ class ReasoningDataset:
     def reference_of(self, row: Row) -> str:
         """The reference answer of a row; raises like `to_example`, but needs no thinking where `reference` is set."""
         return self.to_example(row).answer if self.reference is None else self.reference(row)
+
+    def messages_of(self, row: Row, question: str) -> list[Message]:
+        """The messages of a row's prompt, of which `question` is the last one of the user; raises like `to_example`."""
+        return messages_of(question, self.history(row) if self.history is not None else ())
 
     def problem_of(self, row: Row) -> str:
         """The text by which a row is held out; raises like `to_example`."""

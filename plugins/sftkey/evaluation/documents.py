@@ -59,13 +59,13 @@ def _choose(docs: Iterable[Row], on: ReasoningDataset) -> tuple[list[int], Count
     seen: set[str] = set()
     for index, row in enumerate(docs):
         try:
-            question = on.question_of(row)
+            messages = on.messages_of(row, on.question_of(row))
             on.reference_of(row)
         except SkippedRow as skipped:
             left_out[skipped.reason] += 1
             continue
         if on.held_out is not None:
-            problem = problem_key(question)
+            problem = problem_key("\n".join(str(message["content"]) for message in messages))
             if problem in seen:
                 left_out["duplicate"] += 1
                 continue
