@@ -122,6 +122,27 @@ print(tokenizer.decode([label for label in example.labels if label >= 0]))
     assert run(code, tmp_path, tmp_path).splitlines()[-1] == "box7"
 
 
+def test_add_an_objective() -> None:
+    (block,) = blocks("Add an objective")
+    code = f"""
+import math
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+from sftkey.training.loss import causal_loss
+{block}
+torch.manual_seed(0)
+model = Qwen3ForCausalLM(Qwen3Config(vocab_size=31, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+    num_attention_heads=2, num_key_value_heads=1, head_dim=8, initializer_range=0.3))
+ids = torch.randint(31, (2, 9))
+segments = torch.full_like(ids, 5)
+loss = causal_loss(model, {{"input_ids": ids}}, ids, segments, objective=Focal(power=3)).loss
+each = -model(input_ids=ids).logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])
+torch.testing.assert_close(loss, ((1 - (-each).exp()) ** 3 * each).mean())
+print(Focal.name, Focal().power)
+"""
+    assert run(code, REPOSITORY).splitlines()[-1] == "focal 2.0"
+
+
 def test_add_a_model_family(tmp_path: Path) -> None:
     (command,) = blocks("Add a model family")
     words = command.split()

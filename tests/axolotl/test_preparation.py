@@ -58,6 +58,31 @@ def test_what_decides_the_labels_decides_the_folder(changes: dict[str, Any]) -> 
     assert prepared(**changes)["dataset_prepared_path"] != prepared()["dataset_prepared_path"]
 
 
+def test_what_an_objective_knows_of_each_token_decides_the_folder(workplace: Path) -> None:
+    (workplace / "model" / "model.safetensors").write_text("weights")
+    (workplace / "other").mkdir()
+    (workplace / "other" / "model.safetensors").write_text("others")
+    rho = {"sftkey_objective": "rho-1", "sftkey_reference_model": "model"}
+    folders = [
+        prepared(**changes)["dataset_prepared_path"]
+        for changes in (
+            {},
+            rho,
+            {**rho, "sftkey_reference_model": "other"},
+            {**rho, "sftkey_objective": "long-range"},
+            {**rho, "sftkey_objective": {"name": "long-range", "context": 8}},
+            {"sftkey_objective": "sft-go"},
+        )
+    ]
+    assert len(set(folders)) == len(folders)
+    same = prepared(**{**rho, "sftkey_objective": {"name": "rho-1", "share": 0.1}})
+    assert same["dataset_prepared_path"] == folders[1]
+    assert prepared(sftkey_objective="dft")["dataset_prepared_path"] == folders[0]
+    (workplace / "other" / "model.safetensors").write_text("trained anew")
+    changed = prepared(**{**rho, "sftkey_reference_model": "other"})
+    assert changed["dataset_prepared_path"] not in folders
+
+
 def test_changed_files_are_prepared_anew(workplace: Path) -> None:
     folders = {prepared()["dataset_prepared_path"]}
     (workplace / "rows.jsonl").write_text('{"question": "another"}\n')

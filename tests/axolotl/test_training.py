@@ -8,21 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from support.axolotl_recipes import write_recipe
+from support.axolotl_recipes import build
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("fresh_axolotl")]
-
-
-def build(recipe: dict[str, Any], folder: Path) -> Any:
-    """The trainer as ``axolotl train`` builds it."""
-    from axolotl.cli.args import TrainerCliArgs
-    from axolotl.cli.config import load_cfg
-    from axolotl.common.datasets import load_datasets
-    from axolotl.train import setup_model_and_trainer
-
-    cfg = load_cfg(str(write_recipe(folder / "recipe.yml", recipe)))
-    trainer, *_ = setup_model_and_trainer(cfg, load_datasets(cfg=cfg, cli_args=TrainerCliArgs()))
-    return trainer
 
 
 def totals(trainer: Any) -> tuple[torch.Tensor, torch.Tensor]:

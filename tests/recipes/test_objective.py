@@ -24,6 +24,18 @@ def test_good_recipes(method: str, objective: Any) -> None:
     check_recipe({**RECIPE, "sftkey_method": method, "sftkey_objective": objective})
 
 
+REFERENCE = {"sftkey_reference_model": "Qwen/Qwen3-1.7B"}
+
+
+@pytest.mark.parametrize("objective", ["rho-1", "token-cleaning", "forgetting", "long-range", "anchor-kl"])
+def test_objectives_that_take_a_reference(objective: str) -> None:
+    check_recipe({**RECIPE, "sftkey_objective": objective, **REFERENCE})
+    with pytest.raises(UserError, match=f"{objective} .*: it takes a reference model; add sftkey_reference_model"):
+        check_recipe({**RECIPE, "sftkey_objective": objective})
+    with pytest.raises(UserError, match="before is the stage that this one starts from; add sftkey_after"):
+        check_recipe({**RECIPE, "sftkey_objective": objective, "sftkey_reference_model": "before"})
+
+
 def test_weights_go_with_an_objective() -> None:
     weights = {"sftkey_segment_weights": {"thinking": 0.1}}
     check_recipe({**RECIPE, **weights, "sftkey_objective": "segment-weights"})
@@ -44,6 +56,24 @@ def test_weights_go_with_an_objective() -> None:
         (
             {"sftkey_objective": "segment-weights"},
             "sftkey_objective: segment-weights with sftkey_method: sft-tag: there are no weights; add sftkey_segment_weights",
+        ),
+        (
+            {"sftkey_objective": "dft", **REFERENCE},
+            "sftkey_objective: dft .*: it takes no reference model; remove sftkey_reference_model: Qwen/Qwen3-1.7B",
+        ),
+        ({**REFERENCE}, "it takes no reference model; remove sftkey_reference_model"),
+        ({"sftkey_objective": "rho-1", "sftkey_reference_model": 3}, "sftkey_reference_model: 3 is not a text"),
+        (
+            {"sftkey_objective": "forgetting", "sftkey_reference_model": "before", "sftkey_after": "stage1.yml"},
+            "compares its reference with what training starts from, which is before; name another",
+        ),
+        (
+            {"sftkey_objective": {"name": "sft-go", "groups": "segments"}, "sftkey_method": "key-tag"},
+            "sftkey_objective: sft-go with sftkey_method: key-tag: only what follows the thinking is trained, which is one",
+        ),
+        (
+            {"sftkey_objective": "rho-1", "sftkey_method": "key-tag", "sftkey_context_grad": False, **REFERENCE},
+            "sftkey_objective: rho-1 does not go with sftkey_context_grad: false",
         ),
         ({"use_dft": True}, "use_dft: .*`sftkey_objective: dft`"),
         ({"use_eaft": True}, "use_eaft: .*`sftkey_objective: eaft`"),

@@ -42,11 +42,12 @@ IS: dict[Role, str] = {
         learning_rate lr_scheduler optimizer weight_decay num_epochs max_steps sftkey_warmup_epochs micro_batch_size
         gradient_accumulation_steps sequence_len bf16 adapter lora_r lora_alpha sftkey_tags sftkey_format
         sftkey_segment_weights
-        sftkey_segment_schedule sftkey_objective sftkey_context_grad seed""",
+        sftkey_segment_schedule sftkey_objective sftkey_reference_model sftkey_context_grad
+        seed""",
     Role.ONE_STAGE: """
         base_model output_dir sftkey_method sftkey_after sftkey_other_data chat_template hub_model_id lora_model_dir
-        sftkey_accept_changes sftkey_objective""",
-    Role.LAST_STAGE: "output_dir hub_model_id sftkey_objective",
+        sftkey_accept_changes sftkey_objective sftkey_reference_model""",
+    Role.LAST_STAGE: "output_dir hub_model_id sftkey_objective sftkey_reference_model",
     Role.DATA: """
         sftkey_method datasets test_datasets sftkey_columns sftkey_held_out sftkey_turns sequence_len eval_sequence_len
         excess_length_strategy

@@ -266,6 +266,21 @@ def test_a_marker_without_a_record_is_used_with_one_remark(chain: Chain) -> None
     assert chain.check("s2") == [line]
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_reference_model_that_was_trained_anew(chain: Chain, tmp_path: Path, finished: bool) -> None:
+    reference = tmp_path / "reference"
+    reference.mkdir()
+    (reference / "model.safetensors").write_text("then")
+    chain.recipes["s1"] |= {"sftkey_objective": "rho-1", "sftkey_reference_model": str(reference)}
+    (chain.finish if finished else chain.interrupt)("s1")
+    assert chain.check("s1") == []
+    (reference / "model.safetensors").write_text("now")
+    with pytest.raises(UserError, match=r"compared with other weights of its reference model.*sftkey_accept_changes"):
+        chain.check("s1")
+    chain.recipes["s1"]["sftkey_accept_changes"] = ["before"]
+    assert chain.check("s1")
+
+
 def test_another_commit_or_number_of_rows_on_resumption() -> None:
     entry = DataContent(commit="a" * 40, rows_used=8)
     now = Lineage(data=[entry])

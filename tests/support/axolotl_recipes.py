@@ -25,3 +25,15 @@ def write_recipe(path: Path, recipe: dict[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     return path
+
+
+def build(recipe: dict[str, Any], folder: Path) -> Any:
+    """The trainer as ``axolotl train`` builds it."""
+    from axolotl.cli.args import TrainerCliArgs
+    from axolotl.cli.config import load_cfg
+    from axolotl.common.datasets import load_datasets
+    from axolotl.train import setup_model_and_trainer
+
+    cfg = load_cfg(str(write_recipe(folder / "recipe.yml", recipe)))
+    trainer, *_ = setup_model_and_trainer(cfg, load_datasets(cfg=cfg, cli_args=TrainerCliArgs()))
+    return trainer

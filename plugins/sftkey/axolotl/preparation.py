@@ -28,6 +28,7 @@ from sftkey.stages.content import data_content
 from sftkey.stages.handover import added_tokens
 from sftkey.stages.marker import Marker
 from sftkey.stages.readiness import ADAPTER_FILE
+from sftkey.stages.reference import columns_stamp
 from sftkey.util.errors import UserError
 from sftkey.util.sources import read_json
 from sftkey.util.version import __version__
@@ -185,6 +186,7 @@ def data_fingerprint(cfg: Recipe) -> str:
     decides = {
         "sftkey": __version__,
         "recipe": {str(key): plain(value) for key, value in cfg.items() if value and has_role(str(key), Role.DATA)},
+        **({"columns": columns} if (columns := columns_stamp(cfg)) else {}),
         "code": [source_of(str(entry.get("type"))) for entry in entries],
         "files": [_content(entry) for entry in entries],
         "tokenizer": _stamp(Path(str(cfg.get("tokenizer_config") or cfg.get("base_model"))) / "tokenizer.json"),

@@ -17,11 +17,15 @@ from sftkey.datasets.base import ReasoningDataset, use_front_end
 from sftkey.datasets.first_row import first_row
 from sftkey.datasets.own_data import as_recipe_says
 from sftkey.datasets.registry import naming_keys
+from sftkey.evaluation.generation import load_model
 from sftkey.recipes.load import has_own_template, response_format
-from sftkey.stages.handover import DATA_KEYS
+from sftkey.stages.handover import DATA_KEYS, start_of
+from sftkey.stages.reference import reference_of, weights_stamp
+from sftkey.training.objectives.registry import recipe_objective
 from sftkey.training.own_template import OwnTemplateTokenizer
 from sftkey.training.prepare import describe_counts, describe_skipped, hub_commit, prepare
 from sftkey.training.recipe_rows import recipe_row_tokenizer
+from sftkey.training.reference import REFERENCE_FOLDER, Reference, add_columns
 from sftkey.training.rows import TOO_LONG
 from sftkey.training.tokenization import ExampleTokenizer
 from sftkey.util.errors import UserError
@@ -96,7 +100,19 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
                 f"datasets: {name}: {skipped[TOO_LONG]} rows are longer than sequence_len {self.tokenize.sequence_len}, "
                 "and excess_length_strategy is raise"
             )
-        return prepared
+        return prepared if self.tokenize.evaluation else self._with_columns(prepared)
+
+    def _with_columns(self, rows: Any) -> Any:
+        """The rows with what the objective knows of each token (`sftkey.training.reference`)."""
+        size, code = len(self.tokenize.tokenizer.tokenizer), bool(self.cfg.trust_remote_code)
+        reference = Reference(
+            load=lambda place: load_model(Path(place), size, code),
+            identify=weights_stamp,
+            start=start_of(self.cfg),
+            model=reference_of(self.cfg),
+            cache=Path(self.cfg.dataset_prepared_path or DEFAULT_PREPARED_PATH).parent / REFERENCE_FOLDER,
+        )
+        return add_columns(rows, recipe_objective(self.cfg), reference)
 
 
 # Here too, for commands that load rows without the plugin.

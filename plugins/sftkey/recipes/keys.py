@@ -114,6 +114,11 @@ class SFTKeyArgs(BaseModel):
         f"{'; '.join(f'{name}: {kind.summary}' for name, kind in OBJECTIVES.items())}. Weights of segments go on top. "
         "Default: segment-weights where the recipe has weights, else ce.",
     )
+    sftkey_reference_model: str | None = _described(
+        None,
+        "What objectives that take a reference compare with: a model, the output directory of a finished stage, or `before` "
+        "for the stage that this one starts from. One pass at preparation gives what training needs.",
+    )
 
     sftkey_requires: str | None = _described(
         None,
@@ -158,6 +163,7 @@ class AxolotlKeys(BaseModel):
     tensor_parallel_size: _Number = None
     sftkey_after: _Text = None
     sftkey_method: _Text = None
+    sftkey_reference_model: _Text = None
     sftkey_columns: dict[Literal["question", "thinking", "answer", "options"], StrictStr | list[StrictStr]] | None = (
         Field(None, description="a mapping such as {question: prompt, thinking: cot, answer: target}")
     )

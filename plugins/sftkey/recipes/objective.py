@@ -5,6 +5,7 @@ from __future__ import annotations
 from sftkey.format.methods import METHODS
 from sftkey.format.segments import SEGMENT_GROUPS
 from sftkey.recipes.load import Recipe
+from sftkey.training.objectives.base import REFERENCE_COLUMNS, Objective
 from sftkey.training.objectives.registry import recipe_objective
 from sftkey.util.errors import UserError
 
@@ -23,5 +24,24 @@ def check_objective(cfg: Recipe) -> None:
     trained = METHODS[cfg["sftkey_method"]].trained
     weighted = [group for name, group in SEGMENT_GROUPS.items() if any(given.get(name) for given in weights)]
     reason = objective.obstacle(trained.union(*weighted), any(weights))
+    reason = reason or _reference(cfg, objective)
     if reason is not None:
         raise UserError(f"sftkey_objective: {objective.name} with sftkey_method: {cfg['sftkey_method']}: {reason}")
+
+
+def _reference(cfg: Recipe, objective: Objective) -> str | None:
+    """What is wrong with the reference model, and what to change."""
+    needed, named = objective.columns.keys() & REFERENCE_COLUMNS, cfg.get("sftkey_reference_model")
+    if named and not needed:
+        return f"it takes no reference model; remove sftkey_reference_model: {named}"
+    if needed and not named:
+        return (
+            "it takes a reference model; add sftkey_reference_model: a model, a finished stage's output_dir, or before"
+        )
+    if named == "before" and not cfg.get("sftkey_after"):
+        return (
+            "sftkey_reference_model: before is the stage that this one starts from; add sftkey_after, or name a model"
+        )
+    if named == "before" and "excess_rank" in needed:
+        return "it compares its reference with what training starts from, which is before; name another"
+    return None

@@ -58,7 +58,7 @@ ROLES: Mapping[str, Role] = MappingProxyType(
         **_each("bf16 adapter lora_r lora_alpha sftkey_tags", Role.SHOWN),
         "sftkey_format": Role.SHOWN | Role.DATA,
         **_each("sftkey_segment_weights sftkey_segment_schedule", Role.SHOWN | Role.DATA),
-        "sftkey_objective": Role.SHOWN | Role.ONE_STAGE | Role.LAST_STAGE,
+        **_each("sftkey_objective sftkey_reference_model", Role.SHOWN | Role.ONE_STAGE | Role.LAST_STAGE),
         **_each("sftkey_context_grad seed", Role.SHOWN),
         # Data.
         "datasets": Role.NOT_VARIANT | Role.DATA,

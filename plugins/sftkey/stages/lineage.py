@@ -18,6 +18,7 @@ from sftkey.stages.adapter import adapter_shape
 from sftkey.stages.content import changed_weights, data_content, weights_in
 from sftkey.stages.handover import template_fingerprint, tokenizer_file_sha256
 from sftkey.stages.marker import DataContent, Lineage, Marker, RunFile
+from sftkey.stages.reference import BEFORE
 from sftkey.stages.stage import Stage
 
 
@@ -39,9 +40,12 @@ def lineage_of(cfg: Recipe, *, read_weights: bool = True) -> Lineage:
     """
     start = str(cfg.get("lora_model_dir") or cfg.get("base_model") or "")
     tokenizer = str(cfg.get("tokenizer_config") or cfg.get("base_model") or "")
+    reference = cfg.get("sftkey_reference_model")
+    reference = start if reference == BEFORE else reference
     template = template_fingerprint(cfg, tokenizer)["sha256"] if cfg.get("sftkey_method") else ""
     return Lineage(
         weights=weights_in(start, read=read_weights) if start else None,
+        reference=weights_in(reference, read=read_weights) if reference else None,
         tokenizer=tokenizer_file_sha256(tokenizer),
         template=template or None,
         data=[data_content(entry) for entry in cfg.get("datasets") or []],
@@ -84,6 +88,10 @@ def changes(
     if not replaced and differ(then.weights, now.weights):
         yield Change(
             "before", "started from other weights than are there now", f"train it from those: delete {output_dir}"
+        )
+    if differ(then.reference, now.reference):
+        yield Change(
+            "before", "compared with other weights of its reference model than are there now", f"delete {output_dir}"
         )
     for index, (old, new) in enumerate(zip(then.data, now.data, strict=False)):
         yield from (Change("data", f"datasets[{index}] {what}") for what in changed_data(old, new))

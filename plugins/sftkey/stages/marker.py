@@ -101,12 +101,13 @@ class DataContent(_Part):
 class Lineage(_Part):
     """What a stage is made from, by content; `sftkey.stages.lineage` builds and compares it.
 
-    ``weights`` is the identity of those that it starts from, ``adapter`` the shape of the adapter that is trained, and
-    ``changes`` what was gone on with although it had changed. ``evaluated_before`` of the ``rows_evaluated`` had been trained
-    on in this stage or one before.
+    ``weights`` is the identity of those that it starts from, ``reference`` that of its reference model's, ``adapter`` the
+    shape of the adapter that is trained, and ``changes`` what was gone on with although it had changed. ``evaluated_before``
+    of the ``rows_evaluated`` had been trained on in this stage or one before.
     """
 
     weights: _Word | None = None
+    reference: _Word | None = None
     tokenizer: _Word | None = None
     template: _Word | None = None
     data: list[DataContent] = Field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Batches with the segment of each token beside its label."""
+"""Batches with the segment of each token beside its label, and what else is known of it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from typing import Any
 
 import torch
 
-from sftkey.format.segments import Segment
+from sftkey.training.objectives.base import COLUMNS
 
 SEGMENTS_COLUMN = "segments"
 
+OURS = (SEGMENTS_COLUMN, *sorted(COLUMNS))
+"""Every column that is carried."""
+
+_WHOLE_NUMBERS = (SEGMENTS_COLUMN, "anchor_ids")
+
 
 class SegmentCollator:
-    """Carries the ``segments`` column through a collator that doesn't know it.
+    """Carries the ``segments`` column, and those of objectives, through a collator that doesn't know them.
 
     Args:
         collator: Any collator that pads or packs ``input_ids`` and ``labels``; rows may come as a flat list or, from a
@@ -32,30 +37,34 @@ class SegmentCollator:
         return getattr(self.collator, name)
 
     def __call__(self, features: Sequence[Any], **kwargs: Any) -> Any:
-        """Collate rows; adds ``segments`` of the same shape as ``labels``, with `Segment.PROMPT` as padding."""
+        """Collate rows; adds ``segments`` and the other columns in the shape of ``labels``; padding is 0, the prompt."""
         packs = [pack if isinstance(pack, list) else [pack] for pack in features]
         if not all(SEGMENTS_COLUMN in row for pack in packs for row in pack):
             return self.collator(features, **kwargs)
         stripped: list[Any] = [
-            [_without_segments(row) for row in pack] if isinstance(pack, list) else _without_segments(pack)
-            for pack in features
+            [_without_ours(row) for row in pack] if isinstance(pack, list) else _without_ours(pack) for pack in features
         ]
         batch = self.collator(stripped, **kwargs)
-        rows = [[value for row in pack for value in row[SEGMENTS_COLUMN]] for pack in packs]
-        height, width = batch["labels"].shape
-        if height != len(rows):
+        if batch["labels"].shape[0] != len(packs):
             # The collator concatenated a flat list of rows into one packed sequence.
-            rows = [[value for row in rows for value in row]]
-        segments = torch.full((height, width), int(Segment.PROMPT), dtype=torch.long)
-        for index, row in enumerate(rows):
-            values = torch.tensor(row, dtype=torch.long)
-            if self.padding_side == "right":
-                segments[index, : len(row)] = values
-            else:
-                segments[index, width - len(row) :] = values
-        batch[SEGMENTS_COLUMN] = segments
+            packs = [[row for pack in packs for row in pack]]
+        for name in OURS:
+            if all(name in row for pack in packs for row in pack):
+                batch[name] = self._padded(packs, name, batch["labels"].shape)
         return batch
 
+    def _padded(self, packs: list[list[Any]], name: str, shape: torch.Size) -> torch.Tensor:
+        """A column in the shape of the labels; with as many values for each token as it has."""
+        first = packs[0][0]
+        each = len(first[name]) // max(len(first[SEGMENTS_COLUMN]), 1)
+        whole = name in _WHOLE_NUMBERS
+        values = torch.zeros((*shape, each), dtype=torch.long if whole else torch.float32)
+        for index, pack in enumerate(packs):
+            row = torch.tensor([value for part in pack for value in part[name]], dtype=values.dtype).reshape(-1, each)
+            where = slice(0, len(row)) if self.padding_side == "right" else slice(shape[1] - len(row), shape[1])
+            values[index, where] = row
+        return values if name.startswith("anchor") else values[..., 0]
 
-def _without_segments(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != SEGMENTS_COLUMN}
+
+def _without_ours(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in OURS}

@@ -17,7 +17,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from sftkey.training.scoring import Scored
+from sftkey.training.divergence import add_gradient
+from sftkey.training.scoring import Scored, Seen
 
 MIN_CHUNK_ROWS = 512
 
@@ -53,20 +54,18 @@ def cross_entropy(
     scored: Scored | None = None,
 ) -> TokenLosses:
     """The plain computation from logits of shape ``(N, V)``; in float32 whatever their type is."""
-    losses, correct, entropy = _measure(logits, ids, scored)
-    total = (losses * weights).sum() if scored is None else scored.total(losses, entropy)
+    losses, correct, seen = _measure(logits, ids, scored)
+    total = (losses * weights).sum() if scored is None else scored.total(losses, seen)
     return TokenLosses(total / denominator, losses.detach(), correct)
 
 
-def _measure(
-    logits: torch.Tensor, ids: torch.Tensor, scored: Scored | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """The differentiable loss of each target, whether it is the likeliest token, and the entropy if that is needed."""
+def _measure(logits: torch.Tensor, ids: torch.Tensor, scored: Scored | None) -> tuple[torch.Tensor, torch.Tensor, Seen]:
+    """The differentiable loss of each target, whether it is the likeliest token, and what else the objective needs."""
     logits = logits.float()
     losses = F.cross_entropy(logits, ids, reduction="none")
     values = logits.detach()
     correct = values.gather(1, ids[:, None]).squeeze(1) == values.amax(-1)
-    return losses, correct, None if scored is None else scored.entropy(values)
+    return losses, correct, Seen(None, None) if scored is None else scored.see(logits)
 
 
 def is_plain_linear(head: nn.Module, hidden: torch.Tensor) -> TypeGuard[nn.Linear]:
@@ -145,13 +144,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
             bias_term = None if bias is None else bias.to(dtype)
             n = hidden.shape[0]
             coefficients, total = weights / denominator, torch.zeros((), device=hidden.device)
-            if scored is not None and not scored.objective.alone:
+            alone = scored is not None and scored.objective.alone
+            if scored is not None and not alone and n:
                 parts = []
-                for x, targets in zip(hidden.split(rows), ids.split(rows), strict=True):
-                    parts.append(_measure(F.linear(x.to(dtype), compute_weight, bias_term), targets, scored))
-                measured, _, entropies = zip(*parts, strict=True)
-                entropy = None if entropies[0] is None else torch.cat(entropies)
-                total, coefficients = (value / denominator for value in scored.slope(torch.cat(measured), entropy))
+                for start in range(0, n, rows):
+                    chunk = slice(start, start + rows)
+                    logits = F.linear(hidden[chunk].to(dtype), compute_weight, bias_term)
+                    parts.append(_measure(logits, ids[chunk], scored.at(chunk)))
+                measured, _, seen = zip(*parts, strict=True)
+                total, slope, _ = scored.slope(torch.cat(measured), Seen.join(seen))
+                total, coefficients = total / denominator, slope / denominator
             losses = torch.zeros(n, device=hidden.device)
             correct = torch.zeros(n, dtype=torch.bool, device=hidden.device)
             grad_hidden = torch.zeros_like(hidden) if wants_hidden else None
@@ -167,7 +169,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 x, targets = hidden[chunk].to(dtype), ids[chunk][:, None]
                 logits = F.linear(x, compute_weight, bias_term)
                 values = logits.float()
-                entropy = None if scored is None or not scored.objective.alone else scored.entropy(values)
+                here = scored.at(chunk) if scored is not None and alone else None
+                known = None if here is None else here.see(values)
                 largest = values.amax(-1, keepdim=True)
                 target = values.gather(1, targets)
                 correct[chunk] = (target == largest).squeeze(1)
@@ -175,13 +178,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 values.sub_(largest).exp_()
                 normaliser = values.sum(-1, keepdim=True)
                 losses[chunk] = (normaliser.log() + largest - target).squeeze(1)
-                if scored is not None and scored.objective.alone:
-                    value, slope = scored.at(chunk).slope(losses[chunk], entropy)
+                far = None
+                if here is not None and known is not None:
+                    value, slope, far = here.slope(losses[chunk], known)
                     total, coefficients[chunk] = total + value / denominator, slope / denominator
                 if grad_hidden is None and grad_weight is None and grad_bias is None:
                     continue
                 coefficient = coefficients[chunk][:, None]
-                values.mul_(coefficient / normaliser)
+                if far is None or here is None or here.anchor is None:
+                    values.mul_(coefficient / normaliser)
+                else:
+                    probabilities = values.div_(normaliser)
+                    values = probabilities * coefficient
+                    add_gradient(probabilities, *here.anchor, (far / denominator)[:, None], values)
                 values.scatter_add_(1, targets, -coefficient)
                 grad_logits = values if dtype == values.dtype else logits.copy_(values)
                 if grad_hidden is not None:
@@ -241,15 +250,16 @@ def checkpointed_cross_entropy(
         scored: What is minimised instead of the weighted sum of the losses.
     """
 
-    def one(x: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        return _measure(head(x[None])[0], ids, scored)
+    def one(x: torch.Tensor, ids: torch.Tensor, here: Scored | None) -> tuple[torch.Tensor, torch.Tensor, Seen]:
+        return _measure(head(x[None])[0], ids, here)
 
     rows = rows or chunk_rows(hidden.shape[-1])
+    chunks = [slice(start, start + rows) for start in range(0, len(hidden), rows)]
     parts = [
-        checkpoint(one, *chunk, use_reentrant=False) for chunk in zip(hidden.split(rows), ids.split(rows), strict=True)
+        checkpoint(one, hidden[chunk], ids[chunk], None if scored is None else scored.at(chunk), use_reentrant=False)
+        for chunk in chunks
     ]
-    measured, correct, entropies = zip(*parts, strict=True)
+    measured, correct, seen = zip(*parts, strict=True)
     losses = torch.cat(measured)
-    entropy = None if entropies[0] is None else torch.cat(entropies)
-    total = (losses * weights).sum() if scored is None else scored.total(losses, entropy)
+    total = (losses * weights).sum() if scored is None else scored.total(losses, Seen.join(seen))
     return TokenLosses(total / denominator, losses.detach(), torch.cat(correct))

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from sftkey.training.divergence import divergence
 from sftkey.training.objectives.base import Objective, Tokens
 from sftkey.training.targets import Targets, to_device
+
+
+class Seen(NamedTuple):
+    """What an objective needs of the logits beside the losses: see `Tokens`; shape ``(n,)`` each, or None."""
+
+    entropy: torch.Tensor | None
+    divergence: torch.Tensor | None
+
+    @classmethod
+    def join(cls, parts: Sequence[Seen]) -> Seen:
+        """That of all chunks together."""
+        return cls(*(None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -18,7 +31,7 @@ class Scored:
 
     Attributes:
         objective: The objective.
-        tokens: The targets; without loss and entropy.
+        tokens: The targets; without what takes a forward pass.
     """
 
     objective: Objective
@@ -29,28 +42,39 @@ class Scored:
         return Scored(self.objective, self.tokens.map(lambda values: to_device(values, device)))
 
     def at(self, chunk: slice) -> Scored:
-        """The same for some of the targets; only for an objective that takes each token alone."""
+        """The same for some of the targets; to `slope` only for an objective that takes each token alone."""
         return Scored(self.objective, self.tokens.map(lambda values: values[chunk]))
 
-    def total(self, loss: torch.Tensor, entropy: torch.Tensor | None) -> torch.Tensor:
-        """The sum of the terms, differentiable with respect to the losses."""
-        return self.objective.terms(replace(self.tokens, loss=loss, entropy=entropy)).sum()
+    def total(self, loss: torch.Tensor, seen: Seen) -> torch.Tensor:
+        """The sum of the terms, differentiable with respect to losses and divergences."""
+        known = replace(self.tokens, loss=loss, entropy=seen.entropy, divergence=seen.divergence)
+        return self.objective.terms(known).sum()
 
-    def slope(self, loss: torch.Tensor, entropy: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """The sum of the terms and its derivative by each token's loss, of which no gradient is known yet."""
+    def slope(self, loss: torch.Tensor, seen: Seen) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """The sum of the terms, and its derivative by each token's loss and by its divergence where there is one."""
         with torch.enable_grad():
             loss = loss.detach().requires_grad_()
-            total = self.total(loss, entropy)
-            (slope,) = torch.autograd.grad(total, loss, allow_unused=True, materialize_grads=True)
-        return total.detach(), slope
+            far = None if seen.divergence is None else seen.divergence.detach().requires_grad_()
+            total = self.total(loss, Seen(seen.entropy, far))
+            by = [loss] if far is None else [loss, far]
+            slopes = torch.autograd.grad(total, by, allow_unused=True, materialize_grads=True)
+        return total.detach(), slopes[0], slopes[1] if far is not None else None
 
-    def entropy(self, logits: torch.Tensor) -> torch.Tensor | None:
-        """The entropy over the likeliest tokens, of logits ``(n, V)`` in float32; None where it isn't needed."""
-        top = min(self.objective.entropy_top, logits.shape[-1])
-        if not top:
-            return None
-        likeliest = logits.detach().topk(top, dim=-1).values.log_softmax(-1)
-        return -(likeliest.exp() * likeliest).sum(-1)
+    def see(self, logits: torch.Tensor) -> Seen:
+        """What the objective needs of logits ``(n, V)`` in float32 beside the losses."""
+        top, entropy, far = min(self.objective.entropy_top, logits.shape[-1]), None, None
+        if top:
+            likeliest = logits.detach().topk(top, dim=-1).values.log_softmax(-1)
+            entropy = -(likeliest.exp() * likeliest).sum(-1)
+        if (anchor := self.anchor) is not None:
+            far = divergence(logits, *anchor)
+        return Seen(entropy, far)
+
+    @property
+    def anchor(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The reference's likeliest tokens at each target and their log-probabilities, where the objective has them."""
+        columns = self.tokens.columns
+        return (columns["anchor_ids"], columns["anchor_logprobs"]) if "anchor_ids" in columns else None
 
 
 def score(
@@ -93,7 +117,8 @@ def score(
         ids=targets.ids,
         weights=targets.weights,
         segments=targets.segments,
-        sequences=(begins.flatten().cumsum(0) - 1)[where],
+        sequences=(sequences := (begins.flatten().cumsum(0) - 1)[where]),
+        sequence_count=int(sequences.amax()) + 1 if len(where) else 0,
         positions=where % width,
         columns={name: columns[name].to(device).flatten(0, 1)[where] for name in objective.columns},
         progress=progress,

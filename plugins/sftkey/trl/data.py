@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset, concatenate_datasets
@@ -11,8 +12,14 @@ from datasets import Dataset, concatenate_datasets
 from sftkey.datasets.first_row import first_row
 from sftkey.datasets.loading import entry_dataset, entry_rows
 from sftkey.datasets.registry import naming_keys
+from sftkey.evaluation.generation import load_model
+from sftkey.recipes.load import DEFAULT_OUTPUT_DIR
+from sftkey.stages.handover import start_of
+from sftkey.stages.reference import reference_of, weights_stamp
+from sftkey.training.objectives.registry import recipe_objective
 from sftkey.training.prepare import describe_counts, describe_skipped, hub_commit, prepare
 from sftkey.training.recipe_rows import recipe_row_tokenizer
+from sftkey.training.reference import REFERENCE_FOLDER, Reference, add_columns
 from sftkey.util.errors import UserError
 
 LOG = logging.getLogger(__name__)
@@ -63,5 +70,17 @@ def prepare_rows(cfg: Mapping[str, Any], tokenizer: Any, *, evaluation: bool = F
                 **({"commit": commit} if commit else {}),
             }
         )
-        parts.append(prepared)
+        parts.append(
+            prepared if evaluation else add_columns(prepared, recipe_objective(cfg), _reference(cfg, tokenizer))
+        )
     return PreparedRows(concatenate_datasets(parts), counts) if parts else None
+
+
+def _reference(cfg: Mapping[str, Any], tokenizer: Any) -> Reference:
+    return Reference(
+        load=lambda place: load_model(Path(place), len(tokenizer)),
+        identify=weights_stamp,
+        start=start_of(cfg),
+        model=reference_of(cfg),
+        cache=Path(str(cfg.get("output_dir") or DEFAULT_OUTPUT_DIR)).parent / REFERENCE_FOLDER,
+    )

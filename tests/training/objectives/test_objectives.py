@@ -17,12 +17,22 @@ from support.objectives import BRUTE_FORCE, Token
 from transformers import AutoConfig, AutoModelForCausalLM
 
 VOCABULARY = 61
+KNOWN = ("reference_loss", "short_loss", "excess_rank", "tf_idf")
 
 CASES: list[dict[str, Any]] = [
     {"name": "ce"},
     {"name": "dft"},
     {"name": "eaft"},
     {"name": "eaft", "top": 5, "power": 2.0, "normalised": False},
+    {"name": "rho-1"},
+    {"name": "rho-1", "share": 0.3, "within": "sequence"},
+    {"name": "token-cleaning", "share": 0.4},
+    {"name": "forgetting", "high": 0.5},
+    {"name": "long-range", "mix": 0.2},
+    {"name": "sft-go", "mix": 0.7, "share": 0.4},
+    {"name": "sft-go", "groups": "segments"},
+    {"name": "anchor-kl", "strength": 0.3, "top": 4},
+    {"name": "anchor-kl", "top": VOCABULARY},
 ]
 """Each objective with its default keys, and with others."""
 
@@ -88,7 +98,18 @@ def batch(seed: int, lengths: list[list[int]], share: float = 0.7) -> dict[str, 
             found["segments"][here] = segments
             found["labels"][here] = torch.where(trained, found["input_ids"][here], -100)
             start += length
+    for name in ("reference_loss", "short_loss"):
+        found[name] = 4 * torch.rand(shape, generator=generator)
+    for name in ("excess_rank", "tf_idf"):
+        found[name] = torch.rand(shape, generator=generator)
+    found["logprobs"] = (2 * torch.randn((*shape, VOCABULARY), generator=generator)).log_softmax(-1)
     return found
+
+
+def with_anchor(rows: dict[str, torch.Tensor], case: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The batch with as many of the reference's likeliest tokens as the objective has."""
+    likeliest = rows["logprobs"].topk(case.get("top", 8), dim=-1)
+    return {**rows, "anchor_ids": likeliest.indices, "anchor_logprobs": likeliest.values}
 
 
 def tokens_of(model: Any, rows: dict[str, torch.Tensor], weights: torch.Tensor | None) -> list[Token]:
@@ -101,11 +122,13 @@ def tokens_of(model: Any, rows: dict[str, torch.Tensor], weights: torch.Tensor |
         logprobs = logits.double().log_softmax(-1)
         for t in range(rows["labels"].shape[1]):
             sequence += t == 0 or bool(positions[0, t] < positions[0, t - 1])
-            if t and rows["labels"][row, t] != -100:
-                segment = int(rows["segments"][row, t])
-                weight = 1.0 if weights is None else float(weights[segment])
-                if weight:
-                    found.append(Token(logprobs[t - 1], int(rows["input_ids"][row, t]), weight, segment, sequence))
+            segment = int(rows["segments"][row, t])
+            weight = 1.0 if weights is None else float(weights[segment])
+            weight *= bool(rows["labels"][row, t] != -100)
+            if t and (weight or ("anchor_ids" in rows and segment in (1, 2, 3))):
+                known = {name: float(rows[name][row, t]) for name in KNOWN}
+                known |= {name: rows[name][row, t] for name in ("anchor_ids", "anchor_logprobs") if name in rows}
+                found.append(Token(logprobs[t - 1], int(rows["input_ids"][row, t]), weight, segment, sequence, known))
     return found
 
 
@@ -117,9 +140,9 @@ def gradients(model: Any, loss: Any) -> list[torch.Tensor]:
 
 def found_loss(model: Any, rows: dict[str, torch.Tensor], case: dict[str, Any], **options: Any) -> Any:
     inputs = {name: rows[name] for name in ("input_ids", "position_ids")}
-    return causal_loss(
-        model, inputs, rows["labels"], rows["segments"], objective=read_objective(case), progress=0.5, **options
-    )
+    objective = read_objective(case)
+    options |= {"objective": objective, "columns": {name: rows[name] for name in objective.columns}, "progress": 0.5}
+    return causal_loss(model, inputs, rows["labels"], rows["segments"], **options)
 
 
 def brute_force(tokens: list[Token], case: dict[str, Any]) -> Any:
@@ -138,6 +161,8 @@ def test_loss_and_gradients_equal_brute_force(
     models: dict[str, Any], case: dict[str, Any], seed: int, lengths: list[list[int]], weights: Any, path: str
 ) -> None:
     model, rows = models[path], batch(seed, lengths)
+    if case["name"] == "anchor-kl":
+        rows = with_anchor(rows, case)
     tensor = None if weights is None else torch.tensor(weights)
     sparse = PATHS[path].get("sparse", True)
     found = found_loss(model, rows, case, weights=tensor, sparse=sparse)
@@ -165,10 +190,12 @@ def test_every_path_is_taken(models: dict[str, Any]) -> None:
 def test_micro_batches_of_a_step_sum_to_the_whole(models: dict[str, Any], case: dict[str, Any]) -> None:
     model, objective = models["output layer in chunks"], read_objective(case)
     parts = [batch(seed, lengths) for seed, lengths in ((1, [[9, 5], [7]]), (2, [[8]]), (3, [[1]]), (4, [[9, 9, 9]]))]
+    if case["name"] == "anchor-kl":
+        parts = [with_anchor(rows, case) for rows in parts]
     items = []
     for rows in parts:
         targets = find_targets(rows["input_ids"], rows["labels"], rows["segments"], None, objective.measured)
-        items.append(score(targets, objective, rows, {}, 0.5).items)
+        items.append(score(targets, objective, rows, rows, 0.5).items)
     found: Any = sum(found_loss(model, rows, case, num_items=sum(items)).loss for rows in parts)
     sums = [brute_force(tokens_of(model, rows, None), case) for rows in parts]
     expected = sum(total for total, _ in sums) / sum(count for _, count in sums)
@@ -179,13 +206,24 @@ def test_micro_batches_of_a_step_sum_to_the_whole(models: dict[str, Any], case: 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_statistics_stay_those_of_the_cross_entropy(models: dict[str, Any], case: dict[str, Any]) -> None:
-    model, rows = models["output layer in chunks"], batch(5, [[9, 5], [7]])
+    model, rows = models["output layer in chunks"], with_anchor(batch(5, [[9, 5], [7]]), case)
     inputs = {name: rows[name] for name in ("input_ids", "position_ids")}
     plain = causal_loss(model, inputs, rows["labels"], rows["segments"]).statistics
     found = found_loss(model, rows, case).statistics
     trained = plain.tokens > 0
+    if case["name"] == "anchor-kl":  # which measures the thinking whether it has labels or not
+        trained[1:4] = False
     torch.testing.assert_close(found.loss[trained], plain.loss[trained])
     assert found.tokens[trained].tolist() == plain.tokens[trained].tolist()
+
+
+def test_a_batch_without_what_an_objective_reads_is_refused(models: dict[str, Any]) -> None:
+    model, rows = models["output layer in chunks"], batch(5, [[9]])
+    inputs = {"input_ids": rows["input_ids"]}
+    with pytest.raises(ValueError, match="rho-1 needs the column 'reference_loss', which the batch lacks"):
+        causal_loss(model, inputs, rows["labels"], rows["segments"], objective=read_objective("rho-1"))
+    with pytest.raises(ValueError, match="dft needs the segment of every token"):
+        causal_loss(model, inputs, rows["labels"], None, objective=read_objective("dft"))
 
 
 def test_every_objective_is_tested_by_brute_force() -> None:

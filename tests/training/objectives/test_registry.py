@@ -30,6 +30,11 @@ def test_a_name_and_a_mapping_are_the_same(name: str) -> None:
         ({"name": "eaft", "power": float("nan")}, "eaft: power: nan: "),
         ({"name": "eaft", "power": True}, "eaft: .*power: True is no number"),
         ({"name": "eaft", "top": 10**100}, "eaft: top: "),
+        ({"name": "rho-1", "share": 0}, "rho-1: share: 0: Input should be greater than 0"),
+        ({"name": "rho-1", "within": "row"}, "rho-1: within: 'row': "),
+        ({"name": "forgetting", "share": 1}, "forgetting: share: 1: "),
+        ({"name": "anchor-kl", "strength": -1}, "anchor-kl: strength: -1: "),
+        ({"name": "sft-go", "groups": "words"}, "sft-go: groups: 'words': "),
         ("d" * 100_000, "is not one of"),
     ],
 )

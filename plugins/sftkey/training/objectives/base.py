@@ -28,8 +28,11 @@ class Tokens:
         sequences: The sequence that it belongs to, counted from 0 and ascending; a packed row holds several.
         positions: Its index among the tokens of its row.
         columns: What was prepared beside the rows, by the name of the column (`Objective.columns`).
+        sequence_count: More than the largest of `sequences`.
         progress: 0 at the first optimizer step, 1 at the last.
         loss: Its cross-entropy now in nats, float32; None before the forward pass.
+        divergence: How far its prediction is from the reference's (`sftkey.training.divergence`), with the prepared column
+            ``anchor_ids``.
         entropy: The entropy of the model's `Objective.entropy_top` likeliest tokens there, without gradient.
     """
 
@@ -39,8 +42,10 @@ class Tokens:
     sequences: torch.Tensor
     positions: torch.Tensor
     columns: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    sequence_count: int = 0
     progress: float = 0.0
     loss: torch.Tensor | None = None
+    divergence: torch.Tensor | None = None
     entropy: torch.Tensor | None = None
 
     def map(self, change: Any) -> Tokens:
@@ -49,9 +54,16 @@ class Tokens:
         changed: dict[str, Any] = {
             name: change(value)
             for name, value in values.items()
-            if name not in ("columns", "progress") and value is not None
+            if name not in ("columns", "progress", "sequence_count") and value is not None
         }
         return replace(self, **changed, columns={name: change(column) for name, column in self.columns.items()})
+
+
+REFERENCE_COLUMNS = frozenset({"reference_loss", "excess_rank", "short_loss", "anchor_ids", "anchor_logprobs"})
+"""Prepared columns that take a pass of the reference model."""
+
+COLUMNS = REFERENCE_COLUMNS | {"tf_idf"}
+"""Every prepared column."""
 
 
 class Objective(BaseModel):
@@ -63,7 +75,6 @@ class Objective(BaseModel):
     Attributes:
         name: The value of ``sftkey_objective``.
         summary: One line for help texts and tables.
-        columns: The prepared columns that it reads (`sftkey.training.reference`).
         alone: Whether a token's term depends on that token alone. Otherwise the losses of the whole micro-batch have to be
             known before the gradient of any, which takes the output layer a second time.
         plain: Whether it is the weighted mean of the cross-entropy, which needs no objective.
@@ -74,7 +85,6 @@ class Objective(BaseModel):
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    columns: ClassVar[tuple[str, ...]] = ()
     alone: ClassVar[bool] = True
     plain: ClassVar[bool] = False
     measured: ClassVar[frozenset[Segment]] = frozenset()
@@ -86,6 +96,11 @@ class Objective(BaseModel):
             if isinstance(value, bool) and key in cls.model_fields and cls.model_fields[key].annotation is not bool:
                 raise ValueError(f"{key}: {value!r} is no number")
         return values
+
+    @property
+    def columns(self) -> Mapping[str, Mapping[str, Any]]:
+        """The prepared columns that it reads (`sftkey.training.reference`), each with what it depends on beside a model."""
+        return {}
 
     @property
     def entropy_top(self) -> int:

@@ -9,16 +9,25 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from sftkey.training.objectives.anchor_kl import Anchored
 from sftkey.training.objectives.base import Objective
 from sftkey.training.objectives.ce import CrossEntropy
 from sftkey.training.objectives.dft import DynamicFineTuning
 from sftkey.training.objectives.eaft import EntropyAdaptive
+from sftkey.training.objectives.forgetting import Forgetting
+from sftkey.training.objectives.long_range import LongRange
+from sftkey.training.objectives.rho_1 import ExcessLoss
 from sftkey.training.objectives.segment_weights import SegmentWeights
+from sftkey.training.objectives.sft_go import GroupOptimization
+from sftkey.training.objectives.token_cleaning import TokenCleaning
 from sftkey.util.errors import nearest
 
-OBJECTIVES: Mapping[str, type[Objective]] = MappingProxyType(
-    {kind.name: kind for kind in (CrossEntropy, SegmentWeights, DynamicFineTuning, EntropyAdaptive)}
-)
+_OBJECTIVES: tuple[type[Objective], ...] = (
+    CrossEntropy, SegmentWeights, DynamicFineTuning, EntropyAdaptive, GroupOptimization, Forgetting, ExcessLoss,
+    TokenCleaning, LongRange, Anchored,
+)  # fmt: skip
+
+OBJECTIVES: Mapping[str, type[Objective]] = MappingProxyType({kind.name: kind for kind in _OBJECTIVES})
 """Every value of ``sftkey_objective``."""
 
 
