@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zipfile import BadZipFile
 
 import numpy as np
@@ -138,8 +138,8 @@ def _cached(
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if file is not None:
-        buffer = io.BytesIO()
-        np.savez(buffer, **found)
+        buffer, arrays = io.BytesIO(), cast(Any, found)
+        np.savez(buffer, **arrays)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_bytes_atomically(file, [buffer.getvalue()])
     return found
