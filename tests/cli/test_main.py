@@ -25,7 +25,7 @@ from support.commands import SFTKEY, environment, run, succeeded
 from support.documented_json import documented
 
 COMMANDS = (
-    "run eval matrix diagnose doctor inspect judge calibrate recipe recipes export share report completion tasks-path"
+    "run eval matrix arena diagnose doctor inspect judge calibrate recipe recipes export share report completion tasks-path"
 ).split()
 HEAVY = {"axolotl", "torch", "transformers", "pandas", "datasets", "lm_eval", "matplotlib", "openai"}
 RECIPE = {
@@ -87,7 +87,7 @@ def test_help_of_every_command(name: str) -> None:
     assert "-q, --quiet" in result.stdout
     assert "-v, --verbose" in result.stdout
     assert ("--json" in result.stdout) == (
-        name in {"run", "eval", "matrix", "diagnose", "doctor", "inspect", "judge", "recipes"}
+        name in {"run", "eval", "matrix", "arena", "diagnose", "doctor", "inspect", "judge", "recipes"}
     )
     # The summary is a short form of the help: at least its first word is the same.
     assert line.split()[1] in result.stdout

@@ -5,6 +5,7 @@ The real ones take tens of seconds to start; `tests/e2e` runs those.
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import sys
@@ -61,7 +62,8 @@ write_atomically(output / MARKER_FILE, {
     "tags": "text",
     "recipe": {"name": recipe.name, "config": cfg},
     "chat_template": template_fingerprint(cfg), "tokenizer": {"sha256": tokenizer_file_sha256(output)},
-    "data": data_identity(cfg), "training": {"steps": 12, "losses": {"loss": 0.25}},
+    "data": data_identity(cfg), "training": {
+        "steps": 12, "losses": {"loss": 0.25}, "seconds": json.loads(os.environ.get("FAKE_SECONDS", "{}")).get(recipe.stem)},
 })
 """
 
@@ -84,6 +86,75 @@ number = len(list(folder.iterdir()))
 (folder / f"results_2026-01-01T00-00-0{number}.json").write_text(json.dumps(
     {"results": results, "n-samples": {task: {"original": 10, "effective": 4} for task in results}}))
 """
+
+_LM_EVAL_WITH_ITEMS = """
+import hashlib, json, os, random, sys
+from pathlib import Path
+arguments = sys.argv[1:]
+with open(os.environ["FAKE_RECORD"], "a") as record:
+    record.write(json.dumps(["lm_eval", *arguments]) + "\\n")
+value = lambda name: arguments[arguments.index(name) + 1]
+place = value("--output_path")
+shares = json.loads(os.environ["FAKE_ACC"])
+share = next(share for name, share in shares.items() if name in place)
+folder = Path(place) / "some__model"
+folder.mkdir(parents=True, exist_ok=True)
+number = len(list(folder.iterdir()))
+results = {}
+for task in value("--tasks").split(","):
+    lines = []
+    for item in range(40):
+        luck = random.Random(f"{place.removesuffix('-equal-compute/eval')} {item}").random()
+        right = 0.6 * luck + 0.4 * random.Random(item).random() < share
+        formed = item % 8 > 0
+        text = f"<Thinking>of {item}</Thinking><Answer>{item if right else 'x'}</Answer>" if formed else "<Thinking>on and on"
+        lines.append({
+            "doc_id": item, "question": f"q{item}", "reference": str(item), "resps": [[text]], "filter": "none",
+            "acc": float(right), "fmt": float(formed), "score": 0.7 * right + 0.3 * formed,
+            "format_failure": None if formed else "thinking cut off", "thinking_right": formed and item % 3 > 0,
+            "verdict": "same" if right else "different", "decided_by": "rule", "extracted": str(item),
+        })
+    (folder / f"samples_{task}_2026-01-01T00-00-0{number}.jsonl").write_text(
+        "".join(json.dumps(line) + "\\n" for line in lines))
+    means = {f"{name},none": sum(line[name] for line in lines) / 40 for name in ("acc", "fmt", "score")}
+    results[task] = {"alias": task, **means}
+(folder / f"results_2026-01-01T00-00-0{number}.json").write_text(json.dumps(
+    {"results": results, "config": {"model_args": value("--model_args")}, "date": 1.0 + number,
+     "n-samples": {task: {"original": 40, "effective": 40} for task in results}}))
+"""
+
+_PYTHON = """
+import json, os, sys
+from pathlib import Path
+module, stage, file = sys.argv[2:5]
+with open(os.environ["FAKE_RECORD"], "a") as record:
+    record.write(json.dumps(["python", *sys.argv[1:]]) + "\\n")
+if os.environ.get("FAKE_NO_REFERENCE"):
+    print("Error: the recipe has no test_datasets")
+    sys.exit(1)
+marker = json.loads((Path(stage) / "sftkey_stage.json").read_text())
+Path(file).parent.mkdir(parents=True, exist_ok=True)
+Path(file).write_text(json.dumps({
+    "schema": 1, "stage_id": marker.get("id"), "asked_for": int(sys.argv[sys.argv.index("--rows") + 1]),
+    "items": [{"key": f"k{item}", "acc": float(item % 4 > 0)} for item in range(20)],
+}))
+"""
+
+
+def install_with_items(folder: Path, monkeypatch: pytest.MonkeyPatch, shares: dict[str, float]) -> None:
+    """After `install`: an ``lm_eval`` that logs items, and a Python whose answers after the reference thinking are made up.
+
+    Args:
+        folder: Where the stand-ins are.
+        monkeypatch: Sets the environment.
+        shares: About which share of the items is right, by a part of the output path; the first that fits counts.
+    """
+    for name, code in (("lm_eval", _LM_EVAL_WITH_ITEMS), ("python", _PYTHON)):
+        path = folder / name
+        path.write_text(f"#!{sys.executable}\n{code}", encoding="utf-8")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("FAKE_ACC", json.dumps(shares))
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
 
 
 def install(folder: Path, record: Path, monkeypatch: pytest.MonkeyPatch) -> None:

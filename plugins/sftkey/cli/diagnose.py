@@ -91,8 +91,8 @@ def diagnose_command(
         from sftkey.evaluation.generation import load_model
         from sftkey.evaluation.verdicts import RuleVerdict
 
-        cfg, tokenizer = _recipe_and_tokenizer(stage, trust_remote_code)
-        held_out = _held_out(cfg, tokenizer, data, rows)
+        cfg, tokenizer = recipe_and_tokenizer(stage, trust_remote_code)
+        held_out = held_out_rows(cfg, tokenizer, data, rows)
         try:
             on = as_recipe_says(held_out.tokenize.dataset, {}, answers)
         except ValueError as error:
@@ -158,7 +158,7 @@ def _checked(output_dir: Path) -> Stage:
     return stage
 
 
-def _recipe_and_tokenizer(stage: Stage, trust_remote_code: bool) -> tuple[Any, Any]:
+def recipe_and_tokenizer(stage: Stage, trust_remote_code: bool) -> tuple[Any, Any]:
     """The recipe that a stage was made with, as far as its rows need it, and the stage's tokenizer.
 
     Raises:
@@ -187,7 +187,7 @@ def _recipe_and_tokenizer(stage: Stage, trust_remote_code: bool) -> tuple[Any, A
     return cfg, tokenizer
 
 
-def _held_out(cfg: Any, tokenizer: Any, data: Path | None, rows: int) -> Sample:
+def held_out_rows(cfg: Any, tokenizer: Any, data: Path | None, rows: int) -> Sample:
     """A sample of the held-out rows.
 
     Raises:

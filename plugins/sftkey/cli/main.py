@@ -19,6 +19,7 @@ _SUMMARIES = {
     "run": "Train a recipe and the stages that it builds on, evaluate them, resume.",
     "eval": "Evaluate a finished stage with lm-eval, as `run --eval` does.",
     "matrix": "Plan and run the paper's table: models x data sets x strategies.",
+    "arena": "Find out which objective pays: all against the control, over several seeds.",
     "diagnose": "Tell what Stage 2 can gain from a Stage 1 checkpoint.",
     "doctor": "Try what this machine can train, before a long job.",
     "inspect": "Show what a recipe will train on, before any GPU is rented.",

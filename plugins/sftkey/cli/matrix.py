@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sftkey.cli.cells import run_stage
 from sftkey.cli.console import (
     echo,
     json_option,
@@ -36,7 +37,7 @@ from sftkey.util.text import Cell, visible
 if TYPE_CHECKING:
     from sftkey.recipes.matrix import MatrixCell
     from sftkey.stages.evaluate import EvaluationSettings
-    from sftkey.stages.launch import Launch, Runner
+    from sftkey.stages.launch import Launch
     from sftkey.stages.stage import Stage
 
 
@@ -230,7 +231,7 @@ def _run(
                 reason = one.problem
                 for stage in one.stages:
                     if stage.output_dir not in reasons:
-                        reasons[stage.output_dir] = _run_stage(stage, finished, logs, launch, settings, runner)
+                        reasons[stage.output_dir] = run_stage(stage, finished, logs, launch, settings, runner)
                     reason = reasons[stage.output_dir]
                     if reason is not None:
                         break
@@ -241,35 +242,6 @@ def _run(
         stopped(f"To go on:\n  {this_command()}")
         raise SystemExit(130) from None
     return finished, failures
-
-
-def _run_stage(
-    stage: Stage,
-    finished: dict[Path, Stage],
-    logs: Path,
-    launch: Launch,
-    settings: EvaluationSettings | None,
-    runner: Runner,
-) -> str | None:
-    """Train and evaluate a stage; return why that failed."""
-    from sftkey.cli.live import followed
-    from sftkey.stages.command_log import last_error
-    from sftkey.stages.run import StageFailed, evaluate_stage, train_stage
-
-    log = logs / f"{stage.recipe.stem}.log"
-    try:
-        progress(f"  {stage.method}: {stage.output_dir} (log: {log})")
-        with followed("training", log):
-            trained = finished[stage.output_dir] = train_stage(stage, launch, runner, log=log)
-        if settings is not None:
-            log = log.with_suffix(".eval.log")
-            with followed("evaluation", log, steps="requests"):
-                evaluate_stage(trained, settings, launch, runner, log=log)
-    except StageFailed as error:
-        return f"{error}: {last_error(log)} ({log})"
-    except (ValueError, OSError) as error:
-        return str(error)
-    return None
 
 
 def _results(planned: Sequence[PlannedCell], finished: dict[Path, Stage]) -> list[tuple[Cell, ...]]:

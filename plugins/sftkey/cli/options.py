@@ -59,11 +59,15 @@ _SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 def evaluation_options(function: _Function) -> _Function:
     """``--eval`` and the ``--eval-...`` options."""
+    option = click.option("--eval", "evaluate", is_flag=True, help="Evaluate each stage with lm_eval after training.")
+    return option(evaluation_setting_options(function))
+
+
+def evaluation_setting_options(function: _Function) -> _Function:
+    """The ``--eval-...`` options alone, for a command that evaluates anyway."""
     for name, settings in reversed(_SETTINGS):
         function = click.option(f"--eval-{name}", **settings)(function)
-    return click.option("--eval", "evaluate", is_flag=True, help="Evaluate each stage with lm_eval after training.")(
-        function
-    )
+    return function
 
 
 def evaluation_command_options(function: _Function) -> _Function:

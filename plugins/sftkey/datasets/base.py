@@ -61,6 +61,8 @@ class ReasoningDataset:
         tools: The ``tools`` of `to_example` alone, likewise.
         expand: The rows that a row as published stands for, one for each turn that is trained; ``None`` where that is itself.
         problem: The text by which a row is held out; ``None`` for its question. Turns of one conversation share it.
+        thinking_right: Whether a thinking, empty where an output has none, is right for a row; ``None`` where that can't be
+            told. It never raises, whatever the thinking is.
     """
 
     name: str
@@ -85,6 +87,7 @@ class ReasoningDataset:
     tools: Callable[[Row], tuple[Message, ...]] | None = None
     expand: Callable[[Row], Iterator[Row]] | None = None
     problem: Callable[[Row], str] | None = None
+    thinking_right: Callable[[Row, str], bool | None] | None = None
 
     @property
     def evaluation_split(self) -> str | None:

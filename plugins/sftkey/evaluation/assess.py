@@ -42,9 +42,11 @@ def assess(
     if plain:
         parsed = untagged.parse(text, form, one_line="\n" not in reference)
         thinking_valid = untagged.has_thinking(text, form)
+        thinking = parsed.thinking
     else:
         parsed = response_format.parse(text)
         thinking_valid = response_format.has_thinking(text)
+        thinking = response_format.thinking_in(text)
     options = on.options(row) if on.options is not None else None
     question = on.question_of(row)
     if response_format.name not in FORMATS:
@@ -69,6 +71,7 @@ def assess(
         thinking_valid=thinking_valid,
         shown_to_judge="" if reading.shown in reading.candidates[-1:] else reading.shown,
         unfinished_verdict=unfinished,
+        thinking_right=on.thinking_right(row, thinking or "") if on.thinking_right is not None else None,
     )
 
 

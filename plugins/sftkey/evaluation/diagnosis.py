@@ -102,24 +102,14 @@ def diagnose(
         raise ValueError(f"a diagnosis needs a checkpoint of sft-tag, not of {tokenize.method.name}")
     tokenized = tokenize(examples)
 
-    def complete_from(group: Set[Segment]) -> list[Completion]:
-        prompts = [before(example, group) for example in tokenized]
-        end = tokenize.end_of_turn
-        return complete(
-            model, tokenize.tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, end=end
-        )
-
-    own, after_reference = complete_from(RESPONSE), complete_from(AFTER_THINKING)
+    own = _completions(model, tokenize, tokenized, RESPONSE, max_new_tokens, batch_size)
     opened, written = tokenize.opened, tokenize.response_format
     parsed = [written.parse(opened + completion.text) for completion in own]
     right = [is_right(index, completion.text) for index, completion in enumerate(own)]
-    right_given_reference = [
-        is_right(
-            index,
-            f"{written.thinking_open[len(opened) :]}{example.thinking}{written.thinking_close}{completion.text}",
-        )
-        for index, (example, completion) in enumerate(zip(examples, after_reference, strict=True))
-    ]
+    given_reference_outputs = outputs_given_reference(
+        model, tokenize, examples, max_new_tokens=max_new_tokens, batch_size=batch_size
+    )
+    right_given_reference = [is_right(index, output) for index, output in enumerate(given_reference_outputs)]
     thoughts = [own_thinking(completion.text, tokenize) for completion in own]
     outcomes = [
         outcome(right[index], right_given_reference[index], thoughts[index], example.thinking)
@@ -154,6 +144,40 @@ def diagnose(
         gradient_shares=shares,
         **judge_headroom(outcomes, _share(right_given_reference), on_training_rows, over_limit),
     )
+
+
+def outputs_given_reference(
+    model: Any, tokenize: ExampleTokenizer, examples: Sequence[Example], *, max_new_tokens: int, batch_size: int
+) -> list[str]:
+    """What a model writes with the reference thinking in the place of its own: whole outputs, the thinking included.
+
+    Args:
+        model: A checkpoint, on its device.
+        tokenize: The tokenization of a tagged method.
+        examples: Examples with their thinking.
+        max_new_tokens: Limit of what follows the thinking.
+        batch_size: Rows per batch.
+    """
+    opened, written = tokenize.opened, tokenize.response_format
+    completions = _completions(model, tokenize, tokenize(examples), AFTER_THINKING, max_new_tokens, batch_size)
+    return [
+        f"{written.thinking_open[len(opened) :]}{example.thinking}{written.thinking_close}{completion.text}"
+        for example, completion in zip(examples, completions, strict=True)
+    ]
+
+
+def _completions(
+    model: Any,
+    tokenize: ExampleTokenizer,
+    tokenized: Sequence[TokenizedExample],
+    group: Set[Segment],
+    max_new_tokens: int,
+    batch_size: int,
+) -> list[Completion]:
+    """Continue what is before a group of segments."""
+    prompts = [before(example, group) for example in tokenized]
+    end = tokenize.end_of_turn
+    return complete(model, tokenize.tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, end=end)
 
 
 def before(example: TokenizedExample, group: Set[Segment]) -> list[int]:

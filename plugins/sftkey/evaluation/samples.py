@@ -23,7 +23,7 @@ MAX_TEXT = 12_000
 
 ITEM_COLUMNS = (
     "key", "doc_id", "question", "prompt", "reference", "output", "extracted", "extraction", "failure", "verdict",
-    "decided_by", "no_answer", "length", "thinking_length", "answer_probability", "acc", "fmt", "score",
+    "decided_by", "no_answer", "length", "thinking_length", "thinking_right", "answer_probability", "acc", "fmt", "score",
 )  # fmt: skip
 
 _QUESTION_FIELDS = ("question", "problem", "question_stem", "source", "prompt")
@@ -95,7 +95,7 @@ def _item(
     thought = thinking(output, prompt)
     doc_id = one_line(text_of(sample.get("doc_id")))[:40]
     return {
-        "key": hashlib.blake2b(f"{question}\0{reference}".encode(), digest_size=16).hexdigest(),
+        "key": item_key(question, reference),
         "doc_id": doc_id,
         "question": shorten(question, MAX_TEXT),
         "reference": shorten(reference, MAX_TEXT),
@@ -109,6 +109,7 @@ def _item(
         "no_answer": float("extracted" in sample and sample["extracted"] is None),
         "length": len(output),
         "thinking_length": float("nan") if thought is None else len(thought.strip()),
+        "thinking_right": _share(sample.get("thinking_right")),
         "answer_probability": probabilities.get(identity(doc_id, output), float("nan"))
         if probabilities
         else float("nan"),
@@ -116,6 +117,16 @@ def _item(
         "fmt": fmt,
         "score": composite(acc, fmt) if score is None else score,
     }
+
+
+def item_key(question: str, reference: str) -> str:
+    """What tells an item from others in any run: a hash of what is asked and of the reference."""
+    return hashlib.blake2b(f"{question}\0{reference}".encode(), digest_size=16).hexdigest()
+
+
+def _share(value: Any) -> float:
+    found = number(value)
+    return float("nan") if found is None or not 0 <= found <= 1 else found
 
 
 def _failure(sample: Mapping[str, Any]) -> str:

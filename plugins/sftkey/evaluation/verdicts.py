@@ -52,6 +52,7 @@ class Item:
         thinking_valid: Whether the output has a closed, non-empty reasoning.
         shown_to_judge: What the judge is shown, where that isn't `extracted`.
         unfinished_verdict: What the rules say of the answer in the thinking of an output that holds none after it.
+        thinking_right: Whether the thinking is right, where the data set can tell.
     """
 
     question: str
@@ -65,6 +66,7 @@ class Item:
     thinking_valid: bool
     shown_to_judge: str = ""
     unfinished_verdict: RuleVerdict | None = None
+    thinking_right: bool | None = None
 
     @property
     def for_judge(self) -> str:
@@ -89,6 +91,7 @@ class Record(TypedDict):
     thinking_valid: bool
     shown_to_judge: str
     unfinished_verdict: str | None
+    thinking_right: bool | None
     verdict: str
     decided_by: str
     judge_mode: str
@@ -106,7 +109,7 @@ def item_of(record: Mapping[str, Any]) -> Item:
         ValueError: A field has a value that it can't have.
     """
     # An earlier version didn't log the fields that have a default.
-    values: dict[str, Any] = {"shown_to_judge": "", "unfinished_verdict": None}
+    values: dict[str, Any] = {"shown_to_judge": "", "unfinished_verdict": None, "thinking_right": None}
     values |= {field: record[field] for field in Item.__slots__ if field in record or field not in values}
     failure, unfinished = values["format_failure"], values["unfinished_verdict"]
     return Item(

@@ -91,9 +91,14 @@ def evaluation_command(stage: Stage, settings: EvaluationSettings) -> list[str]:
     Raises:
         UserError: See `tasks_of`.
     """
-    command = ["lm_eval", "run", "--model", settings.backend, "--model_args", _model_arguments(stage, settings)]
+    return command_for(_model_arguments(stage, settings), stage, settings, stage.output_dir / EVALUATION_FOLDER)
+
+
+def command_for(model_arguments: str, stage: Stage, settings: EvaluationSettings, folder: Path) -> list[str]:
+    """The ``lm_eval`` command for any model on the tasks of a stage, into a folder; raises as `tasks_of`."""
+    command = ["lm_eval", "run", "--model", settings.backend, "--model_args", model_arguments]
     command += ["--tasks", ",".join(settings.tasks or tasks_of(stage)), "--apply_chat_template", "--log_samples"]
-    command += ["--batch_size", settings.batch_size, "--output_path", str(stage.output_dir / EVALUATION_FOLDER)]
+    command += ["--batch_size", settings.batch_size, "--output_path", str(folder)]
     # Named although lm-eval has a copy: that is lost when lm-eval is installed again, elsewhere, or from a checkout.
     command += ["--include_path", settings.include_path or str(tasks_folder())]
     if settings.limit is not None:
@@ -218,19 +223,26 @@ def evaluation_results(stage: Stage) -> list[Evaluation]:
     Raises:
         UserError: A file of results can't be read.
     """
-    found: list[Evaluation] = []
-    for entry in _entries(stage):
-        path = _results_file(stage, entry)
-        if not _is_of(stage, entry) or not path.is_file():
-            continue
-        try:
-            results = read_results(path)
-        except UnreadableFile as error:
-            raise UserError(f"{path}: {error}; delete it to evaluate again") from error
-        named = [results[task] for task in entry["key"]["tasks"] if task in results]
-        # A name that is not among the results is a tag: they hold its tasks.
-        found += named if len(named) == len(entry["key"]["tasks"]) else results.values()
-    return found
+    return [one for entry in _entries(stage) for one in _evaluations(stage, entry)]
+
+
+def evaluations_with(stage: Stage, settings: EvaluationSettings) -> list[Evaluation]:
+    """The same of the evaluation with these settings alone; none where it wasn't done."""
+    wanted = _what(_key(stage, settings))
+    return [one for entry in _entries(stage) if _what(entry["key"]) == wanted for one in _evaluations(stage, entry)]
+
+
+def _evaluations(stage: Stage, entry: Mapping[str, Any]) -> list[Evaluation]:
+    path = _results_file(stage, entry)
+    if not _is_of(stage, entry) or not path.is_file():
+        return []
+    try:
+        results = read_results(path)
+    except UnreadableFile as error:
+        raise UserError(f"{path}: {error}; delete it to evaluate again") from error
+    named = [results[task] for task in entry["key"]["tasks"] if task in results]
+    # A name that is not among the results is a tag: they hold its tasks.
+    return named if len(named) == len(entry["key"]["tasks"]) else list(results.values())
 
 
 def update_cards(results: Iterable[Path]) -> None:

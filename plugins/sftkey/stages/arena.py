@@ -1,0 +1,212 @@
+"""What came of an arena: the figures of each run over its seeds, and each against the control."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from sftkey.evaluation.decomposition import (
+    CUT_OFF,
+    MEASURES,
+    Comparison,
+    Items,
+    Runs,
+    compare,
+    decompose,
+    unshared,
+)
+from sftkey.evaluation.results import Evaluation
+from sftkey.evaluation.seeds import POWER, Estimate, detectable
+from sftkey.stages.evaluate import EVALUATION_FOLDER, EvaluationSettings, evaluations_with
+from sftkey.stages.stage import Stage
+from sftkey.util.sources import UnreadableFile, number, read_json
+
+SCHEMA = 1
+ARENA_FILE = "arena.json"
+GIVEN_REFERENCE_FILE = "sftkey_given_reference.json"
+"""In a stage's folder of evaluations: which held-out rows it got right after the reference thinking."""
+GIVEN_REFERENCE_SCHEMA = 1
+SAME_COMPUTE = 0.05
+"""Runs whose steps take the same time but for this share are trained for equal compute by equal steps."""
+
+
+@dataclass
+class ArenaRun:
+    """One row of the table.
+
+    Attributes:
+        name: ``base``, ``stage1``, ``control``, an objective, or an objective with `EQUAL_COMPUTE` behind it.
+        stages: The finished stages, by seed.
+        evaluations: Where there is no stage, the evaluations of the untrained model.
+    """
+
+    name: str
+    stages: dict[int, Stage] = field(default_factory=dict)
+    evaluations: tuple[Evaluation, ...] = ()
+
+    @property
+    def steps(self) -> list[int]:
+        """The numbers of steps that its seeds were trained for; one where they agree."""
+        return sorted({one.training.steps for one in self.stages.values() if one.training.steps})
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Seconds of training for each step: the median over the seeds; ``None`` where no marker says it."""
+        found = [
+            one.training.seconds / one.training.steps
+            for one in self.stages.values()
+            if one.training.seconds and one.training.steps
+        ]
+        return median(found) if found else None
+
+    def items(self, settings: EvaluationSettings) -> dict[str, Runs]:
+        """The items' figures by task and seed; a run without items has no seed."""
+        found: dict[str, dict[int, Items]] = {}
+        for seed, stage in self.stages.items():
+            reference = given_reference(stage)
+            for one in evaluations_with(stage, settings):
+                if one.items is not None:
+                    found.setdefault(one.task, {})[seed] = {**items_of(one), **reference}
+        for one in self.evaluations:
+            if one.items is not None:
+                found.setdefault(one.task, {})[0] = items_of(one)
+        return dict(found)
+
+
+def items_of(evaluation: Evaluation) -> Items:
+    """The figures of an evaluation's items, by what tells the items apart."""
+    frame = evaluation.items
+    assert frame is not None
+    frame = frame.assign(cut_off=frame["failure"].isin(CUT_OFF).astype(float))
+    return {
+        measure: {
+            str(key): float(value)
+            for key, value in zip(frame["key"], frame[measure], strict=True)
+            if not math.isnan(value)
+        }
+        for measure in MEASURES
+        if measure in frame.columns
+    }
+
+
+def given_reference(stage: Stage, asked_for: int | None = None) -> Items:
+    """What a stage got right after the reference thinking, as far as that was measured for it as it is now.
+
+    Args:
+        stage: The stage.
+        asked_for: Only where so many rows were asked for.
+    """
+    try:
+        content = read_json(stage.output_dir / EVALUATION_FOLDER / GIVEN_REFERENCE_FILE)
+    except UnreadableFile:
+        return {}
+    own = stage.marker.id if stage.marker else None
+    rows = content.get("items")
+    if content.get("schema") != GIVEN_REFERENCE_SCHEMA or content.get("stage_id") != own or not isinstance(rows, list):
+        return {}
+    if asked_for is not None and content.get("asked_for") != asked_for:
+        return {}
+    found: dict[str, float] = {}
+    for row in rows:
+        value = number(row.get("acc")) if isinstance(row, dict) else None
+        if value is not None and 0 <= value <= 1:
+            found[str(row.get("key"))] = value
+    return {"acc_given_reference": found} if found else {}
+
+
+def compute_ratio(control: ArenaRun, other: ArenaRun) -> float | None:
+    """How many steps of a run take as long as one of the control's; ``None`` where it isn't known."""
+    own, its = control.step_seconds, other.step_seconds
+    return own / its if own and its else None
+
+
+def results(
+    runs: Sequence[ArenaRun], control: ArenaRun, rivals: Sequence[ArenaRun], settings: EvaluationSettings
+) -> dict[str, Any]:
+    """Everything that is known by now, as plain JSON types.
+
+    Args:
+        runs: All rows, in the order of the table.
+        control: The control among them.
+        rivals: Those that are compared with it.
+        settings: How they were evaluated.
+    """
+    items = {run.name: run.items(settings) for run in runs}
+    tasks = list(dict.fromkeys(task for by_task in items.values() for task in by_task))
+    return {
+        "runs": [_run(run, control) for run in runs],
+        "tasks": {task: _task(task, items, control.name, [one.name for one in rivals]) for task in tasks},
+    }
+
+
+def _run(run: ArenaRun, control: ArenaRun) -> dict[str, Any]:
+    steps, seconds = run.steps, run.step_seconds
+    one, its = seconds, control.step_seconds
+    total = one * median(steps) if one and steps else None
+    whole = its * median(control.steps) if its and control.steps else None
+    return {
+        "name": run.name,
+        "seeds": sorted(run.stages),
+        "one_seed": len(run.stages) == 1,
+        "steps": steps,
+        "step_seconds": seconds,
+        "compute": total / whole if total and whole else None,
+        "outputs": [str(run.stages[seed].output_dir) for seed in sorted(run.stages)],
+    }
+
+
+def _task(task: str, items: Mapping[str, Mapping[str, Runs]], control: str, rivals: Sequence[str]) -> dict[str, Any]:
+    here = {name: by_task[task] for name, by_task in items.items() if by_task.get(task)}
+    figures = {name: decompose(runs) for name, runs in here.items()}
+    if not any(one["thinking_right"].value for one in figures.values() if "thinking_right" in one):
+        # Where no thinking is the row's own, the check says nothing of right and wrong.
+        for one in figures.values():
+            one.pop("thinking_right", None)
+    pairs = {name: (here[control], here[name]) for name in rivals if name in here and control in here}
+    return {
+        "figures": {name: {measure: _figure(one) for measure, one in found.items()} for name, found in figures.items()},
+        "comparisons": [
+            {"run": name, "control": control, **_comparison(one, len(pairs))}
+            for name, several in compare(pairs).items()
+            for one in several
+            if one.measure != "thinking_right" or "thinking_right" in figures[name]
+        ],
+        "items_left_out": unshared([run for runs in here.values() for run in runs.values()]),
+    }
+
+
+def _figure(found: Estimate) -> dict[str, Any]:
+    return {
+        "value": found.value,
+        "interval": [found.interval.low, found.interval.high],
+        "over": found.over,
+        "by_seed": list(found.by_seed),
+        "items": found.items,
+    }
+
+
+def _comparison(found: Comparison, pairs: int) -> dict[str, Any]:
+    difference = found.difference
+    return {
+        "measure": found.measure,
+        "seeds": list(found.seeds),
+        **{key if key != "value" else "difference": value for key, value in _figure(difference).items()},
+        "standard_error": difference.standard_error,
+        "test": difference.test,
+        "p": difference.p,
+        "p_holm": found.adjusted_p,
+        "comparisons": pairs,
+        "detectable": found.detectable,
+        "detectable_with_twice_the_seeds": detectable(difference, pairs, seeds=2 * len(found.seeds)),
+        "detectable_with_twice_the_items": detectable(difference, pairs, items=2 * difference.items),
+        "power": POWER,
+    }
+
+
+def given_reference_file(stage: Stage) -> Path:
+    """Where a stage's answers after the reference thinking are."""
+    return stage.output_dir / EVALUATION_FOLDER / GIVEN_REFERENCE_FILE

@@ -1,0 +1,249 @@
+"""``sftkey arena`` with stand-ins for what takes long: the control always, each cell once, what decides side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.documented_json import follows_the_documentation
+from support.fake_commands import install_with_items
+from support.run_place import Place, succeeded
+
+ARENA = ("arena", "stage2.yml", "--output", "out/arena", "--seeds", "2")
+SHARES = {"stage1": 0.3, "base": 0.1, "control": 0.45, "anchored": 0.6, "": 0.5}
+
+
+@pytest.fixture
+def arena(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A place where evaluations log items."""
+    install_with_items(place.folder / "bin", monkeypatch, SHARES)
+    return place
+
+
+def trained(place: Place) -> list[str]:
+    return [Path(call[2]).stem for call in place.calls() if call[:2] == ["axolotl", "train"]]
+
+
+def result(place: Place) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((place.folder / "out/arena/arena.json").read_text())
+    return content
+
+
+def recipe(place: Place, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((place.folder / f"out/arena/recipes/{name}.yml").read_text())
+    return found
+
+
+def test_every_objective_and_the_control_from_one_stage_1(arena: Place) -> None:
+    done = succeeded(arena.run(*ARENA))
+    calls = arena.calls()
+    cells = [f"seed{seed}_{name}" for seed in (0, 1) for name in ("control", "answer", "anchored-0.1")]
+    assert [Path(call[2]).stem for call in calls if call[0] == "axolotl"] == ["stage1", *cells]
+    # Stage 1, the base model, and two seeds of three runs are evaluated once each; what a base model lacks is Stage 1's.
+    evaluated = [call[call.index("--output_path") + 1] for call in calls if call[0] == "lm_eval"]
+    assert len(evaluated) == len(set(evaluated)) == 8
+    (base,) = [call for call in calls if call[0] == "lm_eval" and "out/arena/base/eval" in call]
+    assert base[base.index("--model_args") + 1] == "pretrained=Qwen/Qwen3-8B-Base,tokenizer=out/stage1"
+    assert sum(call[0] == "python" for call in calls) == 7
+
+    control, answer, anchored = (recipe(arena, f"seed1_{name}") for name in ("control", "answer", "anchored-0.1"))
+    assert [one["sftkey_method"] for one in (control, answer, anchored)] == ["sft-tag", "key-tag", "key-tag"]
+    assert anchored["sftkey_segment_weights"] == {"thinking": 0.1, "format": 1.0, "answer": 1.0}
+    assert not {"sftkey_segment_weights", "sftkey_objective"} & {*control, *answer}
+    for one in (control, answer, anchored):
+        assert (one["seed"], one["num_epochs"], one["base_model"]) == (1, 3, "out/stage1")
+        assert (arena.folder / "out/arena/recipes" / one["sftkey_after"]).resolve() == arena.folder / "stage1.yml"
+
+    content = result(arena)
+    assert [run["name"] for run in content["runs"]] == ["base", "stage1", "control", "answer", "anchored:0.1"]
+    (task,) = content["tasks"].values()
+    assert set(task["figures"]["control"]) == {
+        *("acc", "fmt", "score", "acc_well_formed", "thinking_right", "acc_given_reference", "length", "cut_off"),
+    }
+    assert task["figures"]["control"]["cut_off"]["value"] == pytest.approx(5 / 40)
+    assert task["figures"]["answer"]["acc_given_reference"]["value"] == 0.75
+    assert task["figures"]["stage1"]["acc"]["over"] == "items"
+    assert task["figures"]["control"]["acc"]["over"] == "seeds and items"
+    accs = {one["run"]: one for one in task["comparisons"] if one["measure"] == "acc"}
+    assert set(accs) == {"answer", "anchored:0.1"}
+    by_seed = [task["figures"][name]["acc"]["by_seed"] for name in ("anchored:0.1", "control")]
+    assert accs["anchored:0.1"]["by_seed"] == pytest.approx([one - other for one, other in zip(*by_seed, strict=True)])
+    for one in accs.values():
+        assert one["p"] <= one["p_holm"]
+        assert (one["control"], one["seeds"], one["items"], one["comparisons"]) == ("control", [0, 1], 40, 2)
+        assert one["detectable"] > one["detectable_with_twice_the_seeds"] > 0
+    assert "holds for this Stage 1" in content["design"]
+    for text in (
+        content["design"],
+        "COULD SHOW",
+        "Intervals over seeds and items; p-values adjusted for 2 comparisons",
+    ):
+        assert text in done.output
+    (line,) = [line for line in done.output.splitlines() if line.startswith("stage1 ")]
+    assert line.startswith("stage1        one seed     12")
+
+    # Nothing is done twice.
+    again = succeeded(arena.run(*ARENA))
+    assert arena.calls() == []
+    assert again.stdout == done.stdout
+    printed = json.loads(succeeded(arena.run(*ARENA, "--json")).stdout)
+    follows_the_documentation("arena", printed)
+    assert printed == content
+    succeeded(arena.run(*ARENA, "--objectives", "answer", "--objectives", "anchored:0.1,anchored:0.02"))
+    assert trained(arena) == ["seed0_anchored-0.02", "seed1_anchored-0.02"]
+
+
+def test_a_single_seed_is_called_one(arena: Place) -> None:
+    done = succeeded(arena.run("arena", "stage2.yml", "--output", "out/arena", "--seeds", "1", "--reference-rows", "0"))
+    for name in ("control", "answer", "anchored:0.1"):
+        for line in (line for line in done.output.splitlines() if line.startswith(f"{name} ")):
+            assert line.split(name)[1].split()[:2] == ["one", "seed"]
+    assert "One seed: nothing here says what another seed would give." in done.output
+    content = result(arena)
+    assert all(run["one_seed"] for run in content["runs"] if run["name"] != "base")
+    (task,) = content["tasks"].values()
+    assert {one["test"] for one in task["comparisons"] if one["measure"] == "acc"} == {"McNemar (exact)"}
+
+
+def test_each_seed_may_have_a_stage_1_of_its_own(arena: Place) -> None:
+    succeeded(arena.run(*ARENA, "--stage1-per-seed", "--objectives", "answer", "--reference-rows", "0"))
+    assert trained(arena) == [f"seed{seed}_{name}" for seed in (0, 1) for name in ("stage1", "control", "answer")]
+    assert recipe(arena, "seed1_stage1") | {"seed": 0} == recipe(arena, "seed1_stage1") | {"seed": 0}
+    assert recipe(arena, "seed1_control")["base_model"] == recipe(arena, "seed1_stage1")["output_dir"]
+    content = result(arena)
+    assert content["design"].startswith("Each seed has a Stage 1 of its own")
+    (task,) = content["tasks"].values()
+    assert task["figures"]["stage1"]["acc"]["over"] == "seeds and items"
+    assert "acc_given_reference" not in task["figures"]["stage1"]
+
+
+def test_a_single_stage_starts_from_the_base_model(arena: Place) -> None:
+    succeeded(arena.run("arena", "stage1.yml", "--output", "out/arena", "--seeds", "1", "--objectives", "answer"))
+    assert trained(arena) == ["seed0_control", "seed0_answer"]
+    assert recipe(arena, "seed0_answer")["base_model"] == "Qwen/Qwen3-8B-Base"
+    assert [run["name"] for run in result(arena)["runs"]] == ["base", "control", "answer"]
+    assert "no Stage 1 to train with each seed" in arena.run("arena", "stage1.yml", "--stage1-per-seed").output
+
+
+def test_equal_compute_is_as_long_as_the_control_takes(arena: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = (*ARENA, "--reference-rows", "0")
+    seconds = {f"seed{seed}_{name}": value for seed in (0, 1) for name, value in (("control", 60.0), ("answer", 40.0))}
+    seconds |= {"seed0_anchored-0.1": 61.0, "seed1_anchored-0.1": 59.0}
+    monkeypatch.setenv("FAKE_SECONDS", json.dumps(seconds))
+    done = succeeded(arena.run(*quick))
+    # The anchored step takes as long as the control's: equal steps are equal compute.
+    assert trained(arena)[-2:] == ["seed0_answer-equal-compute", "seed1_answer-equal-compute"]
+    longer, cell = recipe(arena, "seed1_answer-equal-compute"), recipe(arena, "seed1_answer")
+    assert longer["num_epochs"] == 4.5
+    assert {key for key in cell if longer[key] != cell[key]} == {"num_epochs", "output_dir"}
+    content = result(arena)
+    assert [run["compute"] for run in content["runs"][2:5]] == pytest.approx([1, 2 / 3, 1])
+    (task,) = content["tasks"].values()
+    assert {one["run"] for one in task["comparisons"]} == {"answer", "anchored:0.1", "answer-equal-compute"}
+    assert "x 0.67" in done.output
+    succeeded(arena.run(*quick[:-3], "3", *quick[-2:], "--objectives", "anchored:0.1", "--no-equal-compute"))
+    assert trained(arena) == ["seed2_control", "seed2_anchored-0.1"]
+    # More seeds, measured otherwise: those that are there are not trained again for another length.
+    monkeypatch.setenv("FAKE_SECONDS", json.dumps(seconds | {"seed2_answer": 10.0}))
+    succeeded(arena.run(*quick[:-3], "3", *quick[-2:], "--objectives", "answer"))
+    assert trained(arena) == ["seed2_answer", "seed2_answer-equal-compute"]
+    assert recipe(arena, "seed2_answer-equal-compute")["num_epochs"] == 4.5
+
+
+def test_a_budget_ends_between_cells_and_says_what_is_left(arena: Place) -> None:
+    done = succeeded(arena.run(*ARENA, "--budget", "0.00001"))
+    # The first cell of a call is always run: a budget that is too small still gets somewhere.
+    assert trained(arena) == ["stage1"]
+    assert "Left: 6\n  control, seed 0\n" in done.output
+    assert "6 cells are left. To go on:" in done.output
+    assert result(arena)["left"][-1] == "anchored:0.1, seed 1"
+    succeeded(arena.run(*ARENA, "--budget", "0.00001"))
+    assert trained(arena) == ["seed0_control"]
+    assert succeeded(arena.run(*ARENA, "--budget", "600")).output.count("Left") == 0
+    assert len(trained(arena)) == 5
+    assert result(arena)["left"] == []
+
+
+def test_a_cell_that_fails_does_not_stop_the_others(arena: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_FAIL", "seed0_answer")
+    monkeypatch.setenv("FAKE_NO_REFERENCE", "1")
+    failed = arena.run(*ARENA)
+    assert failed.exit_code == 1
+    assert "1 cells failed:\n  answer, seed 0: axolotl train out/arena/recipes/seed0_answer.yml" in failed.output
+    assert "torch.OutOfMemoryError: CUDA out of memory" in failed.output
+    assert (
+        failed.output.count("Acc given the reference thinking isn't measured: Error: the recipe has no test_datasets")
+        == 1
+    )
+    assert sum(call[0] == "python" for call in arena.calls()) == 1
+    (task,) = result(arena)["tasks"].values()
+    # What both have is compared: one seed, and called so.
+    assert {one["run"]: one["over"] for one in task["comparisons"]} == {
+        "answer": "items",
+        "anchored:0.1": "seeds and items",
+    }
+    monkeypatch.delenv("FAKE_FAIL")
+    succeeded(arena.run(*ARENA))
+    assert trained(arena) == ["seed0_answer"]
+
+
+def test_dry_run_lists_the_cells_and_writes_nothing(arena: Place) -> None:
+    options = ("--objectives", "answer,anchored:0.5+num_epochs=1", "--dry-run")
+    listed = succeeded(arena.run(*ARENA, *options)).output
+    assert [line.split()[:4] for line in listed.splitlines()[1:8]] == [
+        ["stage1", "-", "sft-tag", "3"],
+        *([name, seed, method, epochs] for seed in "01" for name, method, epochs in (
+            ("control", "sft-tag", "3"), ("answer", "key-tag", "3"), ("anchored:0.5+num_epochs=1", "key-tag", "1"),
+        )),
+    ]  # fmt: skip
+    assert not (arena.folder / "out").exists()
+    found = json.loads(succeeded(arena.run(*ARENA, *options, "--json")).stdout)
+    follows_the_documentation("arena --dry-run", found)
+    assert found[1] == {
+        "run": "control",
+        "seed": "0",
+        "method": "sft-tag",
+        "steps": "3 epochs",
+        "state": "not started",
+        "output": "out/arena/seed0/control",
+    }
+    succeeded(arena.run(*ARENA, "--objectives", "answer", "--seeds", "1", "--reference-rows", "0"))
+    listed = succeeded(arena.run(*ARENA, "--objectives", "answer", "--dry-run")).output
+    assert ["control", "0", "sft-tag", "12", "finished", "out/arena/seed0/control"] in map(
+        str.split, listed.splitlines()
+    )
+
+
+@pytest.mark.parametrize(
+    ("objectives", "message"),
+    [
+        ("control", "control is always a row of its own"),
+        ("anchored", "name the weight of the thinking, above 0, as in anchored:0.1"),
+        ("anchored:-1", "name the weight of the thinking, above 0"),
+        ("anchored:0.1:0.2", "name the weight of the thinking, above 0"),
+        ("anchored:nan", "name the weight of the thinking, above 0"),
+        ("answer:x=1", "answer has no keys of its own"),
+        ("sft/dft", "sft is no method of this recipe's form; there are sft-tag, key-tag"),
+        ("../x", "is not of the form NAME"),
+        ("answer+x", "'x' is not of the form key=value"),
+        ("anchored:0.1,anchored-0.1", "would both be called"),
+    ],
+)
+def test_an_objective_that_is_none_is_one_line_before_anything_is_written(
+    arena: Place, objectives: str, message: str
+) -> None:
+    for form in ((), ("--dry-run",)):
+        done = arena.run(*ARENA, "--objectives", objectives, *form)
+        assert done.exit_code == 1
+        assert message in done.output
+        assert done.output.count("\n") == 1
+    assert not (arena.folder / "out").exists()
+    assert arena.calls() == []
+
+
+def test_a_recipe_that_an_arena_cannot_take(arena: Place) -> None:
+    (arena.folder / "no.yml").write_text("base_model: x\n")
+    assert "no.yml: sftkey_method is None; an arena needs one of sft" in arena.run("arena", "no.yml").output
