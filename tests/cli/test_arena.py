@@ -65,6 +65,8 @@ def test_every_objective_and_the_control_from_one_stage_1(arena: Place) -> None:
     }
     assert task["figures"]["control"]["cut_off"]["value"] == pytest.approx(5 / 40)
     assert task["figures"]["answer"]["acc_given_reference"]["value"] == 0.75
+    # Of the 20 rows with a reference thinking three outputs go on and on.
+    assert task["figures"]["answer"]["thinking_right"]["value"] == pytest.approx(17 / 20)
     assert task["figures"]["stage1"]["acc"]["over"] == "items"
     assert task["figures"]["control"]["acc"]["over"] == "seeds and items"
     accs = {one["run"]: one for one in task["comparisons"] if one["measure"] == "acc"}

@@ -111,7 +111,7 @@ for task in value("--tasks").split(","):
         lines.append({
             "doc_id": item, "question": f"q{item}", "reference": str(item), "resps": [[text]], "filter": "none",
             "acc": float(right), "fmt": float(formed), "score": 0.7 * right + 0.3 * formed,
-            "format_failure": None if formed else "thinking cut off", "thinking_right": formed and item % 3 > 0,
+            "format_failure": None if formed else "thinking cut off",
             "verdict": "same" if right else "different", "decided_by": "rule", "extracted": str(item),
         })
     (folder / f"samples_{task}_2026-01-01T00-00-0{number}.jsonl").write_text(
@@ -124,7 +124,7 @@ for task in value("--tasks").split(","):
 """
 
 _PYTHON = """
-import json, os, sys
+import hashlib, json, os, sys
 from pathlib import Path
 module, stage, file = sys.argv[2:5]
 with open(os.environ["FAKE_RECORD"], "a") as record:
@@ -136,7 +136,10 @@ marker = json.loads((Path(stage) / "sftkey_stage.json").read_text())
 Path(file).parent.mkdir(parents=True, exist_ok=True)
 Path(file).write_text(json.dumps({
     "schema": 1, "stage_id": marker.get("id"), "asked_for": int(sys.argv[sys.argv.index("--rows") + 1]),
-    "items": [{"key": f"k{item}", "acc": float(item % 4 > 0)} for item in range(20)],
+    "items": [
+        {"key": hashlib.blake2b(f"q{item}\\0{item}".encode(), digest_size=16).hexdigest() + "-0",
+         "acc": float(item % 4 > 0), "thinking": f"of {item}"} for item in range(20)
+    ],
 }))
 """
 

@@ -43,9 +43,10 @@ def main(stage: Path, file: Path, rows: int, batch_size: int) -> None:
     items, seen = [], Counter[str]()
     for (row, example), output in zip(held_out.usable, outputs, strict=True):
         item = assess(output, row, on, plain=False, response_format=form.response_format, opened=form.opened)
-        key = item_key(example.question, example.answer)
+        key = item_key(on.question_of(row), on.reference_of(row))
         seen[key] += 1
-        items.append({"key": f"{key}-{seen[key] - 1}", "acc": float(item.rule_verdict is RuleVerdict.SAME)})
+        right = item.rule_verdict is RuleVerdict.SAME
+        items.append({"key": f"{key}-{seen[key] - 1}", "acc": float(right), "thinking": example.thinking})
     write_atomically(
         file,
         {

@@ -81,12 +81,6 @@ def options(row: Row, names: Names) -> dict[str, str]:
     return _options(row, names)[0]
 
 
-def same_thinking(row: Row, thinking: str, column: str) -> bool | None:
-    """Whether a thinking has the words of the row's own, which for generated problems is whether it is right."""
-    own = row.get(column)
-    return thinking.split() == own.split() if isinstance(own, str) and own.strip() else None
-
-
 def _options(row: Row, names: Names) -> tuple[dict[str, str], dict[str, str]]:
     return options_of(row, names["options"])
 
@@ -113,7 +107,7 @@ def with_columns(names: Names | None) -> ReasoningDataset:
     if unknown:
         raise ValueError(f"sftkey_columns: {', '.join(unknown)} unknown; its keys are {', '.join(COLUMNS)}")
     chosen = names.get("options", [])
-    read = [names.get(column, column) for column in ("question", "thinking", "answer")]
+    read = [names.get(column, column) for column in ("question", "answer")]
     return ReasoningDataset(
         name="columns",
         path=None,
@@ -124,7 +118,6 @@ def with_columns(names: Names | None) -> ReasoningDataset:
         reference=partial(reference, names=names),
         kind=AnswerKind.OPTION if chosen else AnswerKind.TEXT,
         options=partial(options, names=names) if chosen else None,
-        thinking_right=partial(same_thinking, column=names.get("thinking", "thinking")),
     )
 
 

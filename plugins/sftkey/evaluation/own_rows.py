@@ -138,4 +138,4 @@ def _own_entries(recipe: Mapping[str, Any], key: str, where: str) -> list[Mappin
 
 
 def _read(rows: Dataset, on: ReasoningDataset) -> Dataset:
-    return rows.select_columns([name for name in on.columns if name in rows.column_names]) if on.columns else rows
+    return rows.select_columns(list(on.columns)) if on.columns else rows

@@ -92,7 +92,7 @@ class Evaluation:
             self.ledger.note(
                 f"{self.path}: no samples of {self.task} beside it; run lm_eval with --log_samples for intervals and tests."
             )
-        items = read_items(samples, self.ledger, self._thinking) if samples is not None else None
+        items = read_items(samples, self.ledger, self.thinking) if samples is not None else None
         if items is None or len(self.reported) < len(METRICS):
             return None
         difference = max(abs(float(items[metric].mean()) - value) for metric, value in self.reported.items())
@@ -112,7 +112,7 @@ class Evaluation:
             return block.text.strip() if block else THINK.parse(opened_by(prompt, THINK) + output).answer
         return untagged.parse(output, dataset(self.data_set).untagged).answer if self.data_set in DATASETS else None
 
-    def _thinking(self, output: str, prompt: str) -> str | None:
+    def thinking(self, output: str, prompt: str) -> str | None:
         """The thinking in an output; of an untagged one that is in the form of a data set that we know."""
         if not self.plain:
             found = (form.thinking_in(opened_by(prompt, form) + output) for form in FORMATS.values())

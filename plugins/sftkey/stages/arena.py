@@ -67,10 +67,16 @@ class ArenaRun:
         """The items' figures by task and seed; a run without items has no seed."""
         found: dict[str, dict[int, Items]] = {}
         for seed, stage in self.stages.items():
-            reference = given_reference(stage)
+            rows = given_reference(stage)
             for one in evaluations_with(stage, settings):
-                if one.items is not None:
-                    found.setdefault(one.task, {})[seed] = {**items_of(one), **reference}
+                if one.items is None:
+                    continue
+                figures = {**items_of(one), "acc_given_reference": {key: acc for key, acc, _ in rows}}
+                if not figures.get("thinking_right"):  # the data set has no check of its own
+                    figures["thinking_right"] = _same_thinking(one, {key: thinking for key, _, thinking in rows})
+                found.setdefault(one.task, {})[seed] = {
+                    measure: column for measure, column in figures.items() if column
+                }
         for one in self.evaluations:
             if one.items is not None:
                 found.setdefault(one.task, {})[0] = items_of(one)
@@ -93,29 +99,43 @@ def items_of(evaluation: Evaluation) -> Items:
     }
 
 
-def given_reference(stage: Stage, asked_for: int | None = None) -> Items:
+def given_reference(stage: Stage, asked_for: int | None = None) -> list[tuple[str, float, str]]:
     """What a stage got right after the reference thinking, as far as that was measured for it as it is now.
 
     Args:
         stage: The stage.
         asked_for: Only where so many rows were asked for.
+
+    Returns:
+        For each held-out row what tells it from others, 1 or 0, and the reference thinking.
     """
     try:
-        content = read_json(stage.output_dir / EVALUATION_FOLDER / GIVEN_REFERENCE_FILE)
+        content = read_json(given_reference_file(stage))
     except UnreadableFile:
-        return {}
+        return []
     own = stage.marker.id if stage.marker else None
     rows = content.get("items")
     if content.get("schema") != GIVEN_REFERENCE_SCHEMA or content.get("stage_id") != own or not isinstance(rows, list):
-        return {}
+        return []
     if asked_for is not None and content.get("asked_for") != asked_for:
-        return {}
-    found: dict[str, float] = {}
+        return []
+    found = []
     for row in rows:
         value = number(row.get("acc")) if isinstance(row, dict) else None
         if value is not None and 0 <= value <= 1:
-            found[str(row.get("key"))] = value
-    return {"acc_given_reference": found} if found else {}
+            found.append((str(row.get("key")), value, str(row.get("thinking") or "")))
+    return found
+
+
+def _same_thinking(evaluation: Evaluation, references: Mapping[str, str]) -> dict[str, float]:
+    """Whether each thinking has the words of the reference's, which for generated problems is whether it is right."""
+    frame = evaluation.items
+    assert frame is not None
+    return {
+        str(key): float((evaluation.thinking(output, prompt) or "").split() == references[key].split())
+        for key, output, prompt in zip(frame["key"], frame["output"], frame["prompt"], strict=True)
+        if references.get(key)
+    }
 
 
 def compute_ratio(control: ArenaRun, other: ArenaRun) -> float | None:
