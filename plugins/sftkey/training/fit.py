@@ -76,6 +76,8 @@ def fit(
     max_steps: int = -1,
     logging_steps: int = 10,
     context_grad: bool = True,
+    weights: torch.Tensor | None = None,
+    trainer_class: type[SegmentLossTrainer] = SegmentLossTrainer,
 ) -> FitResult:
     """Train a model in place, with a fresh optimizer and schedule (Eq. 5). The defaults are the paper's (section 3).
 
@@ -97,6 +99,9 @@ def fit(
         max_steps: Stop after so many optimizer steps instead of `epochs`; the schedule ends there as well.
         logging_steps: Steps between two points of the loss curve.
         context_grad: False to train without the context gradient (`sftkey.training.context_grad`).
+        weights: Weight of each `Segment` in the loss (`sftkey.training.weights.segment_weights`); `None` for the labels as
+            they are.
+        trainer_class: With another loss, for experiments.
 
     Raises:
         ValueError: `batch_size` is no multiple of `micro_batch_size`.
@@ -129,7 +134,7 @@ def fit(
         )
         # One GPU, however many there are: with more, transformers makes each batch larger by their number.
         args._n_gpu = min(args.n_gpu, 1)
-        trainer = SegmentLossTrainer(
+        trainer = trainer_class(
             model=model,
             args=args,
             train_dataset=[{**row._asdict(), "attention_mask": [1] * len(row.input_ids)} for row in examples],
@@ -138,7 +143,7 @@ def fit(
             ),
             processing_class=tokenizer,
         )
-        trainer.configure_segment_loss(context_grad=context_grad)
+        trainer.configure_segment_loss(weights=weights, context_grad=context_grad)
         trainer.remove_callback(PrinterCallback)
         clock = _Clock()
         trainer.add_callback(clock)
