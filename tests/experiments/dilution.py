@@ -1,11 +1,12 @@
-"""The dilution map: where does Stage 2 pay, by length and unpredictability of the thinking, hardness of the answer, and Stage 1?
+"""The dilution map: where does Stage 2 pay, by length and predictability of the thinking, the answer and Stage 1?
 
     python tests/experiments/dilution.py --output outputs/dilution --lengths 0 8 32 --seeds 0 1 2 3 4
 
-For each length of the thinking all conditions and seeds train side by side (`stacked.py`). Stage 1 ends for each model by itself,
-at the first checks that find 20%, 50% and 80% of held-out answers right given the reference thinking. From each of the three
-snapshots start the control (Stage 1's loss carried on), Stage 2 on answer tokens only, and Stage 2 anchored by a small weight on the
-thinking: the same batches, steps and schedule. A unit (a length and its seeds) that is done is never computed again.
+For each length of the thinking all conditions and seeds train side by side (`stacked.py`). Stage 1 ends for each model by
+itself, at the first checks that find 20%, 50% and 80% of held-out answers right given the reference thinking. From each of
+the three snapshots start the control (Stage 1's loss carried on), Stage 2 on answer tokens only, and Stage 2 anchored by a
+small weight on the thinking: the same batches, steps and schedule. A unit (a length and its seeds) that is done is never
+computed again.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 from sftkey.evaluation.headroom import AnswerLoss, judge_headroom, outcome  # noqa: E402
 from sftkey.format.segments import AFTER_THINKING, Segment  # noqa: E402
 
+from experiments.bits import bits  # noqa: E402
 from experiments.dilution_problems import (  # noqa: E402
     END,
     PROMPT,
@@ -177,7 +179,7 @@ class Unit:
                 "stage1_steps": int(kept[share][1][model]),
                 "arm": arm,
                 **_packed(outputs, index),
-                "given_reference": _bits(outputs_given.right[index]),
+                "given_reference": bits(outputs_given.right[index]),
             }
             if stage1:
                 record |= _diagnosed(
@@ -211,16 +213,12 @@ def _answer_share(stack: Stack, batch: Batch, count: int) -> torch.Tensor:
     return (_answer_logits(stack, batch.ids[:, :count]).argmax(-1) == batch.answers[:, :count]).float().mean(1)
 
 
-def _bits(values: np.ndarray) -> str:
-    return np.packbits(values.astype(bool)).tobytes().hex()
-
-
 def _packed(outputs: Outputs, index: int) -> dict[str, Any]:
     return {
         "items": len(outputs.right[index]),
-        "right": _bits(outputs.right[index]),
-        "well_formed": _bits(outputs.well_formed[index]),
-        "thinking_right": _bits(outputs.thinking_right[index]),
+        "right": bits(outputs.right[index]),
+        "well_formed": bits(outputs.well_formed[index]),
+        "thinking_right": bits(outputs.thinking_right[index]),
         "cut_off": round(1 - float(outputs.finished[index].mean()), 4),
         "tokens": round(float(outputs.tokens[index].mean()), 2),
     }
@@ -272,7 +270,9 @@ def main(argv: list[str] | None = None) -> None:
             if path.exists() or time.time() > options.until:
                 continue
             started = time.monotonic()
-            machine = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+            machine = (
+                torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+            )
             records: list[dict[str, Any]] = []
             for some in Unit(length, seeds, device, options).run():
                 records += some

@@ -1,9 +1,9 @@
 """Generated problems with a dial for each cause of dilution, as token ids for a stack of models.
 
-A question names two of 64 items. The thinking is ``length`` words that say nothing, each drawn uniformly from ``words`` words,
-then the values of both items, which are fixed and recalled. The answer is what a fixed random table has for the two values: it is
-no copy, and hard where ``values`` is large, as the table has as many entries as its square. Pairs of items that are asked in
-evaluation are never trained on.
+A question names two of 64 items. The thinking is ``length`` words that say nothing, each drawn uniformly from ``words``
+words, then the values of both items, which are fixed and recalled. The answer is what a fixed random table has for the two
+values: it is no copy, and hard where ``values`` is large, as the table has as many entries as its square. Pairs of items
+that are asked in evaluation are never trained on.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Real text, a pretrained model, an answer that is no copy: every objective of Stage 2 on CommonsenseQA with human explanations.
+"""Real text, a pretrained model, an answer that is no copy: objectives of Stage 2 on CommonsenseQA with human explanations.
 
-    python tests/experiments/real_text.py --model models/SmolLM2-135M-Instruct --data data/commonsenseqa --output outputs/real --seed 0
+    python tests/experiments/real_text.py --model models/SmolLM2-135M --data data/commonsenseqa --output outputs/real --seed 0
 
-One call is one seed; calls for several seeds run side by side. From the pretrained model SFT-Tag is trained twice: `full`, and
-`short`, which has seen an eighth of that. From each start the control (SFT-Tag carried on) and Stage 2 by each objective, with the
-same rows in the same order, the same number of steps and the same schedule. After every training the whole held-out split (the
-published validation split, as in the house's task) is answered twice, with the model's own thinking and after the reference one. The
-outputs are kept as they are; `real_text_scores.py` applies the rules to them, anywhere and later.
+One call is one seed; calls for several seeds run side by side. From the pretrained model SFT-Tag is trained twice: `full`,
+and `short`, which has seen a seventh of that. From each start the control (SFT-Tag carried on) and Stage 2 by each
+objective, with the same rows in the same order, the same number of steps and the same schedule. After every training the
+held-out items (the rows of the published validation split that have a usable explanation) are answered twice, with the
+model's own thinking and after the reference one. The outputs are kept as they are; `real_text_scores.py` applies the rules.
 
-`--until` makes Stage 2 as long as the time allows: the first seed that has Stage 1 decides for all that share the output folder.
+`--until` makes Stage 2 as long as the time allows: the first seed that has Stage 1 decides for all in the output folder.
 """
 
 from __future__ import annotations
@@ -34,12 +34,11 @@ from sftkey.format.example import Example  # noqa: E402
 from sftkey.format.methods import METHODS  # noqa: E402
 from sftkey.format.segments import AFTER_THINKING, RESPONSE  # noqa: E402
 from sftkey.training.fit import device, fit, load_pretrained, with_template  # noqa: E402
+from sftkey.training.objectives.registry import read_objective  # noqa: E402
 from sftkey.training.rows import RowTokenizer  # noqa: E402
 from sftkey.training.tokenization import ExampleTokenizer, TokenizedExample  # noqa: E402
-from sftkey.training.trainer import SegmentLossTrainer  # noqa: E402
 from sftkey.training.weights import segment_weights  # noqa: E402
 
-from experiments.dynamic_fine_tuning import DynamicFineTuningTrainer  # noqa: E402
 from experiments.models import environment, generation_copy  # noqa: E402
 
 SYSTEM_MESSAGE = "Think, then answer."
@@ -48,31 +47,48 @@ SFT_TAG, KEY_TAG = METHODS["sft-tag"], METHODS["key-tag"]
 
 
 @dataclass(frozen=True, slots=True)
-class Objective:
+class Arm:
     """What one arm trains.
 
     Attributes:
         method: Whose labels.
         weights: Weights of the groups of segments.
-        trainer: With another loss.
+        objective: ``sftkey_objective``, if any.
     """
 
     method: str
     weights: Mapping[str, float] | None = None
-    trainer: type[SegmentLossTrainer] = SegmentLossTrainer
+    objective: str | None = None
 
 
-CONTROL = "SFT-Tag carried on"
-OBJECTIVES = {
-    CONTROL: Objective("sft-tag"),
-    "answer only": Objective("key-tag"),
-    "anchored 0.1": Objective("sft-tag", {"thinking": 0.1}),
-    "DFT": Objective("sft-tag", trainer=DynamicFineTuningTrainer),
-    "anchored 0.02": Objective("sft-tag", {"thinking": 0.02}),
+SFT = Arm("sft-tag")
+ARMS = {
+    "SFT-Tag carried on": SFT,
+    "answer only": Arm("key-tag"),
+    "anchored 0.1": Arm("sft-tag", {"thinking": 0.1}),
+    "DFT": Arm("sft-tag", objective="dft"),
+    "anchored 0.02": Arm("sft-tag", {"thinking": 0.02}),
+    "EAFT": Arm("sft-tag", objective="eaft"),
 }
-"""In the order in which they are trained."""
-STAGE1 = {"full": 1.0, "short": 0.125}
-"""The first stages, and their share of `--stage1-steps`."""
+"""In the order in which they are trained; the first one is the control."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A first stage.
+
+    Attributes:
+        share: Of ``--stage1-steps``.
+        arms: How many of `ARMS` start from it.
+        time: With ``--until``: their share of what is left then.
+    """
+
+    share: float
+    arms: int
+    time: float
+
+
+STARTS = {"full": Start(1.0, 6, 0.62), "short": Start(0.15, 3, 0.93)}
 MOST_TOKENS, MOST_ANSWER_TOKENS = 96, 32
 LEARNED_ROWS, GRADIENT_ROWS = 256, 64
 
@@ -127,24 +143,23 @@ class Seed:
     def run(self) -> None:
         """Both first stages, and what follows them."""
         for name in self.options.stage1:
-            share = STAGE1[name]
             self.model.load_state_dict(self.base)
             if name == "full" and self.options.seed == 0:
                 self._keep(name, "base model", None, time.monotonic())
-            steps = max(1, round(share * self.options.stage1_steps))
+            steps = max(1, round(STARTS[name].share * self.options.stage1_steps))
             started = time.monotonic()
-            trained = self._fit(Objective("sft-tag"), steps)
+            trained = self._fit(SFT, steps)
             weights = self._weights()
             evaluating_from = time.monotonic()
             self._keep(name, "stage 1", trained, started)
             stage2 = self._stage2_steps(name, trained.seconds / steps, time.monotonic() - evaluating_from)
-            for objective, what in OBJECTIVES.items():
+            for arm in list(ARMS)[: STARTS[name].arms]:
                 self.model.load_state_dict(weights)
                 started = time.monotonic()
-                self._keep(name, objective, self._fit(what, stage2), started)
+                self._keep(name, arm, self._fit(ARMS[arm], stage2), started)
 
-    def _fit(self, objective: Objective, steps: int) -> Any:
-        examples = self.examples[objective.method]
+    def _fit(self, arm: Arm, steps: int) -> Any:
+        examples = self.examples[arm.method]
         return fit(
             self.model,
             self.tokenizer,
@@ -157,8 +172,8 @@ class Seed:
             batch_size=self.options.batch_size,
             pad_to_multiple_of=8,
             logging_steps=20,
-            weights=segment_weights(objective.weights, METHODS[objective.method]) if objective.weights else None,
-            trainer_class=objective.trainer,
+            weights=segment_weights(arm.weights, METHODS[arm.method]) if arm.weights else None,
+            objective=read_objective(arm.objective) if arm.objective else None,
         )
 
     def _stage2_steps(self, stage1: str, step_seconds: float, evaluation_seconds: float) -> int:
@@ -168,7 +183,7 @@ class Seed:
             return steps
         path = self.options.output / f"steps_{stage1}.json"
         left = float(self.options.until.read_text()) - time.time()
-        fits = int((0.93 * left / len(OBJECTIVES) - evaluation_seconds) / step_seconds)
+        fits = int((STARTS[stage1].time * left / STARTS[stage1].arms - evaluation_seconds) / step_seconds)
         try:
             with path.open("x", encoding="utf-8") as file:
                 file.write(str(max(20, min(steps, fits))))
@@ -181,16 +196,7 @@ class Seed:
     def _keep(self, stage1: str, arm: str, trained: Any, started: float) -> None:
         """Answer the held-out items twice and write the outputs."""
         training_seconds = time.monotonic() - started
-        model = generation_copy(self.model)
-        torch.cuda.empty_cache()
-        size = self.options.generation_batch
-
-        def completed(group: Any, most: int) -> list[Any]:
-            prompts = [before(example, group) for example in self.test]
-            return complete(model, self.tokenizer, prompts, max_new_tokens=most, batch_size=size)
-
-        own = completed(RESPONSE, MOST_TOKENS)
-        given = completed(AFTER_THINKING, MOST_ANSWER_TOKENS)
+        own, given = self._outputs(generation_copy(self.model))
         record = {
             "stage1": stage1,
             "arm": arm,
@@ -201,19 +207,29 @@ class Seed:
             "own": own,
             "given_reference": given,
         }
-        del model
-        torch.cuda.empty_cache()
         if arm == "stage 1":
             record["signals"] = self._signals([completion.text for completion in own])
         record["seconds"] = round(time.monotonic() - started, 2)
         record["environment"] = environment()
-        record["settings"] = {k: str(v) for k, v in vars(self.options).items()} | {"train_rows": len(self.examples["sft-tag"])}
+        record["settings"] = {k: str(v) for k, v in vars(self.options).items()} | {
+            "train_rows": len(self.examples["sft-tag"])
+        }
         with gzip.open(self.options.output / f"seed{self.options.seed}.jsonl.gz", "at", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         self.say(
             f"{stage1}, {arm}: {record['steps']} steps, {record['training_seconds']} + "
             f"{record['seconds'] - record['training_seconds']:.1f} s; {own[0].text!r}"
         )
+
+    def _outputs(self, model: Any) -> tuple[list[Any], list[Any]]:
+        torch.cuda.empty_cache()
+        found = []
+        for group, most in ((RESPONSE, MOST_TOKENS), (AFTER_THINKING, MOST_ANSWER_TOKENS)):
+            prompts = [before(example, group) for example in self.test]
+            size = self.options.generation_batch
+            found.append(complete(model, self.tokenizer, prompts, max_new_tokens=most, batch_size=size))
+            torch.cuda.empty_cache()
+        return found[0], found[1]
 
     def _signals(self, outputs: list[str]) -> dict[str, Any]:
         """What `sftkey.evaluation.diagnosis` measures beside the outputs."""
@@ -246,8 +262,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, required=True, help="of the order of the rows")
     parser.add_argument("--rows", type=int, help="at most so many training rows")
     parser.add_argument("--items", type=int, help="at most so many held-out items")
-    parser.add_argument("--stage1", nargs="+", default=list(STAGE1), choices=list(STAGE1))
-    parser.add_argument("--stage1-steps", type=int, default=542)
+    parser.add_argument("--stage1", nargs="+", default=list(STARTS), choices=list(STARTS))
+    parser.add_argument("--stage1-steps", type=int, default=406)
     parser.add_argument("--stage2-steps", type=int, default=271, help="with --until: at most")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=2e-4)

@@ -1,8 +1,9 @@
 """Apply the rules to the outputs of `real_text.py`: a small file of yes and no for each item, and the tables from it.
 
-    python tests/experiments/real_text_scores.py outputs/real --data data/commonsenseqa --output tests/experiments/results/NAME.json
+    python tests/experiments/real_text_scores.py outputs/real --data data/commonsenseqa --output results/NAME.json
 
-Every comparison is with the control, SFT-Tag carried on from the same Stage 1 for as many steps; intervals are over seeds and items.
+Every comparison is with the control, SFT-Tag carried on from the same Stage 1 for as many steps; intervals are over seeds
+and items.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 from sftkey.datasets.commonsenseqa import COMMONSENSEQA  # noqa: E402
 from sftkey.evaluation.assess import assess  # noqa: E402
 from sftkey.evaluation.headroom import AnswerLoss, judge_headroom, outcome  # noqa: E402
+from sftkey.evaluation.seeds import detectable, difference_over  # noqa: E402
+from sftkey.evaluation.statistics import holm  # noqa: E402
 from sftkey.evaluation.verdicts import RuleVerdict  # noqa: E402
 from sftkey.format.example import SkippedRow  # noqa: E402
 from sftkey.format.formats import THINKING_ANSWER  # noqa: E402
 
-from experiments.intervals import bits, difference, from_bits, holm  # noqa: E402
+from experiments.bits import bits, from_bits  # noqa: E402
 
 CONTROL, STAGE1, BASE = "SFT-Tag carried on", "stage 1", "base model"
 MEASURES = {
@@ -107,16 +110,25 @@ def comparisons(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     arms = [arm for arm in dict.fromkeys(cell["arm"] for cell in cells) if arm not in (BASE, STAGE1, CONTROL)]
     for start in starts:
         for arm in arms:
-            seeds = [
-                s for (name, other, s) in index if (name, other) == (start, arm) and (start, CONTROL, s) in index
-            ]
+            seeds = [s for (name, other, s) in index if (name, other) == (start, arm) and (start, CONTROL, s) in index]
             if not seeds:
                 continue
             entry: dict[str, Any] = {"stage1": start, "arm": arm, "seeds": seeds}
             for measure in MEASURES:
-                pairs = [(index[start, arm, s], index[start, CONTROL, s]) for s in seeds]
-                values = [from_bits(a[measure], a["items"]) - from_bits(b[measure], b["items"]) for a, b in pairs]
-                entry[measure] = difference(values, same_items=True).as_dict()
+                control, other = (
+                    np.stack([from_bits(index[start, name, s][measure], index[start, name, s]["items"]) for s in seeds])
+                    for name in (CONTROL, arm)
+                )
+                estimate = difference_over(control, other)
+                smallest = detectable(estimate)
+                entry[measure] = {
+                    "points": round(100 * estimate.value, 2),
+                    "low": round(100 * estimate.interval.low, 2),
+                    "high": round(100 * estimate.interval.high, 2),
+                    "by_seed": [round(100 * value, 2) for value in estimate.by_seed],
+                    "p": estimate.p,
+                    "detectable": None if smallest is None else round(100 * smallest, 2),
+                }
             found.append(entry)
     for measure in ("right", "right_given_reference"):
         for entry, p in zip(found, holm([entry[measure]["p"] for entry in found]), strict=True):
@@ -138,16 +150,19 @@ def tables(cells: list[dict[str, Any]], compared: list[dict[str, Any]]) -> str:
         among = f"{100 * both / formed:.1f}" if formed else "-"
         tokens = np.mean([cell["tokens"] for cell in some])
         lines.append(f"| {start} | {arm} | {len(some)} | {some[0]['steps']} | {means} | {among} | {tokens:.1f} |")
-    lines += ["", f"| Stage 1 | minus the control | seeds | {' | '.join(names)} | p of Acc (Holm) | detectable |"]
+    lines += [
+        "",
+        f"| Stage 1 | minus the control | seeds with more Acc | {' | '.join(names)} | p of Acc (Holm) | detectable |",
+    ]
     lines.append("|---" * (len(names) + 5) + "|")
     for entry in compared:
         values = " | ".join(
-            f"{entry[m]['mean']:+.1f} [{entry[m]['low']:.1f}, {entry[m]['high']:.1f}]" for m in MEASURES
+            f"{entry[m]['points']:+.1f} [{entry[m]['low']:.1f}, {entry[m]['high']:.1f}]" for m in MEASURES
         )
         right = entry["right"]
         lines.append(
-            f"| {entry['stage1']} | {entry['arm']} | {right['positive']} of {right['seeds']} | {values} | "
-            f"{right['p_holm']:.3f} | {right['detectable']:.1f} |"
+            f"| {entry['stage1']} | {entry['arm']} | {sum(x > 0 for x in right['by_seed'])} of {len(right['by_seed'])} | "
+            f"{values} | {right['p_holm']:.3f} | {right['detectable']} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""The dilution map: its stack of models has the project's loss, its problems are what they say, a unit runs and is resumed."""
+"""The dilution map: its stack of models has the project's loss, its problems are as described, a unit runs and is kept."""
 
 from __future__ import annotations
 

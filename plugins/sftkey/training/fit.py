@@ -38,6 +38,7 @@ from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.methods import Method
 from sftkey.format.templates import END_OF_TURN, PLAIN, TAGGED, chat_template
 from sftkey.training.collator import SegmentCollator
+from sftkey.training.objectives.base import Objective
 from sftkey.training.tokenization import TokenizedExample
 from sftkey.training.trainer import SegmentLossTrainer
 
@@ -77,7 +78,7 @@ def fit(
     logging_steps: int = 10,
     context_grad: bool = True,
     weights: torch.Tensor | None = None,
-    trainer_class: type[SegmentLossTrainer] = SegmentLossTrainer,
+    objective: Objective | None = None,
 ) -> FitResult:
     """Train a model in place, with a fresh optimizer and schedule (Eq. 5). The defaults are the paper's (section 3).
 
@@ -101,7 +102,7 @@ def fit(
         context_grad: False to train without the context gradient (`sftkey.training.context_grad`).
         weights: Weight of each `Segment` in the loss (`sftkey.training.weights.segment_weights`); `None` for the labels as
             they are.
-        trainer_class: With another loss, for experiments.
+        objective: What is minimised instead of the weighted mean of the cross-entropy.
 
     Raises:
         ValueError: `batch_size` is no multiple of `micro_batch_size`.
@@ -134,7 +135,7 @@ def fit(
         )
         # One GPU, however many there are: with more, transformers makes each batch larger by their number.
         args._n_gpu = min(args.n_gpu, 1)
-        trainer = trainer_class(
+        trainer = SegmentLossTrainer(
             model=model,
             args=args,
             train_dataset=[{**row._asdict(), "attention_mask": [1] * len(row.input_ids)} for row in examples],
@@ -143,7 +144,7 @@ def fit(
             ),
             processing_class=tokenizer,
         )
-        trainer.configure_segment_loss(weights=weights, context_grad=context_grad)
+        trainer.configure_segment_loss(weights=weights, context_grad=context_grad, objective=objective)
         trainer.remove_callback(PrinterCallback)
         clock = _Clock()
         trainer.add_callback(clock)
