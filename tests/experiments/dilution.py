@@ -15,7 +15,6 @@ import argparse
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2] / "plugins")]
+if __name__ == "__main__":
+    __import__("as_script")
 
-from sftkey.evaluation.headroom import AnswerLoss, judge_headroom, outcome  # noqa: E402
-from sftkey.format.segments import AFTER_THINKING, Segment  # noqa: E402
+from sftkey.evaluation.headroom import AnswerLoss, judge_headroom, outcome
+from sftkey.format.segments import AFTER_THINKING, Segment
 
-from experiments.bits import bits  # noqa: E402
-from experiments.dilution_problems import (  # noqa: E402
+from experiments.bits import bits
+from experiments.dilution_problems import (
     END,
     PROMPT,
     VOCABULARY,
@@ -42,7 +42,7 @@ from experiments.dilution_problems import (  # noqa: E402
     read,
     thinking_text,
 )
-from experiments.stacked import Optimizer, Shape, Stack, chosen, generate, initial, logits, losses, precision  # noqa: E402
+from experiments.stacked import Optimizer, Shape, Stack, chosen, generate, initial, logits, losses, precision
 
 SHAPE = Shape(VOCABULARY)
 UNPREDICTABLE = (1, 8, WORDS)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,21 +24,22 @@ from typing import Any
 
 import torch
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2] / "plugins")]
+if __name__ == "__main__":
+    __import__("as_script")
 
-from sftkey.datasets.commonsenseqa import COMMONSENSEQA  # noqa: E402
-from sftkey.evaluation.diagnosis import answer_loss, before, gradient_shares, own_thinking  # noqa: E402
-from sftkey.evaluation.generation import complete, evaluating  # noqa: E402
-from sftkey.format.example import Example  # noqa: E402
-from sftkey.format.methods import METHODS  # noqa: E402
-from sftkey.format.segments import AFTER_THINKING, RESPONSE  # noqa: E402
-from sftkey.training.fit import device, fit, load_pretrained, with_template  # noqa: E402
-from sftkey.training.objectives.registry import read_objective  # noqa: E402
-from sftkey.training.rows import RowTokenizer  # noqa: E402
-from sftkey.training.tokenization import ExampleTokenizer, TokenizedExample  # noqa: E402
-from sftkey.training.weights import segment_weights  # noqa: E402
+from sftkey.datasets.commonsenseqa import COMMONSENSEQA
+from sftkey.evaluation.diagnosis import answer_loss, before, gradient_shares, own_thinking
+from sftkey.evaluation.generation import complete, evaluating
+from sftkey.format.example import Example
+from sftkey.format.methods import METHODS
+from sftkey.format.segments import AFTER_THINKING, RESPONSE
+from sftkey.training.fit import device, fit, load_pretrained, with_template
+from sftkey.training.objectives.registry import read_objective
+from sftkey.training.rows import RowTokenizer
+from sftkey.training.tokenization import ExampleTokenizer, TokenizedExample
+from sftkey.training.weights import segment_weights
 
-from experiments.models import environment, generation_copy  # noqa: E402
+from experiments.models import environment, generation_copy
 
 SYSTEM_MESSAGE = "Think, then answer."
 """In place of the paper's prompt (C.1), which would be half of every sequence."""

@@ -19,18 +19,19 @@ from typing import Any
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2] / "plugins")]
+if __name__ == "__main__":
+    __import__("as_script")
 
-from sftkey.datasets.commonsenseqa import COMMONSENSEQA  # noqa: E402
-from sftkey.evaluation.assess import assess  # noqa: E402
-from sftkey.evaluation.headroom import AnswerLoss, judge_headroom, outcome  # noqa: E402
-from sftkey.evaluation.seeds import detectable, difference_over  # noqa: E402
-from sftkey.evaluation.statistics import holm  # noqa: E402
-from sftkey.evaluation.verdicts import RuleVerdict  # noqa: E402
-from sftkey.format.example import SkippedRow  # noqa: E402
-from sftkey.format.formats import THINKING_ANSWER  # noqa: E402
+from sftkey.datasets.commonsenseqa import COMMONSENSEQA
+from sftkey.evaluation.assess import assess
+from sftkey.evaluation.headroom import AnswerLoss, judge_headroom, outcome
+from sftkey.evaluation.seeds import detectable, difference_over
+from sftkey.evaluation.statistics import holm
+from sftkey.evaluation.verdicts import RuleVerdict
+from sftkey.format.example import SkippedRow
+from sftkey.format.formats import THINKING_ANSWER
 
-from experiments.bits import bits, from_bits  # noqa: E402
+from experiments.bits import bits, from_bits
 
 CONTROL, STAGE1, BASE = "SFT-Tag carried on", "stage 1", "base model"
 MEASURES = {
