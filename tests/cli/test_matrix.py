@@ -164,3 +164,35 @@ def test_json(place: Place) -> None:
         "score": 0.65,
     }
     assert result.stderr == ""
+
+
+def test_own_data_beside_or_in_place_of_the_papers(place: Place) -> None:
+    rows = [{"question": f"{number} + 1?", "thinking": "I add.", "answer": number + 1} for number in range(40)]
+    (place.folder / "my_rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = {"datasets": [{"path": "my_rows.jsonl", "type": "sftkey.datasets.columns"}], "sftkey_answers": "number"}
+    (place.folder / "my.yml").write_text(yaml.safe_dump(own))
+    arguments = ("matrix", "--models", "qwen3_8b", "--strategies", "SFT-Tag", "--data", "my.yml")
+    refused = place.run(*arguments, "--eval")
+    assert "no row of my_rows.jsonl is held out of training; set sftkey_held_out: 0.1" in refused.stderr
+    assert place.calls() == []
+    (place.folder / "my.yml").write_text(yaml.safe_dump({**own, "sftkey_held_out": 0.3}))
+    result = succeeded(place.run(*arguments, "--eval", "--force"))
+    assert [Path(call[2]).name for call in place.calls() if call[0] == "axolotl"] == ["qwen3_8b_my_rows_stage1.yml"]
+    assert "qwen3_8b  my_rows   SFT-Tag   trained  sftkey_own" in result.stdout
+    both = succeeded(place.run(*arguments, "--datasets", "gsm8k", "--dry-run", "--output-root", "other"))
+    assert "sftkey_gsm8k" not in both.stdout
+    assert both.stdout.count("axolotl train") == 2
+
+
+def test_without_lm_eval_nothing_is_trained(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sftkey.stages import evaluation_checks, launch
+
+    def missing(name: str) -> None:
+        raise launch.MissingExtra(f"the command {name}", "eval")
+
+    monkeypatch.setattr(evaluation_checks, "needs_command", missing)
+    for form in ((), ("--dry-run",)):
+        result = place.run(*MATRIX, "--eval", *form)
+        assert result.exit_code == 1
+        assert "the command lm_eval" in result.stderr
+    assert place.calls() == []

@@ -1,4 +1,4 @@
-"""README's "Your own data", copied and run: real GSM8K rows under other column names, a tiny model, the real commands."""
+"""README's "Your own data", copied and run: real rows under other column names, a tiny model, the real commands."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ from support.commands import run, succeeded
 
 pytestmark = pytest.mark.slow
 
-# What a tiny model on a CPU needs beside README's keys.
-CPU = {
-    "default_system_message": "Think first, then answer.",
-    "num_epochs": 1,
-    "learning_rate": 1e-3,
-    "bf16": False,
-    "attn_implementation": "sdpa",
-    "optimizer": "adamw_torch",
-    "dataset_prepared_path": "prepared",
-    "save_strategy": "no",
+# What a tiny model on a CPU needs beside what `init` writes: few steps of few rows, and a short prompt.
+FEW = ["num_epochs=0.1", "sftkey_warmup_epochs=0.05", "micro_batch_size=4", "gradient_accumulation_steps=1"]
+MORE = {
+    "init": ["-y", *FEW, "learning_rate=1e-3", "sequence_len=1024"],
+    "run": ["--eval-limit", "2"],
+    "diagnose": ["--rows", "2", "--max-new-tokens", "16", "--no-gradient"],
 }
+SHORT_PROMPT = "default_system_message: Think first, then answer.\n"
+COLUMNS = ("prompt", "cot", "target")
 
 
 def blocks(kind: str) -> list[str]:
@@ -35,34 +33,47 @@ def blocks(kind: str) -> list[str]:
     return [block for language, block in fences if language == kind]
 
 
-def test_readme_from_rows_to_diagnosis(
+def test_readme_from_rows_to_a_shared_run(
     tmp_path: Path, tiny_root: Path, gsm8k_rows: dict[str, list[dict[str, Any]]]
 ) -> None:
     (row,) = map(json.loads, blocks("json"))
-    stage1, changed = map(yaml.safe_load, blocks("yaml"))
     assert sum(len(block.splitlines()) for kind in ("json", "yaml", "") for block in blocks(kind)) <= 20
-    assert set(stage1["sftkey_columns"].values()) == set(row)
-    assert len(changed) == 3
-
-    def rows(split: str, count: int) -> list[str]:
-        taken = gsm8k_rows[split][:count]
-        parts = [(one["question"], *one["answer"].split("\n#### ")) for one in taken]
-        return [json.dumps(dict(zip(("prompt", "cot", "target"), part, strict=True))) for part in parts]
-
-    (tmp_path / "my_rows.jsonl").write_text("\n".join(rows("train", 48)))
-    (tmp_path / "held_out.jsonl").write_text("\n".join(rows("test", 4)))
-    stage1 = {**stage1, "base_model": str(tiny_root / "model"), **CPU}
-    stage2 = {key: value for key, value in {**stage1, **changed}.items() if key != "base_model"}
-    for name, recipe in (("stage1.yml", stage1), ("stage2.yml", stage2)):
-        (tmp_path / name).write_text(yaml.safe_dump(recipe))
+    assert set(row) == set(COLUMNS)
+    parts = [(one["question"], *one["answer"].split("\n#### ")) for one in gsm8k_rows["train"][:300]]
+    (tmp_path / "my_rows.jsonl").write_text(
+        "\n".join(json.dumps(dict(zip(COLUMNS, part, strict=True))) for part in parts)
+    )
+    (tmp_path / "Qwen").mkdir()
+    (tmp_path / "Qwen" / "Qwen3-8B-Base").symlink_to(tiny_root / "model")
 
     commands = [line.partition("#")[0].split() for block in blocks("") for line in block.splitlines()]
-    assert [words[:2] for words in commands] == [["sftkey", verb] for verb in ("inspect", "run", "diagnose")]
-    results = [succeeded(run(*words, cwd=tmp_path)) for words in commands]
-    assert "Natalia sold clips" in results[0].stdout
-    places = [tmp_path / "outputs" / "mine" / stage / "sftkey_stage.json" for stage in ("stage1", "stage2")]
-    markers = [json.loads(place.read_text()) for place in places]
+    assert [words[1] for words in commands] == ["init", "inspect", "run", "diagnose", "report", "share"]
+    results = {}
+    for words in commands:
+        results[words[1]] = succeeded(run(*words, *MORE.get(words[1], []), cwd=tmp_path))
+        if words[1] == "init":
+            for path in tmp_path.glob("my_rows_stage*.yml"):
+                path.write_text(path.read_text() + SHORT_PROMPT)
+    assert "question prompt, thinking cot, answer target; answers: number" in results["init"].stderr
+    recipe = yaml.safe_load((tmp_path / "my_rows_stage1.yml").read_text())
+    assert (recipe["sftkey_answers"], recipe["sftkey_columns"]["thinking"]) == ("number", "cot")
+    assert "Natalia sold clips" in results["inspect"].stdout
+    outputs = tmp_path / "outputs" / "qwen3_8b" / "my_rows"
+    markers = [json.loads((outputs / stage / "sftkey_stage.json").read_text()) for stage in ("stage1", "stage2")]
     assert [marker["method"] for marker in markers] == ["sft-tag", "key-tag"]
-    assert [marker["data"][0]["rows_used"] for marker in markers] == [48, 48]
+    held_out = markers[0]["data"][0]["rows_skipped"]["held out for evaluation"]
+    assert markers[0]["data"][0]["rows_used"] + held_out + markers[0]["data"][0]["rows_skipped"].get(
+        "longer than sequence_len", 0
+    ) == len(parts)
     assert markers[1]["after"]["id"] == markers[0]["id"]
-    assert "4 of 4 rows" in results[2].stdout
+    assert results["run"].stdout.count("sftkey_own") == 2
+    (samples,) = (outputs / "stage2" / "eval").rglob("samples_sftkey_own_*.jsonl")
+    logged = [json.loads(line) for line in samples.read_text().splitlines()]
+    trained = {part[0] for part in parts} - {one["doc"]["prompt"] for one in logged}
+    assert len(logged) == 2
+    assert len(trained) == len(parts) - 2
+    assert all(set(one["doc"]) == {"prompt", "target"} for one in logged)
+    assert "2 of" in results["diagnose"].stdout
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "my_rows" in page
+    assert "sftkey_own" in results["share"].stdout

@@ -16,6 +16,7 @@ from sftkey.util.text import visible
 from sftkey.util.version import __version__
 
 _SUMMARIES = {
+    "init": "Write the recipes of both stages for rows of your own.",
     "run": "Train a recipe and the stages that it builds on, evaluate them, resume.",
     "eval": "Evaluate a finished stage with lm-eval, as `run --eval` does.",
     "matrix": "Plan and run the paper's table: models x data sets x strategies.",

@@ -47,6 +47,14 @@ if TYPE_CHECKING:
 )
 @click.option("--datasets", metavar="NAME,...", help="Data sets. [default: the paper's four]")
 @click.option(
+    "--data",
+    "own",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Rows of your own beside --datasets, or in place of the paper's: a recipe that names them, or its keys about data.",
+)
+@click.option(
     "--strategies", metavar="NAME,...", help="Strategies. [default: SFT,SFT-Tag,Key-Tag,SFTKey-Tag; also: SFTKey]"
 )
 @click.option("--methods", hidden=True, help="The old name of --strategies.")
@@ -69,6 +77,7 @@ def matrix_command(
     /,
     models: str | None,
     datasets: str | None,
+    own: tuple[Path, ...],
     strategies: str | None,
     methods: str | None,
     output_root: str,
@@ -92,6 +101,7 @@ def matrix_command(
     """
     from sftkey.datasets.registry import PAPER
     from sftkey.recipes.matrix import PAPER_MODELS, PAPER_STRATEGIES, notes_of, plan_cells, save_recipes, slurm_script
+    from sftkey.recipes.own_data import read_own_data
     from sftkey.stages.launch import Launch
 
     settings = evaluation_settings(options)
@@ -101,11 +111,12 @@ def matrix_command(
         raise click.UsageError("--methods is the old name of --strategies; give one of them")
     cells = plan_cells(
         _names(models, PAPER_MODELS),
-        _names(datasets, PAPER),
+        _names(datasets, () if own else PAPER),
         _names(strategies or methods, PAPER_STRATEGIES),
         output_root=output_root,
         overrides=overrides,
         known_keys=known_keys,
+        own=[read_own_data(path) for path in own],
     )
     for text in notes_of(cells):
         note(text)

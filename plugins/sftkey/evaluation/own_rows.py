@@ -118,7 +118,9 @@ def own_rows(recipe: Mapping[str, Any], where: str, kind: str | None = None) -> 
     place = "test_datasets" if tests else "datasets"
     try:
         found = [entry_dataset(entry, {**recipe, ANSWERS: kind}) for entry in entries]
-        on = replace(found[0], name=OWN)
+        longest = recipe.get("sequence_len")
+        response_len = longest if type(longest) is int and longest > 0 else found[0].response_len
+        on = replace(found[0], name=OWN, response_len=response_len)
         if len({(one.name, one.columns) for one in found}) > 1:
             raise UserError(f"{where}: {place}: its files have different columns; give them the same, or name one file")
         parts = [entry_rows(entry, f"{where}: {place}[{index}]") for index, entry in enumerate(entries)]

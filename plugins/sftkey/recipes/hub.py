@@ -9,6 +9,7 @@ from typing import Any
 from sftkey.datasets.entry_files import local_files
 from sftkey.recipes.load import Recipe, data_entries
 from sftkey.util.errors import UserError
+from sftkey.util.sources import UnreadableFile, read_json
 
 _SECONDS = 10.0
 
@@ -69,3 +70,26 @@ def _check(place: str, path: str, revision: str | None, access: Mapping[str, Any
         raise UserError(f"{place}: the data set {path} on the Hub has no revision {revision!r}") from error
     except Exception:  # No connection, a proxy's answer, a server error: nothing is known then.
         return
+
+
+def config_of(model: str) -> tuple[str, dict[str, Any]]:
+    """The folder with a model's ``config.json``, and what it says; of a name on the Hub, where that can be reached.
+
+    Args:
+        model: A folder, or a name on the Hub.
+
+    Returns:
+        The model itself and nothing where there is no such file.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        from huggingface_hub import hf_hub_download
+
+        try:
+            folder = Path(hf_hub_download(model, "config.json", etag_timeout=_SECONDS)).parent
+        except Exception:  # no connection, no such model, no access: loading it will say so
+            return model, {}
+    try:
+        return str(folder), read_json(folder / "config.json")
+    except UnreadableFile:
+        return str(folder), {}

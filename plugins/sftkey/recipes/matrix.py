@@ -17,6 +17,7 @@ from sftkey.datasets.registry import DATASETS
 from sftkey.format.methods import STRATEGIES
 from sftkey.recipes import writing
 from sftkey.recipes.catalogue import ShippedRecipe, shipped_recipes
+from sftkey.recipes.own_data import OwnData
 from sftkey.recipes.unknown_keys import KnownKeys
 from sftkey.recipes.writing import WrittenRecipe, write_recipe
 from sftkey.util.errors import UserError, nearest
@@ -49,6 +50,7 @@ def plan_cells(
     output_root: str | None = None,
     overrides: Sequence[str] = (),
     known_keys: Callable[[], KnownKeys] | None = None,
+    own: Sequence[OwnData] = (),
 ) -> list[MatrixCell]:
     """Write the recipes of a table, in memory.
 
@@ -59,6 +61,7 @@ def plan_cells(
         output_root: The folder in place of ``outputs``.
         overrides: ``key=value`` pairs for every recipe.
         known_keys: Called for the keys that exist when one of them isn't in a recipe yet.
+        own: Data sets of the user's own, after the others.
 
     Returns:
         The cells, model by model.
@@ -71,18 +74,23 @@ def plan_cells(
     chosen = [names[_known(name.lower(), names, "strategy")] for name in dict.fromkeys(strategies)]
     for dataset in datasets:
         _known(dataset, DATASETS, "data set")
+    mine = {data.name: data for data in own}
+    for name in mine:
+        if name in datasets or len(mine) < len(own):
+            raise UserError(f"two data sets would be called {name}; rename a file")
     cells = []
     for model in dict.fromkeys(models):
         name, _, model_id = model.partition("=")
         shipped = catalogue[_known(name, catalogue, "model")]
-        for dataset in dict.fromkeys(datasets):
+        for dataset in dict.fromkeys((*datasets, *mine)):
             for strategy in chosen:
                 if strategy not in shipped:
                     raise UserError(f"{name} has no recipe for {strategy}; it has {', '.join(shipped)}")
                 write = partial(
                     write_recipe,
                     shipped[strategy],
-                    dataset_name=dataset,
+                    dataset_name=None if dataset in mine else dataset,
+                    own=mine.get(dataset),
                     model_id=model_id or None,
                     output_root=output_root,
                     overrides=overrides,

@@ -23,6 +23,7 @@ from sftkey.recipes.layout import recipe_text
 from sftkey.recipes.load import deepspeed_settings
 from sftkey.recipes.memory import MemoryNote, memory_note
 from sftkey.recipes.overrides import parse_override, set_key
+from sftkey.recipes.own_data import OwnData, Target
 from sftkey.recipes.settings import Role, has_role
 from sftkey.recipes.sharding import SHARDINGS, shard_with_fsdp2
 from sftkey.recipes.unknown_keys import KnownKeys
@@ -72,6 +73,8 @@ def write_recipe(
     overrides: Sequence[str] = (),
     file_name: str | None = None,
     known_keys: Callable[[], KnownKeys] | None = None,
+    own: OwnData | None = None,
+    target: Target | None = None,
 ) -> WrittenRecipe:
     """Write a shipped recipe, changed as asked, and the stages before it likewise.
 
@@ -85,6 +88,8 @@ def write_recipe(
             every stage, except for keys that belong to one stage only, such as ``output_dir``.
         file_name: What the file is called; by default model, data set (unless GSM8K) and stage.
         known_keys: Called for the keys that Axolotl knows when a key isn't in the recipe yet.
+        own: Data of the user's own, in place of the recipe's.
+        target: What it is written for and by, in place of the recipe's hardware and `sftkey recipe`.
 
     Raises:
         UserError: An override isn't of that form, its key is unknown, the recipe isn't made for other models or data, or
@@ -97,10 +102,10 @@ def write_recipe(
     changes = [parse_override(override) for override in overrides]
     options = {"--dataset": dataset_name, "--model-id": model_id, "--output-root": output_root, "--sharding": sharding}
     given = [word for option, value in options.items() if value for word in (option, value)]
-    command = shlex.join(["sftkey", "recipe", recipe.name, *given, *overrides])
+    command = target.command if target else shlex.join(["sftkey", "recipe", recipe.name, *given, *overrides])
 
     document: dict[str, Any] = copy.deepcopy(dict(recipe.config))
-    prefix = _move(document, recipe, dataset_name, model_id, output_root)
+    prefix = _move(document, recipe, own.name if own else dataset_name, model_id, output_root)
     own_name = file_name or f"{prefix}_{recipe.stage}.yml"
     before = None
     if recipe.before is not None:
@@ -118,6 +123,8 @@ def write_recipe(
             ],
             file_name=str(named or _name_before(own_name, recipe.stage, recipe.before.stage)),
             known_keys=known_keys,
+            own=own,
+            target=target,
         )
         if before.file_name == own_name:
             raise UserError(f"{own_name} can't be both stages of {recipe.name}; choose another file name")
@@ -126,6 +133,9 @@ def write_recipe(
     elif model_id:
         document["base_model"] = model_id
     notes = _change_dataset(document, dataset(dataset_name), recipe.dataset) if dataset_name else []
+    if own:
+        sequence_len = own.keys.get("sequence_len", document["sequence_len"])
+        document |= {**own.keys, **_batch(document, sequence_len)}
     if sharding == "fsdp2":
         shard_with_fsdp2(document)
     elif document.get("deepspeed"):
@@ -133,16 +143,20 @@ def write_recipe(
     for key, value in changes:
         set_key(document, key, value, known_keys)
     memory = memory_note(
-        model_id or recipe.model,
+        (target.shape_of if target else None) or model_id or recipe.model,
         document,
         recipe.path.parent,
-        gpus=recipe.gpus,
-        gigabytes=recipe.gpu_gigabytes,
+        gpus=target.gpus if target else recipe.gpus,
+        gigabytes=target.gigabytes if target else recipe.gpu_gigabytes,
     )
     notes += [memory.text] if memory.text else []
     comments = _comments(recipe, {key.partition(".")[0] for key, _ in changes}, memory)
+    comments |= own.comments if own else {}
     run_with = f"{file_name or '<this file>'}{f' (after {before.file_name})' if before else ''}"
-    header = _header(recipe, dataset_name, model_id, sharding, run_with, memory)
+    title = own.title if own else dataset(dataset_name or recipe.dataset).title if recipe.movable else ""
+    header = _header(recipe, title, model_id, sharding, run_with, memory)
+    if target:
+        header = [line for line in header if not line.startswith("Hardware: ")] + [target.described]
     text = recipe_text(document, [*header, f"Written with {this_version()}: {command}"], comments)
     return WrittenRecipe(own_name, text, yaml.safe_load(text), tuple(notes), before, command, memory)
 
@@ -231,10 +245,7 @@ def _change_dataset(document: dict[str, Any], new: ReasoningDataset, old: str) -
     }
     if new.name == old:
         return []
-    micro = max(1, int(document["micro_batch_size"]) * int(document["sequence_len"]) // new.sequence_len)
-    document["sequence_len"] = new.sequence_len
-    document["micro_batch_size"] = micro
-    document["gradient_accumulation_steps"] = SEQUENCES_PER_DEVICE // micro
+    document |= _batch(document, new.sequence_len)
     notes = []
     if new.test_split is None:
         notes.append(
@@ -243,9 +254,20 @@ def _change_dataset(document: dict[str, Any], new: ReasoningDataset, old: str) -
     return [*notes, new.note] if new.note else notes
 
 
+def _batch(document: Mapping[str, Any], sequence_len: int) -> dict[str, int]:
+    """The same tokens in a micro-batch, and the same batch, with sequences of another length."""
+    micro = max(1, int(document["micro_batch_size"]) * int(document["sequence_len"]) // sequence_len)
+    micro = next(size for size in range(min(micro, SEQUENCES_PER_DEVICE), 0, -1) if SEQUENCES_PER_DEVICE % size == 0)
+    return {
+        "sequence_len": sequence_len,
+        "micro_batch_size": micro,
+        "gradient_accumulation_steps": SEQUENCES_PER_DEVICE // micro,
+    }
+
+
 def _header(
     recipe: ShippedRecipe,
-    dataset_name: str | None,
+    data_title: str,
     model_id: str | None,
     sharding: str | None,
     run_with: str,
@@ -255,10 +277,9 @@ def _header(
     lines = [line.removeprefix("# ") for line in recipe.text.partition("base_model:")[0].splitlines()]
     hardware = [line for line in lines if line.startswith("Hardware: ")]
     what = "\n".join(line for line in lines if not re.match(r"Run with: |Hardware: | +or: ", line))
-    if dataset_name or model_id:
+    if recipe.movable:
         old, new = (name.rstrip("/").rpartition("/")[2] for name in (recipe.model, model_id or recipe.model))
-        title = dataset(dataset_name or recipe.dataset).title
-        what = what.replace(f"{old} on {dataset(recipe.dataset).title},", f"{new} on {title},", 1)
+        what = what.replace(f"{old} on {dataset(recipe.dataset).title},", f"{new} on {data_title},", 1)
     if sharding:
         hardware = [line.replace(SHARDINGS["zero3"], SHARDINGS[sharding]) for line in hardware]
     if memory.too_large is not None:

@@ -1,0 +1,244 @@
+"""What rows of one's own seem to be: which columns hold what, and of which kind the answers are. Looks at few of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+from sftkey.datasets.base import AnswerKind, required_text
+from sftkey.datasets.first_row import first_row
+from sftkey.datasets.own_options import options_in, options_of, right_option
+from sftkey.evaluation.rules import quantities
+from sftkey.format.example import SkippedRow
+from sftkey.util.errors import UserError
+from sftkey.util.text import visible
+
+ROWS = 200
+"""So many rows are looked at."""
+
+_CHARACTERS = 4_000
+_MOST_COLUMNS = 16
+_MOST_WORDS = 4
+_SURE = 0.9
+_MARGIN = 0.3
+_NAMES = {
+    "question": "question problem prompt query instruction input task exercise q stem question_text body".split(),
+    "thinking": "thinking reasoning rationale cot chain_of_thought explanation solution thought thoughts steps reason why "
+    "analysis exp justification working scratchpad".split(),
+    "answer": "answer final_answer target label gold answerkey answer_key correct correct_answer result output expected "
+    "response correct_option cop a".split(),
+}
+_OPTIONS = "options choices option choice alternatives candidates endings mc_options".split()
+_NO_TEXT = {
+    "id",
+    "idx",
+    "index",
+    "uuid",
+    "source",
+    "split",
+    "url",
+    "level",
+    "subject",
+    "topic",
+    "date",
+    "qid",
+    "dataset",
+}
+_ONE_EACH = re.compile(r"(?:options?|opt|op|choices?|answer)?[_ ]?([a-h]|[1-8])", re.I)
+_LETTER = re.compile(r"\s*(?:\\boxed\{)?[(\[]?[A-Ha-h][)\]]?[.:]?\}?(?:\s.{0,200})?", re.S)
+_BOXED = re.compile(r"\s*\$?\s*\\(?:boxed|text)\s*\{(.*)\}\s*\$?\s*", re.S)
+_FORMULA = re.compile(r"\\[A-Za-z]+|[=^_{}<>≤≥√π∞]|\d\s*[-+*/]\s*[\da-z(]|^\W*[a-z]\W*$|^\s*[(\[].*,.*[)\]]\s*$")
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What the rows seem to be.
+
+    Attributes:
+        columns: As ``sftkey_columns``.
+        kind: As ``sftkey_answers``.
+        sure: Whether the columns are told by their names, or clearly by what they hold.
+    """
+
+    columns: Mapping[str, Any]
+    kind: str
+    sure: bool
+
+
+def propose(rows: Sequence[Mapping[str, Any]], given: Mapping[str, str], kind: str | None = None) -> Proposal:
+    """Propose the columns and the kind of the answers.
+
+    Args:
+        rows: The first rows; `ROWS` of them count.
+        given: Columns that the user names.
+        kind: The kind, where the user says it.
+
+    Raises:
+        UserError: There are no three columns of texts, or a named one isn't there.
+    """
+    rows = [dict(row) for row in rows[:ROWS]]
+    there = list(dict.fromkeys(key for row in rows for key in row))
+    for part, name in given.items():
+        if name not in there:
+            raise UserError(f"--{part}: no column {name!r} in the data; {first_row(rows)}")
+    options = _options(rows, there, given)
+    taken = {options} if isinstance(options, str) else set(options or ())
+    texts = {name: found for name in there if name not in taken and (found := _texts(rows, name))}
+    for part, name in given.items():
+        if part != "options" and name not in texts:
+            raise UserError(f"--{part}: the column {name!r} holds no texts or numbers (nested values: flatten them)")
+    columns, sure = _assigned(rows, texts, given)
+    if options is not None:
+        columns["options"] = options
+    return Proposal(columns, kind or _kind(texts[columns["question"]], texts[columns["answer"]], options), sure)
+
+
+def _texts(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    """The texts of a column, empty where a row has none; no texts at all where fewer than half of the rows have one."""
+    found = []
+    for row in rows:
+        try:
+            found.append(required_text(row, name)[:_CHARACTERS] if name in row else "")
+        except SkippedRow:
+            found.append("")
+    return found if sum(map(bool, found)) * 2 >= max(1, len(found)) else []
+
+
+def _options(
+    rows: Sequence[Mapping[str, Any]], there: Sequence[str], given: Mapping[str, str]
+) -> str | list[str] | None:
+    if name := given.get("options"):
+        return name
+    named = [name for name in there if _plain(name) in _OPTIONS]
+    nested = [name for name in there if any(isinstance(row.get(name), (list, dict)) for row in rows)]
+    for name in dict.fromkeys((*named, *nested)):
+        if _share(_readable(row, name) for row in rows) >= _SURE and name not in given.values():
+            return name
+    each: list[str] = []
+    for name in there:
+        match = _ONE_EACH.fullmatch(name)
+        expected = {chr(ord("a") + len(each)), str(len(each) + 1)}
+        if match and match.group(1).lower() in expected and name not in given.values():
+            each.append(name)
+    return each if len(each) > 1 and _share(_readable(row, each) for row in rows) >= _SURE else None
+
+
+def _readable(row: Mapping[str, Any], columns: str | list[str]) -> bool:
+    try:
+        return len(options_of(row, columns)[0]) > 1
+    except (SkippedRow, KeyError):
+        return False
+
+
+def _share(values: Any) -> float:
+    found = [bool(value) for value in values]
+    return sum(found) / len(found) if found else 0.0
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()).strip("_")
+
+
+def _assigned(
+    rows: Sequence[Mapping[str, Any]], texts: Mapping[str, list[str]], given: Mapping[str, str]
+) -> tuple[dict[str, Any], bool]:
+    parts = ("question", "thinking", "answer")
+    free = sorted(texts, key=lambda name: (_plain(name) in _NO_TEXT, max(_named(part, name) for part in parts) == 0))
+    names = list(dict.fromkeys([*(given[part] for part in parts if part in given), *free]))[:_MOST_COLUMNS]
+    if len(names) < 3:
+        raise UserError(_too_few(rows, texts))
+    scored: list[tuple[float, tuple[str, str, str]]] = []
+    content = {(q, t, a): _content(texts[q], texts[t], texts[a]) for q, t, a in permutations(names, 3)}
+    for chosen, score in content.items():
+        if any(given.get(part, name) != name for part, name in zip(parts, chosen, strict=True)):
+            continue
+        score += sum(_named(part, name) for part, name in zip(parts, chosen, strict=True))
+        scored.append((score - sum(_plain(name) in _NO_TEXT for name in chosen) * 3, chosen))
+    if not scored:
+        raise UserError("the question, the thinking and the answer are three different columns; name each once")
+    scored.sort(key=lambda one: -one[0])
+    (best, chosen), *others = scored
+    sure = not others or best - others[0][0] >= _MARGIN
+    return dict(zip(parts, chosen, strict=True)), sure
+
+
+def _named(part: str, name: str) -> float:
+    """How much a name says: 3 for a usual one, less the further down the list, 1 for one with such a word in it."""
+    plain, usual = _plain(name), _NAMES[part]
+    if plain in usual:
+        return 3 - usual.index(plain) * 0.02
+    return float(bool(set(plain.split("_")) & {word for word in usual if len(word) > 1}))
+
+
+def _content(questions: Sequence[str], thoughts: Sequence[str], answers: Sequence[str]) -> float:
+    """How well three columns go together, from 0 to about 3."""
+    whole = [found for found in zip(questions, thoughts, answers, strict=True) if all(found)]
+    if not whole:
+        return -3.0
+    asks = _share("?" in question for question, _, _ in whole)
+    longer = _share(len(thought) > len(answer) for _, thought, answer in whole)
+    short = _share(len(answer) < len(question) for question, _, answer in whole)
+    leads = _share(_core(answer) in thought.casefold() for _, thought, answer in whole)
+    distinct = len({question for question, _, _ in whole}) / len(whole)
+    return asks + longer * 0.5 + short * 0.5 + leads * 0.7 + distinct * 0.5
+
+
+def _core(answer: str) -> str:
+    """What of an answer the thinking that leads to it holds: its number, or its words."""
+    found = re.findall(r"\d[\d.,]*", answer)
+    return (found[0].rstrip(".,") if found else answer.strip().strip(".")).casefold()
+
+
+def _too_few(rows: Sequence[Mapping[str, Any]], texts: Mapping[str, list[str]]) -> str:
+    said = f"a row needs a question, a thinking and an answer in columns of their own; {first_row(rows)}"
+    nested = [name for row in rows[:1] for name, value in row.items() if isinstance(value, (list, dict))]
+    for name, values in texts.items():
+        if _share("####" in value for value in values) > 0.5:
+            return f"{said}. {visible(name)} holds thinking and answer with #### between, as GSM8K does: split it"
+        if _share("</think>" in value for value in values) > 0.5:
+            return f"{said}. {visible(name)} holds a <think> block and the answer: split it"
+    chats = [
+        name
+        for name in nested
+        if isinstance(rows[0][name], list) and any(isinstance(one, dict) and "content" in one for one in rows[0][name])
+    ]
+    if chats:
+        return f"{said}. {visible(chats[0])} holds chats: write a recipe with type: sftkey.datasets.messages"
+    if nested:
+        return f"{said}. {', '.join(map(visible, nested[:5]))} holds nested values, which are no columns: flatten them"
+    return said
+
+
+def _kind(questions: Sequence[str], answers: Sequence[str], options: Any) -> str:
+    pairs = [(question, answer) for question, answer in zip(questions, answers, strict=True) if answer.strip()]
+    if options or _share(_names_option(question, answer) for question, answer in pairs) >= _SURE:
+        return AnswerKind.OPTION.value
+    if _share(_is_number(answer) for _, answer in pairs) >= _SURE:
+        return AnswerKind.NUMBER.value
+    if _share(_is_formula(answer) or _is_number(answer) for _, answer in pairs) >= _SURE:
+        return AnswerKind.MATHS.value
+    return AnswerKind.TEXT.value
+
+
+def _names_option(question: str, answer: str) -> bool:
+    try:
+        return bool(_LETTER.fullmatch(answer)) and bool(right_option(answer, options_in(question), {}))
+    except SkippedRow:
+        return False
+
+
+def _is_number(answer: str) -> bool:
+    inside = _BOXED.fullmatch(answer)
+    text = (inside.group(1) if inside else answer).strip().strip("$").rstrip(".")
+    if len(text) > 100 or len(text.split()) > _MOST_WORDS:
+        return False
+    counted = text[:1].isdigit() or text[:1] in "-+$€£"  # as in "42 marbles"
+    return quantities.parse(text, strict=not counted) is not None
+
+
+def _is_formula(answer: str) -> bool:
+    return bool(_FORMULA.search(answer)) and not _WORD.search(re.sub(r"\\text\{[^}]*\}", "", answer))

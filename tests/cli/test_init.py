@@ -1,0 +1,168 @@
+"""``sftkey init``: rows in, the recipes of both stages out, or one line that says what is wrong with the rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from sftkey.cli.main import sftkey
+from sftkey.recipes.checks import check_recipe
+
+ROWS = [
+    {
+        "prompt": f"Tom has {number} apples and buys 4. How many?",
+        "cot": f"{number} + 4 = {number + 4}.",
+        "target": number + 4,
+    }
+    for number in range(40)
+]
+SHAPE = {
+    "model_type": "llama",
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 2048,
+}
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a model's configuration."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "Tiny-Base").mkdir()
+    (tmp_path / "Tiny-Base" / "config.json").write_text(json.dumps(SHAPE))
+    return tmp_path
+
+
+def write(name: str, rows: list[dict[str, Any]]) -> str:
+    path = Path(name)
+    if path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        path.write_text(json.dumps(rows) if path.suffix == ".json" else lines)
+    return name
+
+
+def init(*arguments: str, answers: str | None = None) -> Result:
+    gpus = () if "--gpus" in arguments else ("--gpus", "0")
+    return CliRunner().invoke(sftkey, ["init", *arguments, *gpus], input=answers, prog_name="sftkey")
+
+
+def recipes(result: Result, name: str) -> list[dict[str, Any]]:
+    assert result.exit_code == 0, result.output
+    found = [yaml.safe_load(Path(f"{name}_{stage}.yml").read_text()) for stage in ("stage1", "stage2")]
+    check_recipe({**found[0]})
+    return found
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])
+def test_both_recipes_for_every_format(suffix: str) -> None:
+    result = init(write(f"My Rows.{suffix}", ROWS), "--model-id", "Tiny-Base", "-y", "num_epochs=1")
+    first, second = recipes(result, "my_rows")
+    assert first["sftkey_columns"] == {"question": "prompt", "thinking": "cot", "answer": "target"}
+    assert (first["sftkey_answers"], first["sftkey_held_out"], first["num_epochs"]) == ("number", 0.1, 1)
+    assert (first["base_model"], first["output_dir"]) == ("Tiny-Base", "outputs/tiny/my_rows/stage1")
+    assert (second["sftkey_method"], second["sftkey_after"]) == ("key-tag", "my_rows_stage1.yml")
+    data = ("datasets", "sftkey_columns", "sftkey_answers", "sftkey_held_out", "sequence_len")
+    assert {key: first[key] for key in data} == {key: second[key] for key in data}
+    text = Path("my_rows_stage1.yml").read_text()
+    assert text.startswith("# Tiny-Base on My Rows, Stage 1 (SFT-Tag)")
+    assert "GSM8K" not in text
+    assert "# What the answers are" in text
+    assert result.stdout == "sftkey run my_rows_stage2.yml --eval\n"
+
+
+def test_nothing_is_overwritten_without_force() -> None:
+    arguments = (write("rows.jsonl", ROWS), "--model-id", "Tiny-Base", "-y")
+    recipes(init(*arguments), "rows")
+    Path("rows_stage1.yml").write_text("mine")
+    result = init(*arguments)
+    assert result.exit_code == 1
+    assert "rows_stage1.yml exists and says something else" in result.stderr
+    assert Path("rows_stage1.yml").read_text() == "mine"
+    recipes(init(*arguments, "--force"), "rows")
+
+
+def test_it_asks_and_takes_what_is_said() -> None:
+    data = write("rows.jsonl", [{"a1": row["prompt"], "a2": row["cot"], "a3": row["target"]} for row in ROWS])
+    first, _ = recipes(init(data, answers="a1\na2\na3\ntext\nTiny-Base\n"), "rows")
+    assert first["sftkey_columns"] == {"question": "a1", "thinking": "a2", "answer": "a3"}
+    assert (first["sftkey_answers"], first["base_model"]) == ("text", "Tiny-Base")
+    accepted, _ = recipes(init(data, "--force", answers="\n\n\n\nTiny-Base\n"), "rows")
+    assert accepted["sftkey_answers"] == "number"
+
+
+def test_a_test_file_takes_the_place_of_the_held_out_part() -> None:
+    test = write("test.jsonl", [{"prompt": "1 + 1?", "target": 2}])
+    first, _ = recipes(init(write("rows.jsonl", ROWS), "--test", test, "--model-id", "Tiny-Base", "-y"), "rows")
+    assert first["test_datasets"][0]["path"] == "test.jsonl"
+    assert "sftkey_held_out" not in first
+
+
+def test_commonsenseqa_as_it_is_published_with_explanations(shared_dir: Path) -> None:
+    lines = (shared_dir / "data" / "commonsenseqa" / "train.jsonl").read_text("utf-8").splitlines()[:100]
+    Path("csqa.jsonl").write_text("\n".join(lines))
+    first, _ = recipes(init("csqa.jsonl", "--model-id", "Tiny-Base", "-y"), "csqa")
+    assert first["sftkey_columns"] == {"thinking": "explanation", "answer": "answerKey", "options": "choices"}
+    assert first["sftkey_answers"] == "option"
+
+
+@pytest.mark.parametrize(("gpus", "memory", "adapter"), [("1", "24", "lora"), ("8", "80", None), ("1", "16", "qlora")])
+def test_the_batch_fits_the_gpus(gpus: str, memory: str, adapter: str | None) -> None:
+    data, model = write("rows.jsonl", ROWS), "Qwen/Qwen3-8B-Base"
+    result = init(data, "--model-id", model, "-y", "--gpus", gpus, "--gpu-memory", memory)
+    first, _ = recipes(result, "rows")
+    assert first.get("adapter") == adapter
+    assert "GiB on" in result.stderr
+    assert "lower" not in result.stderr
+    each = " each" if gpus != "1" else ""
+    assert f"# Hardware: {gpus} GPU{'s' if each else ''} with {memory} GB{each}." in Path("rows_stage1.yml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("rows", "arguments", "message"),
+    [
+        ([{"x": "s", "y": "s", "z": "s"}] * 20, (), "can't be told apart for sure"),
+        ([{"question": "1?", "answer": "a\n#### 1"}] * 20, (), "with #### between, as GSM8K does"),
+        ([{"qa": {"q": "1?"}, "cot": "I add."}] * 20, (), "qa holds nested values"),
+        (ROWS, ("--answer", "gold"), "--answer: no column 'gold' in the data"),
+        (ROWS, ("--answers", "option"), "no lettered options in the question"),
+        (ROWS[:1], (), "none is held out by the hash rule; add rows"),
+        ([{**row, "target": " "} for row in ROWS], ("--answer", "target"), "can be trained on"),
+        (ROWS, ("--gpus", "2"), "--gpu-memory: say how many GB"),
+    ],
+)
+def test_refused_in_one_line(
+    rows: list[dict[str, Any]], arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name, **_: None)
+    result = init(write("rows.jsonl", rows), "--model-id", "Tiny-Base", "-y", *arguments)
+    assert result.exit_code == 1
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert message in line
+    assert not list(Path().glob("*.yml"))
+
+
+def test_a_model_is_needed_and_hostile_names_stay_names() -> None:
+    evil = "question\x1b[31m\n# a: b"
+    data = write("rows.jsonl", [{evil: row["prompt"], "thinking": row["cot"], "answer": row["target"]} for row in ROWS])
+    assert "--model-id: name the base model" in init(data, "-y").stderr
+    result = init(data, "-y", "--model-id", "Tiny-Base")
+    assert "\x1b" not in result.stderr
+    assert recipes(result, "rows")[0]["sftkey_columns"] == {"question": evil}

@@ -1,0 +1,151 @@
+"""What rows of one's own seem to be, whatever their columns are called and in whatever order they stand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sftkey.recipes.proposal import propose
+from sftkey.util.errors import UserError
+
+TEXTS = [
+    (f"Tom has {number} apples and buys 4. How many has he?", f"He has {number} + 4 = {number + 4}.", str(number + 4))
+    for number in range(40)
+]
+PLANETS = ("Venus", "Mars", "Io")
+NAMES = st.lists(st.text("abcdefghijklmnopqrstuvwxyzé #:", min_size=1, max_size=8), min_size=3, max_size=3, unique=True)
+
+
+def rows(names: Any, answer: str = "{}") -> list[dict[str, Any]]:
+    return [dict(zip(names, (q, t, answer.format(a)), strict=True)) for q, t, a in TEXTS]
+
+
+@given(st.permutations(range(3)), st.booleans())
+def test_columns_that_say_nothing_are_told_by_what_they_hold(order: list[int], with_id: bool) -> None:
+    names = [f"column_{place}" for place in order]
+    data = [({"id": number, **one} if with_id else one) for number, one in enumerate(rows(names))]
+    data = [{key: one[key] for key in sorted(one)} for one in data]
+    found = propose(data, {})
+    assert found.columns == dict(zip(("question", "thinking", "answer"), names, strict=True))
+    assert found.sure
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("question", "thinking", "answer"),
+        ("prompt", "cot", "target"),
+        ("Problem", "Solution", "Final Answer"),
+        ("instruction", "rationale", "output"),
+        ("input_text", "step_by_step_reasoning", "gold_label"),
+        ("Frage", "Denkweg", "Ergebnis"),
+        ("q", "why", "a"),
+    ],
+)
+def test_usual_names(names: tuple[str, str, str]) -> None:
+    found = propose([dict(reversed(one.items())) for one in rows(names)], {})
+    assert found.columns == dict(zip(("question", "thinking", "answer"), names, strict=True))
+    assert found.sure
+
+
+@settings(max_examples=20)
+@given(NAMES)
+def test_what_the_user_names_is_taken(names: list[str]) -> None:
+    given_names = dict(zip(("thinking", "question", "answer"), names, strict=True))
+    assert propose(rows(names), given_names).columns == given_names
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ("{}", "number"),
+        ("{} marbles", "number"),
+        ("${},000", "number"),
+        ("\\boxed{{{}}}", "number"),
+        ("{}%", "number"),
+        ("-{}.5", "number"),
+        ("\\frac{{{}}}{{x}}", "maths"),
+        ("$x^2 = {}$", "maths"),
+        ("({}, 1)", "maths"),
+        ("It was written in {} by a monk.", "text"),
+        ("author name {}", "text"),
+        ("{} is what Tom has after all", "text"),
+    ],
+)
+def test_the_kind_follows_from_the_answers(answer: str, kind: str) -> None:
+    assert propose(rows(("question", "thinking", "answer"), answer), {}).kind == kind
+    assert propose(rows(("question", "thinking", "answer"), answer), {}, "text").kind == "text"
+
+
+@pytest.mark.parametrize("answer", ["B", "(B)", "b", "B.", "Mars", "B. Mars", "\\boxed{B}", 1])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("choices", {"label": ["A", "B", "C"], "text": list(PLANETS)}),
+        ("options", list(PLANETS)),
+        ("options", [f"{letter}) {one}" for letter, one in zip("ABC", PLANETS, strict=True)]),
+        ("anything", dict(zip("ABC", PLANETS, strict=True))),
+    ],
+)
+def test_options_have_a_column(name: str, options: Any, answer: Any) -> None:
+    one = {"question": "Which is red?", "why": "Mars is red.", name: options, "answer": answer}
+    found = propose([one] * 20, {})
+    assert found.columns == {"question": "question", "thinking": "why", "answer": "answer", "options": name}
+    assert found.kind == "option"
+
+
+def test_options_have_a_column_each_or_stand_in_the_question() -> None:
+    each = dict(zip(("opa", "opb", "opc"), PLANETS, strict=True))
+    found = propose([{"question": "Which is red?", **each, "exp": "Mars is red.", "cop": 1}] * 20, {})
+    assert found.columns["options"] == list(each)
+    assert (found.columns["answer"], found.kind) == ("cop", "option")
+    inside = "Which is red? (A) Venus (B) Mars (C) Io"
+    found = propose([{"question": inside, "why": "Mars is red.", "answer": "(B)"}] * 20, {})
+    assert ("options" in found.columns, found.kind) == (False, "option")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"qa": {"q": "1?", "a": "1"}, "cot": "I add."}, "qa holds nested values, which are no columns: flatten them"),
+        ({"question": "1?", "answer": "I add.\n#### 1"}, "answer holds thinking and answer with #### between"),
+        ({"question": "1?", "answer": "<think>I add.</think>1"}, "answer holds a <think> block"),
+        ({"messages": [{"role": "user", "content": "1?"}]}, "messages holds chats: .* type: sftkey.datasets.messages"),
+        ({"question": "1?", "answer": "1"}, "its first row has the columns question, answer"),
+        ({}, "a row needs a question, a thinking and an answer"),
+    ],
+)
+def test_what_is_missing_is_said(row: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        propose([row] * 10, {})
+    assert "\n" not in str(error.value)
+
+
+def test_a_column_that_is_not_there_is_said() -> None:
+    data = [{**one, "tags": ["x"]} for one in rows(("question", "thinking", "answer"))]
+    with pytest.raises(UserError, match=r"--answer: no column 'gold' in the data; .* question, thinking, answer"):
+        propose(data, {"answer": "gold"})
+    with pytest.raises(UserError, match="--answer: the column 'tags' holds no texts or numbers"):
+        propose(data, {"answer": "tags"})
+
+
+def test_what_can_not_be_told_apart_is_not_sure() -> None:
+    assert not propose([{"x": "same", "y": "same", "z": "same"}] * 20, {}).sure
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=30),
+    lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(), x, max_size=3),
+)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.dictionaries(st.text(max_size=5), VALUES, max_size=5), max_size=4))
+def test_any_rows_are_read_or_refused(data: list[dict[str, Any]]) -> None:
+    try:
+        found = propose(data, {})
+    except UserError:
+        return
+    assert {"question", "thinking", "answer"} <= found.columns.keys()
