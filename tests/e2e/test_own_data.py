@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 FEW = ["num_epochs=0.1", "sftkey_warmup_epochs=0.05", "micro_batch_size=4", "gradient_accumulation_steps=1"]
 MORE = {
     "init": ["-y", *FEW, "learning_rate=1e-3", "sequence_len=1024"],
-    "run": ["--eval-limit", "2"],
+    "run": ["--eval-limit", "2", "--eval-model-args", "max_length=1024"],
     "diagnose": ["--rows", "2", "--max-new-tokens", "16", "--no-gradient"],
 }
 SHORT_PROMPT = "default_system_message: Think first, then answer.\n"

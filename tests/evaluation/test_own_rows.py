@@ -106,6 +106,12 @@ def test_the_task_finds_its_rows_by_the_models_marker(key: str) -> None:
     json.dumps(found.dump_config(), default=str)
 
 
+@pytest.mark.parametrize(("length", "tokens"), [(400, 300), (None, 1024), ("long", 1024), (-5, 1024), (True, 1024)])
+def test_outputs_may_be_as_long_as_what_was_trained(length: object, tokens: int) -> None:
+    found = task({"pretrained": trained({**RECIPE, "sequence_len": length})})
+    assert found.config.generation_kwargs["max_gen_toks"] == tokens
+
+
 def test_the_rules_are_those_of_the_kind() -> None:
     found = task({"pretrained": trained(RECIPE)})
     docs = list(found.test_docs())

@@ -119,7 +119,8 @@ def own_rows(recipe: Mapping[str, Any], where: str, kind: str | None = None) -> 
     try:
         found = [entry_dataset(entry, {**recipe, ANSWERS: kind}) for entry in entries]
         longest = recipe.get("sequence_len")
-        response_len = longest if type(longest) is int and longest > 0 else found[0].response_len
+        # The question is in a sequence, too.
+        response_len = max(1, longest * 3 // 4) if type(longest) is int and longest > 0 else found[0].response_len
         on = replace(found[0], name=OWN, response_len=response_len)
         if len({(one.name, one.columns) for one in found}) > 1:
             raise UserError(f"{where}: {place}: its files have different columns; give them the same, or name one file")
