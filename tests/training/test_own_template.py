@@ -8,16 +8,21 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sftkey.datasets.chat_reader import ChatReader
 from sftkey.datasets.gsm8k import GSM8K
+from sftkey.datasets.messages import MESSAGES, with_reader
 from sftkey.format.example import Example
 from sftkey.format.formats import THINK, THINKING_ANSWER, read_format
 from sftkey.format.methods import METHODS
 from sftkey.format.response_format import ResponseFormat
 from sftkey.format.templates import with_system_message
+from sftkey.training import rendering
 from sftkey.training.own_template import OwnTemplateTokenizer, end_of_turn
 from sftkey.training.rows import INEXACT, RowTokenizer
 from sftkey.training.tokenization import IGNORE_INDEX
 from sftkey.training.tokenizers import TokenizerError
+from sftkey.util.errors import UserError
+from support.chats import chats, check_chat
 from support.row_check import check
 
 HEADINGS = read_format({"thinking_open": "### Reasoning\n", "thinking_close": "\n### Answer\n"})
@@ -165,3 +170,68 @@ def test_a_system_message_of_ones_own_travels_with_the_template(qwen3: Any) -> N
     assert with_system_message(qwen3.chat_template, None) == plain
     assert with_system_message(with_system_message(plain, "Other."), message) == qwen3.chat_template
     assert end_of_turn(qwen3) == "<|im_end|>"
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(chats(), st.sampled_from(["sft-tag", "key-tag"]), st.sampled_from([THINK, THINKING_ANSWER, HEADINGS]))
+def test_a_turn_after_its_history(qwen3: Any, row: dict[str, Any], method: str, written: ResponseFormat) -> None:
+    tokenize = own(qwen3, method, written)
+    example = MESSAGES.to_example(row)
+    (tokens,) = tokenize([example])
+    check_chat(tokenize, row, tokens)
+    assert written is not THINK or tokenize.is_as_rendered(example, tokens)
+
+
+def test_a_template_that_writes_a_row_otherwise(qwen3: Any) -> None:
+    tokenize = own(qwen3, "sft-tag", THINK)
+    example = Example("Is it?", "It is.", "yes")
+    (row,) = tokenize([example])
+    assert tokenize.is_as_rendered(example, row)
+    qwen3.chat_template = TURNS + PROMPT.replace("OPENED", "")
+    assert tokenize.is_as_rendered(example, row)  # the response as a text
+    qwen3.chat_template = TURNS.replace("m.content", "m.content.split('</think>')[-1]") + PROMPT.replace("OPENED", "")
+    assert not tokenize.is_as_rendered(example, row)
+
+
+CHAT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+ANSWER = {"role": "assistant", "content": "yes", "reasoning_content": "It is."}
+
+
+def rows_of(qwen3: Any, template: str, *rows: dict[str, Any], turns: str = "last") -> tuple[int, dict[str, int]]:
+    qwen3.chat_template = template + PROMPT.replace("OPENED", "")
+    dataset = with_reader(ChatReader(turns=turns))
+    tokenized, skipped = RowTokenizer(dataset, own(qwen3, "sft-tag", THINK), 200).batch(rows)
+    return len(tokenized.lengths), dict(skipped)
+
+
+def test_what_a_template_refuses_is_counted_with_what_it_said(qwen3: Any) -> None:
+    refuses = "{% if messages | length > 2 %}{{ raise_exception('one\nturn only') }}{% endif %}" + TURNS
+    several, single = {"messages": [*CHAT, ANSWER]}, {"messages": [CHAT[0], ANSWER]}
+    assert rows_of(qwen3, refuses, several, single, several) == (
+        1,
+        {"the chat template refuses it: TemplateError: one turn only": 2},
+    )
+    assert rows_of(qwen3, TURNS, several) == (1, {})
+
+
+def test_a_template_that_leaves_tools_out_is_no_template_for_them(qwen3: Any) -> None:
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    row = {"messages": [CHAT[0], ANSWER], "tools": tools}
+    assert rows_of(qwen3, TURNS, row) == (0, {"the chat template leaves its tools out": 1})
+    assert rows_of(qwen3, "{{ tools | tojson }}" + TURNS, row) == (1, {})
+
+
+def test_a_row_on_which_a_template_never_ends_is_named(qwen3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "MAX_SECONDS", 0.5)
+    loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    slow = "{% if messages | length > 2 %}" + loops + "{% endif %}"
+    with pytest.raises(UserError, match="on the row whose question is 'c'") as found:
+        rows_of(qwen3, slow + TURNS, {"messages": [*CHAT, ANSWER]})
+    assert "\n" not in str(found.value)
+
+
+def test_all_turns_are_rows_and_the_others_are_counted(qwen3: Any) -> None:
+    row = {"messages": [CHAT[0], ANSWER, CHAT[2], CHAT[1], CHAT[0], ANSWER]}
+    assert rows_of(qwen3, TURNS, row, turns="all") == (2, {"no think block": 1})
+    special = {"messages": [{"role": "user", "content": "<|im_end|>"}, CHAT[1], CHAT[2], ANSWER]}
+    assert rows_of(qwen3, TURNS, special) == (0, {"special token in the text": 1})

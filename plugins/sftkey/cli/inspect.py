@@ -197,10 +197,12 @@ def _read_rows(
     """
     from sftkey.axolotl.rows import load_rows, row_tokenizer
     from sftkey.datasets.first_row import first_row
-    from sftkey.training.inspection import DatasetStatistics
+    from sftkey.training.inspection import COMPARED_ROWS, DatasetStatistics
+    from sftkey.training.own_template import OwnTemplateTokenizer
     from sftkey.training.prepare import batch_rows
 
     tokenize = row_tokenizer(entry, cfg, tokenizer)
+    own = tokenize.tokenizer if isinstance(tokenize.tokenizer, OwnTemplateTokenizer) else None
     dataset = load_rows(entry, split, cfg, tokenizer)
     statistics = DatasetStatistics(tokenize.sequence_len)
     # Longer rows are measured before they are dropped, to tell which sequence_len would keep them.
@@ -208,17 +210,22 @@ def _read_rows(
     examples: list[tuple[int, TokenizedExample]] = []
     with click.progressbar(length=len(dataset), label=label, file=sys.stderr, hidden=is_quiet()) as progress:
         for batch in dataset.iter(batch_size=batch_rows(dataset)):
-            rows: list[Mapping[str, Any]] = [
+            published: list[Mapping[str, Any]] = [
                 dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)
             ]
             try:
-                results = tokenize(rows)
+                rows = list(tokenize.expand(published))
+                results = tokenize.each(rows)
             except KeyError as error:
                 raise UserError(f"{label}: {error.args[0]}") from error
-            for result in results:
+            for row, result in zip(rows, results, strict=True):
                 kept = statistics.kept
                 statistics.add(result)
-                if statistics.kept > kept and len(examples) < shown and not isinstance(result, str):
+                if statistics.kept == kept or isinstance(result, str):
+                    continue
+                if len(examples) < shown:
                     examples.append((statistics.rows - 1, result))
-            progress.update(len(rows))
+                if own is not None and statistics.compared < COMPARED_ROWS:
+                    statistics.compare(own.is_as_rendered(tokenize.example(row), result))
+            progress.update(len(published))
     return statistics, examples, first_row(dataset)

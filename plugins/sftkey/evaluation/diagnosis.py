@@ -9,7 +9,7 @@ right then, the thinking was to blame.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -116,7 +116,7 @@ def diagnose(
         for index, example in enumerate(examples)
     ]
     with_own = [
-        Example(example.question, thought, example.answer)
+        replace(example, thinking=thought)
         for example, thought in zip(examples, thoughts, strict=True)
         if thought is not None
     ]

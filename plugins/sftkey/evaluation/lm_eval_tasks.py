@@ -17,6 +17,7 @@ from typing import Any
 from sftkey.datasets.base import ReasoningDataset, Row
 from sftkey.datasets.registry import find_dataset
 from sftkey.evaluation.assess import assess
+from sftkey.evaluation.conversations import AsksWithHistory
 from sftkey.evaluation.documents import documents
 from sftkey.evaluation.judge.decide import judged
 from sftkey.evaluation.judge.settings import JudgeSettings
@@ -42,16 +43,15 @@ with extra("eval"):
 logger = logging.getLogger("lm_eval.tasks.sftkey")
 
 
-class SFTKeyTask(ConfigurableTask):
+class SFTKeyTask(AsksWithHistory, ConfigurableTask):
     """A task on a `ReasoningDataset`.
 
     Its YAML file has ``class``, ``task`` and ``dataset``: the name of a shipped data set, ``own`` for that of the evaluated
     stage's recipe, ``columns`` (with ``columns`` and ``answers``, as ``sftkey_columns`` and ``sftkey_answers`` in recipes) or
     ``messages`` for other own rows, or a dotted module with a `ReasoningDataset`. With ``plain: true`` the expected format is
     the data set's own form in place of the tags, otherwise ``format`` says what it is, as ``sftkey_format`` in a recipe does,
-    by default that of the model; with ``training_prompt: true`` the prompt of the training is sent as system message.
-    Rows that are not published need ``dataset_path`` and ``dataset_kwargs``, too. Any other key of lm-eval's takes the
-    place of what would be derived. A file without ``dataset`` derives nothing.
+    by default that of the model; with ``training_prompt: true`` the prompt of the training is sent as system message. Rows
+    that are not published need ``dataset_path`` and ``dataset_kwargs``; any other key of lm-eval's wins.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:

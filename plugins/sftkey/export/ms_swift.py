@@ -52,7 +52,16 @@ def check(cfg: Mapping[str, Any], weights: set[float]) -> None:
 
 
 def row(exported: ExportedRow, system: str | None) -> dict[str, Any]:
-    """A row of the dataset file."""
+    """A row of the dataset file.
+
+    Raises:
+        UserError: It has a history: turns before the response would be trained there, or written in another way.
+    """
+    if not exported.alone:
+        raise UserError(
+            f"datasets: {NAME} can't train one turn of a conversation as it is rendered here; train with Axolotl, or export "
+            "for llamafactory"
+        )
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": exported.question})
     before = 0.0

@@ -26,11 +26,12 @@ class Piece(NamedTuple):
 
 
 class ExportedRow(NamedTuple):
-    """A row: its question, the whole prompt as text, and the response, end of turn included."""
+    """A row: its question, the whole prompt as text, the response with its end of turn, and whether the question is alone."""
 
     question: str
     prompt: str
     response: tuple[Piece, ...]
+    alone: bool = True
 
 
 def exported_rows(
@@ -87,4 +88,5 @@ def _kept(batch: Any, tokenize: RowTokenizer, skipped: Counter[str]) -> Iterator
 def _row(tokenize: RowTokenizer, row: Mapping[str, Any], weights: list[float]) -> ExportedRow:
     example = tokenize.example(row)
     pieces = (Piece(text, weights[segment]) for segment, text in tokenize.tokenizer.pieces(example))
-    return ExportedRow(example.question, tokenize.tokenizer.prompt(example.question), tuple(pieces))
+    alone = not example.history and not example.tools
+    return ExportedRow(example.question, tokenize.tokenizer.prompt_of(example), tuple(pieces), alone)

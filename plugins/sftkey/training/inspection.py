@@ -26,6 +26,9 @@ _RESET = "\x1b[0m"
 SHOWN_CHARACTERS = 1_600
 """How much of a segment is shown: its beginning and its end, when it is longer."""
 
+COMPARED_ROWS = 1_000
+"""So many rows at most are compared with what the model's own chat template writes."""
+
 MEASURED = {
     "prompt": frozenset({Segment.PROMPT}),
     "thinking": frozenset({Segment.THINKING}),
@@ -82,6 +85,9 @@ class DatasetStatistics:
         lengths: Of the names in `MEASURED`: tokens per row, of every row that can be tokenized, dropped ones included.
         tokens: Tokens in the rows kept.
         trained: Of these, the tokens that carry a label.
+        compared: Rows that were compared with what the model's own chat template writes.
+        as_rendered: Of these, those that are the same, token by token.
+        first_other: The index of the first that isn't.
     """
 
     def __init__(self, sequence_len: int) -> None:
@@ -94,6 +100,9 @@ class DatasetStatistics:
         self.lengths = {name: Lengths() for name in MEASURED}
         self.tokens = 0
         self.trained = 0
+        self.compared = 0
+        self.as_rendered = 0
+        self.first_other: int | None = None
 
     @property
     def too_long_reason(self) -> str:
@@ -123,6 +132,13 @@ class DatasetStatistics:
         self.tokens += length
         self.trained += length - result.labels.count(IGNORE_INDEX)
 
+    def compare(self, same: bool) -> None:
+        """Count whether the last row is what the model's own chat template writes."""
+        self.compared += 1
+        self.as_rendered += same
+        if not same and self.first_other is None:
+            self.first_other = self.rows - 1
+
     def as_dict(self) -> dict[str, Any]:
         """The counts as plain JSON types; lengths in tokens, ``None`` without rows."""
         too_long = {self.too_long_reason: self.too_long} if self.too_long else {}
@@ -138,6 +154,17 @@ class DatasetStatistics:
             },
             "tokens": self.tokens,
             "trained_tokens": self.trained,
+            **(
+                {
+                    "as_template": {
+                        "compared": self.compared,
+                        "same": self.as_rendered,
+                        "first_other": self.first_other,
+                    }
+                }
+                if self.compared
+                else {}
+            ),
         }
 
 
@@ -162,6 +189,15 @@ def table(statistics: DatasetStatistics) -> str:
         ("trained tokens", f"{statistics.trained:,}", _share(statistics.trained, statistics.tokens)),
     ]
     sections = [text_table(rows), text_table(lengths), text_table(trained)]
+    if statistics.compared:
+        others = statistics.compared - statistics.as_rendered
+        text = (
+            f"the chat template writes {statistics.as_rendered:,} of {statistics.compared:,} rows as they are trained"
+        )
+        first = (
+            f"; {others:,} otherwise (first: row {statistics.first_other}): it cuts or changes them" if others else ""
+        )
+        sections.append(text + first)
     if statistics.too_long:
         longest = _number(statistics.lengths["whole row"].quantile(1.0))
         sections.append(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sftkey.format.example import Example, Message, messages_of
 from sftkey.format.segments import Piece, Segment
 from sftkey.training.rendering import TemplateError, render
-from sftkey.training.tokenization import IGNORE_INDEX, ExampleTokenizer, TokenizedBatch
+from sftkey.training.tokenization import IGNORE_INDEX, ExampleTokenizer, TokenizedBatch, TokenizedExample
 from sftkey.training.tokenizers import TokenizerError, control_tokens, encode, encode_with_offsets
 
 _QUESTION = "\u241f question \u241f"
@@ -83,6 +83,26 @@ class OwnTemplateTokenizer(ExampleTokenizer):
         if self._keeps_white_space or question == question.strip():
             return self._before + question + self._after
         return self._render(question)
+
+    def is_as_rendered(self, example: Example, row: TokenizedExample) -> bool:
+        """Whether the template, given the response as a message, writes the tokens of a row: as they are served and trained.
+
+        The message is the response as the format writes it, or its answer with its thinking as ``reasoning_content``.
+        A template that cuts the thinking of every message says otherwise.
+        """
+        pieces = self._row(example)
+        text = "".join(piece.text for piece in pieces)
+        response = "".join(piece.text for piece in self.pieces(example)[:-1])
+        for content in ({"content": response}, {"content": example.answer, "reasoning_content": example.thinking}):
+            try:
+                rendered = self.render(
+                    [*example.messages, {"role": "assistant"} | content], example.tools, prompt=False
+                )
+            except TemplateError:
+                continue
+            if rendered.startswith(text):
+                return encode(self.tokenizer, [text])[0] == row.input_ids
+        return False
 
     def batch(self, examples: Sequence[Example], prompts: Sequence[str | None] = ()) -> TokenizedBatch:
         """Tokenise a batch into flat arrays; a row without exact segments has no tokens."""
