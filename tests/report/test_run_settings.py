@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
+from pathlib import Path
 
 import pytest
 from sftkey.report.collect import collect
-from sftkey.report.run_settings import seed_tables, settings_table
+from sftkey.report.run_settings import ONE_SEED, seed_tables, settings_table
 from sftkey.report.runs import Run, runs_of
 from sftkey.report.tables import Table, TableCell
+from sftkey.report.write import write_report
 from support.output_roots import Outputs
 
 ITEMS = [(1.0, 1.0), (0.0, 1.0)]
@@ -85,3 +87,21 @@ def test_runs_that_differ_in_more_or_not_in_the_seed_are_no_seeds(outputs: Outpu
     for name in ("one", "two"):
         outputs.evaluate(f"outputs/{name}", "sftkey_gsm8k", ITEMS)
     assert seed_tables(runs_in(outputs)) == []
+
+
+def test_a_single_seed_is_called_one_in_every_table_with_its_figures(outputs: Outputs, tmp_path: Path) -> None:
+    outputs.stage("sft", "sft")
+    for seed in (1, 2):
+        outputs.stage(f"tag{seed}", "sft-tag", seed=seed)
+    outputs.stage("key", "key-tag", after="tag1")
+    for name, task in (("sft", "sftkey_gsm8k_plain"), *((name, "sftkey_gsm8k") for name in ("tag1", "tag2", "key"))):
+        outputs.evaluate(f"outputs/{name}", task, ITEMS)
+    write_report([outputs.root], tmp_path / "report")
+    tables = {path.stem: path.read_text() for path in (tmp_path / "report" / "tables").glob("*.md")}
+    for name in ("score", "acc", "fmt", "decomposition", "outputs", "format_failures", "comparisons", "changes"):
+        (number,) = [line[5] for line in tables[name].splitlines() if line.startswith("<sup>") and ONE_SEED in line]
+        for line in (line for line in tables[name].splitlines() if line.startswith("| ")):
+            single = "| SFT |" in line.replace(f"<sup>{number}</sup>", "") or "SFTKey-Tag" in line
+            assert (f"<sup>{number}</sup>" in line) == single, line
+    assert ONE_SEED not in tables["seeds"]
+    assert ONE_SEED in (tmp_path / "report" / "index.html").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from sftkey.report.stages import LoggedStage
 from sftkey.report.tables import NOTHING, Table, TableCell, figure, number, texts
 from sftkey.util.text import shorten
 
+ONE_SEED = "one seed: intervals and tests are over its items, another seed may give another figure"
+_NAMED = ("method", "first", "second", "stage 1", "stage 2")
+"""The columns of the CSV that name a row of the tables of figures."""
 _OWN_COLUMN = ("sftkey_method", "seed")
 _MAX_OTHERS, _MAX_VALUE = 8, 60
 
@@ -119,8 +123,8 @@ def _steps(run: Run, other: Run) -> str:
     return f"{own if own is not None else '?'} steps against {theirs if theirs is not None else '?'}"
 
 
-def seed_tables(runs: Iterable[Run]) -> list[Table]:
-    """The table of means over the runs that differ only in their seed; none where there are no such runs."""
+def _by_settings(runs: Iterable[Run]) -> dict[tuple[str, str, str, str], list[tuple[str, Run]]]:
+    """The evaluated runs with their seeds, by model, strategy, data set and all settings but the seed."""
     groups: dict[tuple[str, str, str, str], list[tuple[str, Run]]] = defaultdict(list)
     for run in runs:
         if run.stages:
@@ -129,6 +133,27 @@ def seed_tables(runs: Iterable[Run]) -> list[Table]:
             for data_set in run.evaluations:
                 label = run.label(data_set).removesuffix(f", {run.variant}")
                 groups[(run.model, label, data_set, json.dumps(settings, sort_keys=True))].append((seed, run))
+    return groups
+
+
+def label_single_seeds(tables: Iterable[Table], runs: Iterable[Run]) -> None:
+    """Say of every row with the figures of one run that it is one seed, where no other seed of it was run, in place."""
+    single = {
+        (model, run.label(data_set))
+        for (model, _, data_set, _), found in _by_settings(runs).items()
+        if len({seed for seed, _ in found}) == 1
+        for _, run in found
+    }
+    for table in tables:
+        for row in table.rows:
+            model = next((cell.values["model"] for cell in row if "model" in cell.values), None)
+            for place, cell in enumerate(row):
+                if any((model, cell.values.get(column)) in single for column in _NAMED):
+                    row[place] = replace(cell, footnotes=(*cell.footnotes, *table.footnote([ONE_SEED])))
+
+
+def seed_tables(runs: Iterable[Run]) -> list[Table]:
+    """The table of means over the runs that differ only in their seed; none where there are no such runs."""
     table = Table(
         name="seeds",
         title="Several seeds",
@@ -136,7 +161,7 @@ def seed_tables(runs: Iterable[Run]) -> list[Table]:
         "and highest figure. The intervals of the other tables are over items and don't hold what another seed would give.",
         columns=("Model", "Strategy", "Data set", "Seeds", *METRIC_TITLES.values()),
     )
-    for (model, label, data_set, _), found in groups.items():
+    for (model, label, data_set, _), found in _by_settings(runs).items():
         seeds = [seed for seed, _ in found]
         if len(set(seeds)) < 2:
             continue

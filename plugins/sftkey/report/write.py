@@ -20,7 +20,7 @@ from sftkey.report.judge_table import judge_tables
 from sftkey.report.outcomes import FILE, Outcomes, as_lines, outcomes_of, read_old
 from sftkey.report.output_tables import decomposition_table, output_table
 from sftkey.report.page import render_page
-from sftkey.report.run_settings import seed_tables, settings_table
+from sftkey.report.run_settings import label_single_seeds, seed_tables, settings_table
 from sftkey.report.runs import runs_of
 from sftkey.report.score_tables import score_tables
 from sftkey.report.scores import scores_of
@@ -99,6 +99,7 @@ def _write(roots: Sequence[Path], output: Path, refresh: int, old: tuple[str, li
             settings_table(runs),
         )
     }
+    label_single_seeds((table for name, table in tables.items() if name not in ("runs", "settings")), runs)
     # The same in every writing of a report, another one in each report.
     label = f"-{hashlib.sha256(os.fsencode(output.resolve())).hexdigest()[:6]}"
     for table in tables.values():
