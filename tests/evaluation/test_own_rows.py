@@ -131,3 +131,26 @@ def test_another_kind_than_at_training_can_be_said() -> None:
 def test_a_model_that_was_not_trained_here_says_what_to_do() -> None:
     with pytest.raises(UserError, match="use `sftkey eval OUTPUT_DIR`, or add --metadata"):
         task({"pretrained": "Qwen/Qwen3-8B-Base"})
+
+
+def test_commonsenseqa_with_explanations_is_scored_by_its_options(shared_dir: Path) -> None:
+    lines = (shared_dir / "data" / "commonsenseqa" / "train.jsonl").read_text("utf-8").splitlines()[:300]
+    Path("csqa.jsonl").write_text("\n".join(lines))
+    names = {"thinking": "explanation", "answer": "answerKey", "options": "choices"}
+    recipe = {"datasets": [{**ENTRY, "path": "csqa.jsonl"}], "sftkey_columns": names, "sftkey_held_out": 0.1}
+    found = task({"pretrained": trained(recipe)})
+    docs = list(found.test_docs())
+    assert 10 < len(docs) < 60
+    assert all("\nA. " in found.doc_to_text(doc) and "\nE. " in found.doc_to_text(doc) for doc in docs)
+    forms = ("{key}", "({key})", "{key}. {text}", "The answer is {key}.", "{text}")
+    outputs = []
+    for index, doc in enumerate(docs):
+        texts = dict(zip(doc["choices"]["label"], doc["choices"]["text"], strict=True))
+        key = doc["answerKey"] if index % 2 else next(one for one in texts if one != doc["answerKey"])
+        answer = forms[index // 2 % len(forms)].format(key=key, text=texts[key])
+        outputs.append(f"<Thinking>So it is.</Thinking><Answer>{answer}</Answer>")
+    (ensemble,) = found._filters
+    answers = ensemble.filters[0]().apply([[output] for output in outputs], docs)
+    scored = [found.process_results(doc, [answer]) for doc, answer in zip(docs, answers, strict=True)]
+    assert [one["acc"] for one in scored] == [index % 2 for index in range(len(docs))]
+    assert all(one["fmt"] == 1 for one in scored)
