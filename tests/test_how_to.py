@@ -122,6 +122,7 @@ print(tokenizer.decode([label for label in example.labels if label >= 0]))
     assert run(code, tmp_path, tmp_path).splitlines()[-1] == "box7"
 
 
+@pytest.mark.slow
 def test_add_an_objective() -> None:
     (block,) = blocks("Add an objective")
     code = f"""

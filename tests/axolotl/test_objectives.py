@@ -10,7 +10,7 @@ import torch
 from support.axolotl_recipes import build
 from support.objectives import BRUTE_FORCE, Token
 
-pytestmark = [pytest.mark.usefixtures("fresh_axolotl")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("fresh_axolotl")]
 
 PACKED = {
     "sample_packing": True,

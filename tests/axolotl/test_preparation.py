@@ -78,6 +78,8 @@ def test_what_an_objective_knows_of_each_token_decides_the_folder(workplace: Pat
     same = prepared(**{**rho, "sftkey_objective": {"name": "rho-1", "share": 0.1}})
     assert same["dataset_prepared_path"] == folders[1]
     assert prepared(sftkey_objective="dft")["dataset_prepared_path"] == folders[0]
+    # A command that trains nothing prepares the recipe of a stage whose reference is gone.
+    assert prepared(**{**rho, "sftkey_reference_model": "outputs/gone"})
     (workplace / "other" / "model.safetensors").write_text("trained anew")
     changed = prepared(**{**rho, "sftkey_reference_model": "other"})
     assert changed["dataset_prepared_path"] not in folders

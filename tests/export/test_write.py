@@ -168,6 +168,7 @@ def test_the_files_of_a_chain(place: Path, tmp_path: Path, trainer: str) -> None
             "sftkey_segment_schedule: LLaMA-Factory can't do",
         ),
         ("ms-swift", {"sftkey_segment_schedule": {"answer": 3.0}}, "sftkey_segment_schedule: ms-swift can't do that"),
+        ("ms-swift", {"sftkey_objective": "dft"}, "sftkey_objective: ms-swift can't do that"),
         (
             "ms-swift",
             {"sftkey_context_grad": False, "sample_packing": None, "deepspeed": None},

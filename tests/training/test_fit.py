@@ -12,6 +12,7 @@ from sftkey.datasets import columns
 from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.methods import METHODS
 from sftkey.training.fit import FitResult, fit, load_pretrained, with_template
+from sftkey.training.objectives.registry import read_objective
 from sftkey.training.rows import RowTokenizer
 from sftkey.training.tokenization import ExampleTokenizer, TokenizedExample
 from sftkey.training.tokenizers import tags_are_tokens
@@ -53,6 +54,19 @@ def test_one_stage(folder: Path) -> None:
     assert all(torch.equal(value, same[name]) for name, value in weights.items())
     _, other = trained(folder, seed=3, context_grad=False)
     assert any(not torch.equal(value, other[name]) for name, value in weights.items())
+
+
+def test_an_objective_with_a_reference(folder: Path) -> None:
+    reference, _ = load_pretrained(folder)
+    plain, _ = trained(folder, objective=read_objective("ce"))
+    anchored, _ = trained(
+        folder, objective=read_objective({"name": "anchor-kl", "strength": 50.0}), reference=reference
+    )
+    # Nothing has moved yet: the divergence is 0, and its tokens are in the denominator. The figures stay cross-entropy.
+    assert anchored.curve[0]["loss_answer"] == pytest.approx(plain.curve[0]["loss_answer"], rel=1e-4)
+    assert 0 < anchored.curve[0]["loss"] < plain.curve[0]["loss"] / 10
+    assert anchored.curve[0]["loss_thinking"] > 0
+    assert "loss_thinking" not in plain.curve[0]
 
 
 def test_batches_are_whole(folder: Path) -> None:

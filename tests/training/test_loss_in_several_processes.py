@@ -8,7 +8,9 @@ import torch
 import torch.distributed as dist
 from sftkey.format.segments import RESPONSE, Segment
 from sftkey.training.loss import causal_loss
+from sftkey.training.objectives.registry import read_objective
 from sftkey.training.sparse_logits import _known
+from sftkey.training.step_loss import StepLoss
 from support.processes import PROCESSES, in_processes
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -80,6 +82,36 @@ def run_ddp(rank, case):
         for name, parameter in model.module.named_parameters():
             torch.testing.assert_close(parameter.grad, reference[step][1][name], rtol=1e-4, atol=1e-6)
     assert _known[model.module].loss_in_head == (case != "softcap")
+    if case == "untied":
+        for name in ("dft", {"name": "rho-1", "within": "sequence"}, {"name": "sft-go", "groups": "segments"}):
+            run_objective(rank, model, read_objective(name))
+
+
+def run_objective(rank, model, objective):
+    """The step of both processes is that of one process with all rows."""
+    input_ids, labels, _ = batches()
+    generator = torch.Generator().manual_seed(1)
+    segments = torch.randint(2, 6, labels.shape, generator=generator)
+    columns = {"reference_loss": 4 * torch.rand(labels.shape, generator=generator)}
+    own = {"segments": segments[0], "labels": labels[0], "input_ids": input_ids[0], **columns}
+    own = {name: value if name != "reference_loss" else value[0] for name, value in own.items()}
+    items = StepLoss(objective=objective).items({name: value[rank] for name, value in own.items()}, 0.0)
+    dist.all_reduce(items)
+    options = {"num_items": items, "objective": objective}
+    steps = {}
+    for part, where in (("all", slice(None)), ("own", slice(rank, rank + 1))):
+        rows = {name: value[where].flatten(0, 1) for name, value in own.items()}
+        known = {"reference_loss": rows["reference_loss"]}
+        used, scale = (model.module, 1) if part == "all" else (model, PROCESSES)
+        model.zero_grad()
+        loss = causal_loss(
+            used, {"input_ids": rows["input_ids"]}, rows["labels"], rows["segments"], columns=known, **options
+        ).loss
+        (loss * scale).backward()
+        steps[part] = loss.detach().clone(), [p.grad.clone() for p in model.module.parameters()]
+    dist.all_reduce(steps["own"][0])
+    torch.testing.assert_close(steps["own"][0], steps["all"][0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(steps["own"][1], steps["all"][1], rtol=1e-4, atol=1e-6)
 
 
 def run_fsdp(rank, case):

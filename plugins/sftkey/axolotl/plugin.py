@@ -34,6 +34,7 @@ from sftkey.recipes.load import DEFAULT_OUTPUT_DIR, adds_tag_tokens
 from sftkey.recipes.settings import plain, training_settings
 from sftkey.stages.lifeline import end_with_the_run
 from sftkey.stages.marker import MARKER_FILE, Marker
+from sftkey.stages.reference import reference_of
 from sftkey.stages.stage import Stage
 from sftkey.stages.training_run import TrainingRun
 from sftkey.util.disk import watch
@@ -93,6 +94,7 @@ class SFTKeyPlugin(BasePlugin):
         if training:
             refuse_obstacles({**cfg, "base_model": None} if self._before else cfg)
             check_hub_data(cfg)
+            reference_of(cfg)  # whether it is there
         if cfg.get("merge_lora"):
             merge_own_adapter(cfg, None if self._before else cfg.get("lora_model_dir"))
         self._settings = training_settings(cfg)

@@ -31,10 +31,9 @@ def reference_of(cfg: Mapping[str, Any]) -> str | None:
     Raises:
         UserError: They are a folder without weights, or a stage that hasn't finished.
     """
-    if not REFERENCE_COLUMNS & recipe_objective(cfg).columns.keys():
+    place = _place(cfg)
+    if place is None:
         return None
-    named = str(cfg.get("sftkey_reference_model"))
-    place = start_of(cfg) if named == BEFORE else named
     folder = Path(place)
     if not folder.is_dir():
         local = folder.is_absolute() or place.startswith(".") or len(folder.parts) > 2
@@ -50,6 +49,13 @@ def reference_of(cfg: Mapping[str, Any]) -> str | None:
             f"sftkey_reference_model: {place} holds no weights; name a folder with a model, or a finished stage"
         )
     return place
+
+
+def _place(cfg: Mapping[str, Any]) -> str | None:
+    named = str(cfg.get("sftkey_reference_model"))
+    if not REFERENCE_COLUMNS & recipe_objective(cfg).columns.keys():
+        return None
+    return start_of(cfg) if named == BEFORE else named
 
 
 def weights_stamp(place: str) -> str:
@@ -76,5 +82,5 @@ def columns_stamp(cfg: Mapping[str, Any]) -> Any:
     columns = recipe_objective(cfg).columns
     if not columns:
         return None
-    models = [place for place in (reference_of(cfg), start_of(cfg) if "excess_rank" in columns else None) if place]
+    models = [place for place in (_place(cfg), start_of(cfg) if "excess_rank" in columns else None) if place]
     return [{name: dict(options) for name, options in columns.items()}, [weights_stamp(place) for place in models]]

@@ -79,6 +79,7 @@ def fit(
     context_grad: bool = True,
     weights: torch.Tensor | None = None,
     objective: Objective | None = None,
+    reference: Any = None,
 ) -> FitResult:
     """Train a model in place, with a fresh optimizer and schedule (Eq. 5). The defaults are the paper's (section 3).
 
@@ -103,6 +104,7 @@ def fit(
         weights: Weight of each `Segment` in the loss (`sftkey.training.weights.segment_weights`); `None` for the labels as
             they are.
         objective: What is minimised instead of the weighted mean of the cross-entropy.
+        reference: The model that the objective compares with, where it takes one.
 
     Raises:
         ValueError: `batch_size` is no multiple of `micro_batch_size`.
@@ -138,7 +140,7 @@ def fit(
         trainer = SegmentLossTrainer(
             model=model,
             args=args,
-            train_dataset=[{**row._asdict(), "attention_mask": [1] * len(row.input_ids)} for row in examples],
+            train_dataset=_rows(model, examples, objective, reference),
             data_collator=SegmentCollator(
                 DataCollatorForSeq2Seq(tokenizer, padding=True, pad_to_multiple_of=pad_to_multiple_of)
             ),
@@ -161,6 +163,20 @@ def fit(
         step_seconds=[later - earlier for earlier, later in pairwise(clock.times)],
         curve=[entry for entry in trainer.state.log_history if "loss" in entry],
     )
+
+
+def _rows(model: Any, examples: Sequence[TokenizedExample], objective: Objective | None, reference: Any) -> Any:
+    """The rows, with the columns that an objective reads."""
+    rows = [{**row._asdict(), "attention_mask": [1] * len(row.input_ids)} for row in examples]
+    if objective is None or not objective.columns:
+        return rows
+    from datasets import Dataset
+
+    from sftkey.training.prepare import FEATURES
+    from sftkey.training.reference import Reference, add_columns
+
+    models = Reference({"start": model, "reference": reference}.__getitem__, str, "start", "reference")
+    return list(add_columns(Dataset.from_list(rows, features=FEATURES), objective, models))
 
 
 class _Clock(TrainerCallback):

@@ -155,7 +155,7 @@ WEIGHTS = st.none() | st.lists(st.sampled_from([0.0, 0.2, 1.0, 3.0]), min_size=8
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 10_000), lengths=LENGTHS, weights=WEIGHTS, path=st.sampled_from(list(PATHS)))
 def test_loss_and_gradients_equal_brute_force(
     models: dict[str, Any], case: dict[str, Any], seed: int, lengths: list[list[int]], weights: Any, path: str
