@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sftkey.datasets.gsm8k import GSM8K
+from sftkey.datasets.messages import MESSAGES
 from sftkey.format.formats import FORMATS, read_format
 from sftkey.format.methods import METHODS
 from sftkey.training.own_template import OwnTemplateTokenizer
 from sftkey.training.tokenizers import TokenizerError
+from support.chats import chats, check_chat
 from support.row_check import check
 
 pytestmark = pytest.mark.tokenizers
@@ -57,3 +62,29 @@ def test_a_tokenizer_that_changes_text_is_refused() -> None:
 def test_a_tokenizer_without_a_template_is_refused() -> None:
     with pytest.raises(TokenizerError, match="has no chat template"):
         OwnTemplateTokenizer(load("gptoss"), METHODS["sft-tag"], GSM8K.untagged)
+
+
+WITHOUT_TOOLS = ("llama3", "llama3_1", "gemma3")
+"""Their templates, in these packages, know no tools."""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_turns_after_their_history(family: str) -> None:
+    tokenizer = load(family)
+    counts: Counter[str] = Counter()
+
+    @settings(max_examples=200, deadline=None, derandomize=True)
+    @given(chats(tools=family not in WITHOUT_TOOLS), st.sampled_from(WRITTEN), st.sampled_from(["sft-tag", "key-tag"]))
+    def check_one(row: dict[str, Any], written: Any, method: str) -> None:
+        tokenize = OwnTemplateTokenizer(tokenizer, METHODS[method], MESSAGES.untagged, written)
+        example = MESSAGES.to_example(row)
+        (tokens,) = tokenize([example])
+        counts["turns"] += 1
+        counts["exact"] += bool(tokens.input_ids)
+        if tokens.input_ids:
+            check_chat(tokenize, row, tokens)
+            counts["as the template writes them"] += tokenize.is_as_rendered(example, tokens)
+
+    check_one()
+    print(f"{family}: {dict(counts)}")
+    assert counts["exact"] == counts["turns"]

@@ -195,7 +195,9 @@ def table(statistics: DatasetStatistics) -> str:
             f"the chat template writes {statistics.as_rendered:,} of {statistics.compared:,} rows as they are trained"
         )
         first = (
-            f"; {others:,} otherwise (first: row {statistics.first_other}): it cuts or changes them" if others else ""
+            f"; {others:,} otherwise (first: row {statistics.first_other}): changed, or cut where a token spans two parts"
+            if others
+            else ""
         )
         sections.append(text + first)
     if statistics.too_long:

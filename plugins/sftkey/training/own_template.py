@@ -88,7 +88,7 @@ class OwnTemplateTokenizer(ExampleTokenizer):
         """Whether the template, given the response as a message, writes the tokens of a row: as they are served and trained.
 
         The message is the response as the format writes it, or its answer with its thinking as ``reasoning_content``.
-        A template that cuts the thinking of every message says otherwise.
+        False where a template changes the response, as one does that cuts all thinking, and where the row is cut in two.
         """
         pieces = self._row(example)
         text = "".join(piece.text for piece in pieces)
