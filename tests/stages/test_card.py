@@ -60,6 +60,26 @@ def test_a_card_is_made_where_there_is_none(outputs: Path) -> None:
     assert "in two stages, the second from the weights of the first." in body
 
 
+def test_it_says_how_the_model_is_asked_as_it_was_scored(outputs: Path) -> None:
+    update_card(outputs / "stage2")
+    text = card(outputs / "stage2")
+    serve = "vllm serve . --override-generation-config '{\"temperature\": 0}'"
+    plugin = "--reasoning-parser-plugin ./sftkey_reasoning_parser.py --reasoning-parser sftkey"
+    assert f"\n{serve} {plugin}\n" in text
+    assert (
+        "\npython convert_hf_to_gguf.py . --outfile model.gguf\nllama-server -m model.gguf --jinja --temp 0\n" in text
+    )
+    assert "model.generate(**prompt, max_new_tokens=1024)" in text
+    assert "merge-lora" not in text
+    marker = json.loads((outputs / "stage2/sftkey_stage.json").read_text())
+    marker["recipe"]["config"]["adapter"] = "lora"
+    (outputs / "stage2/sftkey_stage.json").write_text(json.dumps(marker))
+    (outputs / "stage2/adapter_config.json").write_text("{}")
+    update_card(outputs / "stage2")
+    assert "It is an adapter: `axolotl merge-lora` its recipe first." in card(outputs / "stage2")
+    assert "vllm serve merged" in card(outputs / "stage2")
+
+
 def test_only_the_section_is_replaced(outputs: Path) -> None:
     path = outputs / "stage2" / CARD_FILE
     path.write_text(AXOLOTLS_CARD)

@@ -22,7 +22,8 @@ from sftkey.stages.card import CARD_FILE
 from sftkey.stages.links import MERGED_FOLDER
 from sftkey.stages.marker import LOG_FILE, MARKER_FILE, RUN_FILE, Marker
 from sftkey.stages.readiness import ADAPTER_FILE
-from sftkey.training.end_of_turn import stop_tokens
+from sftkey.stages.serving import write_reasoning_parser
+from sftkey.training.end_of_turn import greedy, stop_tokens
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
 
@@ -118,6 +119,7 @@ def complete_merged(adapter_dir: str | Path, merged_dir: str | Path) -> None:
     for name in _STALE:
         (merged_dir / name).unlink(missing_ok=True)
     tokenizer.save_pretrained(str(merged_dir))
+    write_reasoning_parser(merged_dir)
     # As it was trained with, byte by byte: the next stage compares.
     shutil.copyfile(Path(adapter_dir) / "tokenizer.json", merged_dir / "tokenizer.json")
     end_of_turn = tokenizer.eos_token_id
@@ -126,6 +128,7 @@ def complete_merged(adapter_dir: str | Path, merged_dir: str | Path) -> None:
     generation = _read(merged_dir / "generation_config.json")
     # Marks a file that may be overruled by the model's config.
     generation.pop("_from_model_config", None)
+    greedy(generation)
     generation["eos_token_id"] = stop_tokens(end_of_turn, generation.get("eos_token_id"))
     _write(merged_dir / "generation_config.json", {**generation, "pad_token_id": tokenizer.pad_token_id})
     # Past Axolotl's adapter, which may ask for a process group at the end of the process.

@@ -12,6 +12,7 @@ from axolotl.integrations.base import BasePlugin
 from axolotl.utils.logging import get_logger
 
 from sftkey.axolotl.agreement import agree_on_recipe, agree_on_start, first_of_this_machine
+from sftkey.axolotl.greedy_inference import make_inference_greedy
 from sftkey.axolotl.known_keys import unknown_keys
 from sftkey.axolotl.merging import finish_merge, merge_own_adapter
 from sftkey.axolotl.preparation import (
@@ -95,6 +96,8 @@ class SFTKeyPlugin(BasePlugin):
             refuse_obstacles({**cfg, "base_model": None} if self._before else cfg)
             check_hub_data(cfg)
             reference_of(cfg)  # whether it is there
+        if cfg.get("inference"):
+            make_inference_greedy()
         if cfg.get("merge_lora"):
             merge_own_adapter(cfg, None if self._before else cfg.get("lora_model_dir"))
         self._settings = training_settings(cfg)

@@ -9,9 +9,12 @@ from typing import Any
 from axolotl.utils.logging import get_logger
 
 from sftkey.axolotl.added_tags import refuse_frozen_tags
+from sftkey.format.methods import METHODS
+from sftkey.recipes.load import response_format
 from sftkey.training.end_of_turn import stop_at_end_of_turn
 from sftkey.training.recipe_loss import loss_options
 from sftkey.training.selection import greater_is_better
+from sftkey.training.served_tokenizer import describe_responses
 from sftkey.training.trainer import SegmentLossTrainer
 from sftkey.util.errors import UserError
 
@@ -63,6 +66,8 @@ def set_up_trainer(cfg: Any, trainer: Any, *, adds_tags: bool) -> None:
     if adds_tags:
         refuse_frozen_tags(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, cfg)
     stop_at_end_of_turn(trainer)
+    if METHODS[cfg.sftkey_method].tagged:
+        describe_responses(trainer.processing_class, response_format(cfg))
     if cfg.sftkey_warmup_epochs is not None:
         # Axolotl makes steps of warmup_ratio by cutting off, turns 1 step into 2, and takes max_steps for all epochs.
         trainer.args.warmup_steps = _warmup_steps(cfg, trainer)

@@ -30,6 +30,7 @@ _SUMMARIES = {
     "recipes": "List the shipped recipes: model, strategy, data set, GPUs, memory.",
     "export": "Write a recipe and its rows for LLaMA-Factory or ms-swift.",
     "share": "Bundle what others need to run a finished stage again.",
+    "chat": "Talk to a finished stage in a terminal.",
     "report": "Tables and figures of any number of runs.",
     "completion": "Print the script that completes this command's words in bash, zsh or fish.",
     "tasks-path": "Print the folder of the lm-eval tasks, for lm_eval's --include_path.",

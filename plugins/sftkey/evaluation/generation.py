@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +16,7 @@ from sftkey.util.extras import extra
 from sftkey.util.text import one_line
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 
 class Completion(NamedTuple):
@@ -125,21 +125,8 @@ def complete(
     Raises:
         ValueError: The tokenizer has no end-of-turn token.
     """
-    from transformers import GenerationConfig
-
-    last = tokenizer.convert_tokens_to_ids(end)
-    if not isinstance(last, int) or last == tokenizer.unk_token_id:
-        raise ValueError(f"{tokenizer.name_or_path} has no token {end} to stop at")
-    ends = {last} if tokenizer.eos_token_id is None else {last, tokenizer.eos_token_id}
-    config = GenerationConfig(
-        do_sample=False,
-        num_beams=1,
-        repetition_penalty=1.0,
-        max_new_tokens=max_new_tokens,
-        min_new_tokens=min_new_tokens or None,
-        eos_token_id=sorted(ends),
-        pad_token_id=last,
-    )
+    config, ends = _greedy(tokenizer, end, max_new_tokens, min_new_tokens)
+    last = config.pad_token_id
     completions: dict[int, Completion] = {}
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     with evaluating(model), torch.inference_mode():
@@ -151,6 +138,42 @@ def complete(
             for index, row in zip(chosen, output[:, ids.shape[1] :].tolist(), strict=True):
                 completions[index] = _completion(row, ends, tokenizer)
     return [completions[index] for index in range(len(prompts))]
+
+
+def stream(
+    model: Any, tokenizer: Any, prompt: Sequence[int], *, max_new_tokens: int, end: str, on_text: Callable[[str], None]
+) -> Completion:
+    """Continue one prompt as `complete` does, and show the text while it grows.
+
+    Args:
+        model: See `complete`.
+        tokenizer: See `complete`.
+        prompt: Token ids.
+        max_new_tokens: The most new tokens.
+        end: The token that ends a turn.
+        on_text: Called with all the text so far. Ctrl-C ends the output.
+    """
+    config, ends = _greedy(tokenizer, end, max_new_tokens)
+    seen: list[int] = []
+    ids: list[int] = []
+
+    class _Streamer:
+        def put(self, value: Any) -> None:
+            seen.extend(value.flatten().tolist())
+            ids[:] = seen[len(prompt) :]
+            if ids:
+                on_text(_completion(ids, ends, tokenizer).text)
+
+        def end(self) -> None:
+            pass
+
+    with evaluating(model), torch.inference_mode(), suppress(KeyboardInterrupt):
+        rows = torch.tensor([list(prompt)], device=model.device)
+        streamer = _Streamer()
+        model.generate(
+            input_ids=rows, attention_mask=torch.ones_like(rows), generation_config=config, streamer=streamer
+        )
+    return _completion(ids, ends, tokenizer)
 
 
 @contextmanager
@@ -167,6 +190,28 @@ def evaluating(model: Any) -> Iterator[None]:
 def padded(rows: Iterable[Sequence[int]], value: int, *, side: str = "right") -> torch.Tensor:
     """Rows of integers as a tensor of shape (rows, longest row)."""
     return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value, padding_side=side)
+
+
+def _greedy(
+    tokenizer: PreTrainedTokenizerBase, end: str, max_new_tokens: int, min_new_tokens: int = 0
+) -> tuple[GenerationConfig, set[int]]:
+    """How outputs are generated, and the tokens that end one."""
+    from transformers import GenerationConfig
+
+    last = tokenizer.convert_tokens_to_ids(end)
+    if not isinstance(last, int) or last == tokenizer.unk_token_id:
+        raise ValueError(f"{tokenizer.name_or_path} has no token {end} to stop at")
+    ends = {last} if tokenizer.eos_token_id is None else {last, tokenizer.eos_token_id}
+    config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens or None,
+        eos_token_id=sorted(ends),
+        pad_token_id=last,
+    )
+    return config, ends
 
 
 def _completion(row: list[int], ends: set[int], tokenizer: PreTrainedTokenizerBase) -> Completion:

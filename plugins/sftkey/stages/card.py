@@ -19,7 +19,9 @@ from sftkey.datasets.registry import DATASETS, dataset
 from sftkey.evaluation.results import Evaluation, newest_evaluations
 from sftkey.format.methods import METHODS, strategy_of
 from sftkey.recipes.settings import Role, keys_with
+from sftkey.stages.links import MERGED_FOLDER
 from sftkey.stages.marker import DataRecord
+from sftkey.stages.serving import serving_commands
 from sftkey.stages.stage import Stage, finished_stage
 from sftkey.util.files import write_text_atomically
 from sftkey.util.sources import Ledger
@@ -100,6 +102,9 @@ def model_card(
         "commands": commands,
         "versions": [f"{name} {value}" for name, value in versions.items()],
         "notes": notes,
+        "serving": serving_commands(stages[-1]) if library or not commands else [],
+        "folder": MERGED_FOLDER if stages[-1].is_adapter else ".",
+        "adapter": "yes" if stages[-1].is_adapter else "",
     }
     return ModelCard.from_template(
         _metadata(stages, scores[-1], library), template_str=_TEMPLATE.read_text(encoding="utf-8"), **_inert(context)

@@ -18,6 +18,7 @@ from sftkey.stages.marker import LOG_FILE, MARKER_FILE, RUN_FILE, SCHEMA, KeptCh
 from sftkey.stages.resuming import resume
 from sftkey.stages.run_lineage import RunLineage
 from sftkey.stages.saving import Saving
+from sftkey.stages.serving import write_reasoning_parser
 from sftkey.stages.stage import Stage
 from sftkey.util.files import write_atomically
 
@@ -158,6 +159,7 @@ class TrainingRun:
         """Write the trainer's log and, last, the completion marker; only the model card comes after it."""
         output_dir = self._output_dir
         self._state.save_to_json(str(output_dir / LOG_FILE))
+        write_reasoning_parser(output_dir)
         # The marker vouches for them: they are on the disk before it is.
         record_files(output_dir, (path.name for path in output_dir.iterdir() if path.is_file()), durable=True)
         marker = make_marker(

@@ -14,9 +14,10 @@ from accelerate.utils import broadcast_object_list
 from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq
 from trl import SFTConfig, SFTTrainer
 
+from sftkey.format.methods import METHODS
 from sftkey.format.templates import END_OF_TURN
 from sftkey.recipes.checks import check_recipe
-from sftkey.recipes.load import adds_tag_tokens, has_own_template, template_name
+from sftkey.recipes.load import adds_tag_tokens, has_own_template, response_format, template_name
 from sftkey.recipes.settings import training_settings
 from sftkey.stages.handover import check_agreement, start_of, start_settings
 from sftkey.stages.links import split_part
@@ -29,6 +30,7 @@ from sftkey.training.end_of_turn import stop_at_end_of_turn
 from sftkey.training.recipe_loss import loss_options
 from sftkey.training.recipe_rows import set_up_tokenizer
 from sftkey.training.saving import CheckpointSaving
+from sftkey.training.served_tokenizer import describe_responses
 from sftkey.training.trainer import SegmentLossTrainer
 from sftkey.trl.data import prepare_rows
 from sftkey.trl.recipe import recipe_name, recipe_of, refused
@@ -121,6 +123,8 @@ class SFTKeyTrainer(CheckpointSaving, SFTTrainer, SegmentLossTrainer):
         )
         self.configure_segment_loss(**loss_options(cfg))
         stop_at_end_of_turn(self)
+        if METHODS[cfg["sftkey_method"]].tagged:
+            describe_responses(tokenizer, response_format(cfg))
         if (epochs := cfg.get("sftkey_warmup_epochs")) is not None:
             batches = len(self.get_train_dataloader())
             self.args.warmup_steps = round(float(epochs) * math.ceil(batches / args.gradient_accumulation_steps))
