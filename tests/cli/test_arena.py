@@ -230,13 +230,17 @@ def test_dry_run_lists_the_cells_and_writes_nothing(arena: Place) -> None:
         ("answer:x=1", "answer has no keys of its own"),
         ("sft/dft", "sft is no method of this recipe's form; there are sft-tag, key-tag"),
         ("../x", "is not of the form NAME"),
+        ("answer+learning_rat=1", "learning_rat: no key of Axolotl or of this plugin; did you mean 'learning_rate'?"),
+        ("dff", "sftkey_objective: 'dff' is not one of ce, segment-weights, dft"),
         ("answer+x", "'x' is not of the form key=value"),
         ("anchored:0.1,anchored-0.1", "would both be called"),
     ],
 )
 def test_an_objective_that_is_none_is_one_line_before_anything_is_written(
-    arena: Place, objectives: str, message: str
+    arena: Place, objectives: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # As Axolotl would say them, whose import takes long.
+    monkeypatch.setattr("sftkey.cli.arena.known_keys", lambda: {"learning_rate": None, "num_epochs": None})
     for form in ((), ("--dry-run",)):
         done = arena.run(*ARENA, "--objectives", objectives, *form)
         assert done.exit_code == 1

@@ -12,7 +12,13 @@ import click
 
 from sftkey.cli.arena_run import ArenaLoop
 from sftkey.cli.console import echo, json_option, note, print_json, print_table, this_command
-from sftkey.cli.options import LauncherArguments, evaluation_setting_options, evaluation_settings, launcher_arguments
+from sftkey.cli.options import (
+    LauncherArguments,
+    evaluation_setting_options,
+    evaluation_settings,
+    known_keys,
+    launcher_arguments,
+)
 from sftkey.util.text import Cell
 
 if TYPE_CHECKING:
@@ -88,9 +94,10 @@ def arena_command(
     assert settings is not None
     names = [name.strip() for text in objectives for name in text.split(",") if name.strip()]
     root = output or Path("outputs") / "arena" / recipe.stem
-    plan = plan_arena(recipe, names or DEFAULT_OBJECTIVES, range(seeds), root, own_stage1=stage1_per_seed)
+    chosen = names or DEFAULT_OBJECTIVES
+    plan = plan_arena(recipe, chosen, range(seeds), root, own_stage1=stage1_per_seed, known_keys=known_keys)
+    _check(plan)
     if dry_run:
-        _check(plan)
         print_table(_listed(plan), as_json)
         if equal_compute and not as_json:
             echo(

@@ -7,7 +7,7 @@ over it is what the objective gains; what both gain over the weights that they s
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from sftkey.recipes.arena_objectives import CONTROL, OF_AN_OBJECTIVE, Objective,
 from sftkey.recipes.layout import recipe_text
 from sftkey.recipes.load import deepspeed_settings, load_recipe, recipe_before
 from sftkey.recipes.overrides import parse_override, set_key
+from sftkey.recipes.unknown_keys import KnownKeys
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_text_atomically
 
@@ -91,7 +92,13 @@ class ArenaPlan:
 
 
 def plan_arena(
-    recipe: Path, objectives: Sequence[str], seeds: Sequence[int], output: Path, *, own_stage1: bool = False
+    recipe: Path,
+    objectives: Sequence[str],
+    seeds: Sequence[int],
+    output: Path,
+    *,
+    own_stage1: bool = False,
+    known_keys: Callable[[], KnownKeys] | None = None,
 ) -> ArenaPlan:
     """Write the recipes of an arena, in memory.
 
@@ -101,9 +108,10 @@ def plan_arena(
         seeds: Each objective is trained once with each.
         output: Where outputs, and the recipes in ``recipes/``, go.
         own_stage1: Train a Stage 1 with each seed, in place of the one that the recipe names.
+        known_keys: Called for the keys that exist where an objective sets one that isn't in the recipe.
 
     Raises:
-        UserError: A recipe is missing or lacks its method, or an objective can't be read.
+        UserError: A recipe is missing or lacks its method, an objective can't be read, or a key that it sets is unknown.
     """
     config = _read(recipe)
     chosen = objectives_of(objectives, config)
@@ -115,7 +123,7 @@ def plan_arena(
     for seed in seeds:
         before[seed] = _with_seed(chain, seed, output) if own_stage1 else chain
         for objective in chosen:
-            cells[objective.name, seed] = _cell(recipe, config, objective, seed, output, before[seed])
+            cells[objective.name, seed] = _cell(recipe, config, objective, seed, output, before[seed], known_keys)
     return ArenaPlan(recipe, before, cells, chosen)
 
 
@@ -159,12 +167,13 @@ def _cell(
     seed: int,
     output: Path,
     before: Sequence[ArenaRecipe],
+    known_keys: Callable[[], KnownKeys] | None,
 ) -> ArenaRecipe:
     own = {key: value for key, value in config.items() if key not in OF_AN_OBJECTIVE}
     own |= objective.keys
     own |= {"seed": seed, "output_dir": str(output / f"seed{seed}" / objective.slug)}
     for text in objective.own:
-        set_key(own, *parse_override(text))
+        set_key(own, *parse_override(text), known_keys)
     why = f"{objective.name}, seed {seed}, for as many steps as {recipe.name}."
     return _written(recipe, own, f"seed{seed}_{objective.slug}", output, before, why)
 
