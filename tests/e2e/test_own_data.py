@@ -50,7 +50,7 @@ def test_readme_from_rows_to_a_shared_run(
     assert [words[1] for words in commands] == ["init", "inspect", "run", "diagnose", "report", "share"]
     results = {}
     for words in commands:
-        results[words[1]] = succeeded(run(*words, *MORE.get(words[1], []), cwd=tmp_path))
+        results[words[1]] = succeeded(run(*words, *MORE.get(words[1], []), cwd=tmp_path, timeout=1200))
         if words[1] == "init":
             for path in tmp_path.glob("my_rows_stage*.yml"):
                 path.write_text(path.read_text() + SHORT_PROMPT)
