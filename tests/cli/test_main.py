@@ -25,7 +25,8 @@ from support.commands import SFTKEY, environment, run, succeeded
 from support.documented_json import documented
 
 COMMANDS = (
-    "run eval matrix arena diagnose doctor inspect judge calibrate recipe recipes export share report completion tasks-path"
+    "init run eval matrix arena diagnose doctor inspect judge calibrate recipe recipes export share chat report completion "
+    "tasks-path"
 ).split()
 HEAVY = {"axolotl", "torch", "transformers", "pandas", "datasets", "lm_eval", "matplotlib", "openai"}
 RECIPE = {

@@ -130,7 +130,7 @@ if "vllm" in sys.modules:
         from vllm.entrypoints.openai.protocol import DeltaMessage
 
     @ReasoningParserManager.register_module(PARSER)
-    class SFTKeyReasoningParser(ReasoningParser):  # type: ignore[misc]
+    class SFTKeyReasoningParser(ReasoningParser):
         """Thinking as ``reasoning``, the text of the answer as ``content``."""
 
         def __init__(self, tokenizer: Any, *args: Any, **kwargs: Any) -> None:

@@ -38,6 +38,7 @@ SCHEMA = 1
 _WEIGHT_FILES = """
     *.safetensors *.safetensors.index.json config.json generation_config.json adapter_config.json tokenizer.json
     tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json merges.txt chat_template.jinja
+    sftkey_reasoning_parser.py
 """.split()
 """What loads a model. Not checkpoints, not optimizer states, no pickles."""
 
