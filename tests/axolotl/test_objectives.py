@@ -41,10 +41,12 @@ def tokens_of(trainer: Any, rows: list[dict[str, Any]]) -> list[Token]:
     return found
 
 
-@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(
-    "objective",
-    [{"name": "rho-1", "share": 0.5, "within": "sequence"}, {"name": "anchor-kl", "strength": 0.5, "top": 4}],
+    ("packed", "objective"),
+    [
+        (False, {"name": "rho-1", "share": 0.5, "within": "sequence"}),
+        (True, {"name": "anchor-kl", "strength": 0.5, "top": 4}),
+    ],
 )
 def test_a_step_of_axolotls_trainer_equals_brute_force(
     stage1_recipe: dict[str, Any],
