@@ -88,7 +88,7 @@ def test_help_of_every_command(name: str) -> None:
     assert "-q, --quiet" in result.stdout
     assert "-v, --verbose" in result.stdout
     assert ("--json" in result.stdout) == (
-        name in {"run", "eval", "matrix", "arena", "diagnose", "doctor", "inspect", "judge", "recipes"}
+        name in {"run", "eval", "matrix", "arena", "diagnose", "doctor", "inspect", "judge", "recipes", "chat"}
     )
     # The summary is a short form of the help: at least its first word is the same.
     assert line.split()[1] in result.stdout
