@@ -1,6 +1,6 @@
 """Entropy-Adaptive Fine-Tuning: each token counts as much as the model is undecided there.
 
-Diao et al. 2026, "Entropy-Adaptive Fine-Tuning", arXiv 2601.02151, section 3: the loss of a token times the entropy of the
+Diao et al. 2026, "Entropy-Adaptive Fine-Tuning", arXiv 2601.02151: the loss of a token times the entropy of the
 20 likeliest tokens, divided by the largest that it can have. Axolotl's ``use_eaft`` leaves that division out, so its loss
 is 3.0 times as large; with ``normalised: false`` both are the same. The sum is divided by the number of tokens, as there.
 """

@@ -1,7 +1,7 @@
 """Forgetting: tokens that a reference model has learnt are trained, the others unlearnt, more and more so.
 
 Ghahrizjani et al. 2025, "Forgetting: A New Mechanism Towards Better Large Language Model Fine-tuning", arXiv 2508.04329,
-section 3, and the authors' code: the top share of all tokens by their loss under the model that training starts from less
+and the authors' code: the top share of all tokens by their loss under the model that training starts from less
 that under the reference model are positive, the others negative; the loss is the mean over the positive ones less lambda
 times the mean over the negative ones, and lambda rises linearly over the steps. Theirs takes both means over each
 micro-batch. Here the numbers of both are those that so many tokens of the data set hold, ``share`` and ``1 - share`` times

@@ -1,6 +1,6 @@
 """Long-range weighting: a token counts by how much its long context changes its loss.
 
-Helm et al. 2025, "Token Weighting for Long-Range Language Modeling", arXiv 2503.09202, section 3, the dense variant with a
+Helm et al. 2025, "Token Weighting for Long-Range Language Modeling", arXiv 2503.09202, the dense variant with a
 frozen short-context model: the score of a token is the absolute difference of its loss now, with the whole context, and its
 loss under the reference model with a short one; the scores of a sequence are scaled to a mean of 1 and mixed with equal
 weights. As in the authors' code the short context is a window that moves by half its length, so that a token sees between a

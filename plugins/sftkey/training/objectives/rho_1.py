@@ -1,7 +1,7 @@
 """Rho-1, selective language modeling: only the tokens with the largest excess loss over a reference count.
 
-Lin et al. 2024, "Rho-1: Not All Tokens Are What You Need", arXiv 2404.07965, section 2.2: the excess loss of a token is its
-loss now less its loss under the reference model (Eq. 3); the loss is the mean over the top share of the tokens (Eq. 4 and 5),
+Lin et al. 2024, "Rho-1: Not All Tokens Are What You Need", arXiv 2404.07965: the excess loss of a token is its
+loss now less its loss under the reference model; the loss is the mean over the top share of the tokens,
 ranked within a batch. The batch is here the micro-batch of one process; ``within: sequence`` ranks within each sequence, so
 that the selection doesn't depend on how sequences are put together.
 """

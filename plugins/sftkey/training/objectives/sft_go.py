@@ -1,6 +1,6 @@
 """SFT-GO: the group of tokens of a sequence that is learnt worst counts more.
 
-Kim et al. 2025, "SFT-GO: Supervised Fine-Tuning with Group Optimization", arXiv 2506.15021, section 3: the tokens of a
+Kim et al. 2025, "SFT-GO: Supervised Fine-Tuning with Group Optimization", arXiv 2506.15021: the tokens of a
 sequence are put into groups by importance, and the loss is a weighted combination of the cross-entropy and of the mean loss
 of the worst group. Groups are here those by TF-IDF (the top share of a sequence against the rest), or thinking against what
 follows it. The paper's other two groupings take a model each (LLMLingua-2, Rho-1). A sequence counts by its tokens, as with
