@@ -217,7 +217,7 @@ def test_what_does_not_fit_is_not_said_to_fit() -> None:
     note = written.notes[-1]
     assert re.search(r"about 29 GiB on one GPU .*: more than 24 GB; lower sequence_len, or set adapter=qlora", note)
     for stage in written.chain:
-        assert "# Memory: about 27 GiB per GPU by the estimate, more than these have.\n" in stage.text
+        assert "# Memory: about 29 GiB per GPU by the estimate, more than these have.\n" in stage.text
         assert "fit 24 GB" not in stage.text
     changes = re.search(r"set (adapter=\S+ load_in_4bit=\S+) \(about (\d+) GiB\)", note)
     assert changes is not None
