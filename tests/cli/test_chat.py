@@ -13,6 +13,7 @@ from sftkey.cli.main import sftkey
 from sftkey.evaluation import generation
 from sftkey.evaluation.generation import Completion, complete, load_model
 from sftkey.training.tokenizers import encode
+from support.documented_json import follows_the_documentation
 from transformers import AutoTokenizer
 
 OLD = Path(__file__).parents[1] / "stages" / "written_by_9c54c77" / "old" / "stage1"
@@ -48,6 +49,7 @@ def test_it_answers_as_it_is_evaluated() -> None:
     result = chat("--prompt", "What is 2+3?", "--max-new-tokens", "12", "--json")
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
+    follows_the_documentation("chat --prompt", said)
     tokenizer = AutoTokenizer.from_pretrained(OLD)
     question = [{"role": "user", "content": "What is 2+3?"}]
     prompt = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)

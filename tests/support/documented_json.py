@@ -9,6 +9,7 @@ from support.availability import REPOSITORY
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "text": (str,),
+    "boolean": (bool,),
     "integer": (int,),
     "number": (int, float),
     "list": (list,),
@@ -43,4 +44,4 @@ def follows_the_documentation(command: str, content: Any) -> None:
                 assert kind.endswith("?"), f"{command}: {key} is null"
             else:
                 assert isinstance(value, _TYPES[kind.rstrip("?")]), f"{command}: {key} is {value!r}, no {kind}"
-                assert not isinstance(value, bool), f"{command}: {key}"
+                assert not isinstance(value, bool) or kind.startswith("boolean"), f"{command}: {key}"
