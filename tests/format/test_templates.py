@@ -122,6 +122,22 @@ def test_what_servers_send_renders_as_what_was_trained(
         assert with_defaults == [expected[0]]
 
 
+@pytest.mark.parametrize("close", ["</Answer>", ""])
+@given(thinking=texts, answer=texts)
+def test_an_answer_that_brings_its_tags_gets_no_second_ones(thinking: str, answer: str, close: str) -> None:
+    def response(content: str) -> list[dict[str, Any]]:
+        return [{"role": "assistant", "content": content, "reasoning_content": thinking}]
+
+    sent = response(f"<Answer>{answer}{close}")
+    assert render(templates.chat_template(templates.TAGGED), sent) == render(
+        templates.chat_template(templates.TAGGED), response(answer)
+    )
+    # Without thinking beside it, or for a model without tags, the content is the response as it is.
+    alone = [{"role": "assistant", "content": sent[0]["content"]}]
+    for name, messages in ((templates.TAGGED, alone), (templates.PLAIN, sent)):
+        assert render(templates.chat_template(name), messages)[1] == [f"{sent[0]['content']}<|im_end|>"]
+
+
 @pytest.mark.parametrize("name", templates.TEMPLATES)
 @pytest.mark.parametrize("content", [None, [], ""])
 def test_no_content_is_an_empty_one(name: str, content: Any) -> None:

@@ -5,7 +5,8 @@ their own system message; ``thinking_answer_plain``, for the untagged methods, h
 
 Before the turns stands what a server's request needs: contents as lists of parts or none, thinking as ``reasoning_content``,
 ``reasoning`` or ``thinking``, tools refused. Earlier thinking that the messages bring is kept, as it was trained; a turn
-without any is its content alone. ``enable_thinking: false`` begins the response with an empty thought.
+without any is its content alone. An answer whose tags stand in the content beside its thinking, as llama.cpp leaves them,
+gets no second ones. ``enable_thinking: false`` begins the response with an empty thought.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def chat_template(name: str, system_message: str | None = None) -> str:
     """
     end = _source("empty_thought") if name == TAGGED else ""
     turns = turns_template(name, system_message)
-    return _source("request") + turns + end
+    return _source("request", tagged=name == TAGGED) + turns + end
 
 
 def turns_template(name: str, system_message: str | None = None) -> str:
@@ -60,14 +61,14 @@ def turns_template(name: str, system_message: str | None = None) -> str:
     return _source(name).replace("__SYSTEM_PROMPT__", message)
 
 
-def _source(name: str) -> str:
+def _source(name: str, *, tagged: bool = True) -> str:
     values = {
         "__START__": START_OF_TURN,
         "__END__": END_OF_TURN,
         "__THINKING_OPEN__": THINKING_ANSWER.thinking_open,
         "__THINKING_CLOSE__": THINKING_ANSWER.thinking_close,
-        "__ANSWER_OPEN__": THINKING_ANSWER.answer_open,
-        "__ANSWER_CLOSE__": THINKING_ANSWER.answer_close,
+        "__ANSWER_OPEN__": THINKING_ANSWER.answer_open if tagged else "",
+        "__ANSWER_CLOSE__": THINKING_ANSWER.answer_close if tagged else "",
     }
     source = _read(f"{name}.jinja").removesuffix("\n")
     for placeholder, value in values.items():
