@@ -81,7 +81,7 @@ def _asked() -> str | None:
         except EOFError:
             return None
         except KeyboardInterrupt:  # of a line that is being typed
-            click.echo()
+            echo("")
             continue
         if line.strip():
             return line
