@@ -75,6 +75,8 @@ def load_model(
         if source != folder:
             model = _with_adapter(model, folder, tokens)
             model = model.merge_and_unload() if merge else model
+    except UserError:
+        raise
     except (OSError, ValueError, SafetensorError) as error:
         where = folder if source == folder else f"{source}, the base model of the adapter in {folder}"
         raise UserError(f"{where}: its weights can't be loaded ({one_line(str(error))})") from error
