@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from sftkey.recipes.catalogue import ShippedRecipe, shipped_recipe, shipped_recipes
+from sftkey.recipes.load import has_own_template
 from sftkey.recipes.writing import write_recipe
 from sftkey.stages.handover import data_identity, template_fingerprint, tokenizer_file_sha256
 from sftkey.stages.marker import MARKER_FILE, SCHEMA
@@ -39,11 +41,27 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     os.environ.update(before)
 
 
+def copy_files(source: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in source.iterdir():
+        shutil.copyfile(file, folder / file.name)
+
+
+def provide_tokenizer(recipe: ShippedRecipe, request: pytest.FixtureRequest) -> None:
+    """Where the recipe uses the model's own chat template, put a model with the real tokenizer under its name on the Hub."""
+    if has_own_template(recipe.config):
+        copy_files(request.getfixturevalue("shared_dir") / "tokenizers/qwen3", Path(recipe.model))
+        (Path(recipe.model) / "config.json").write_text('{"model_type": "qwen3"}')
+
+
 def finish(recipe: dict[str, Any]) -> None:
     """Leave behind what a finished stage leaves that the next one asks for."""
     folder = Path(recipe["output_dir"])
     folder.mkdir(parents=True)
-    (folder / "tokenizer.json").write_text("{}")
+    if has_own_template(recipe):
+        copy_files(Path("Qwen/Qwen3-8B"), folder)
+    else:
+        (folder / "tokenizer.json").write_text("{}")
     if recipe.get("adapter"):
         (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
     marker = {
@@ -52,7 +70,7 @@ def finish(recipe: dict[str, Any]) -> None:
         "method": recipe["sftkey_method"],
         "base_model": recipe["base_model"],
         "tags": "text",
-        "chat_template": template_fingerprint(recipe),
+        "chat_template": template_fingerprint(recipe, folder),
         "tokenizer": {"sha256": tokenizer_file_sha256(folder)},
         "data": data_identity(recipe),
     }
@@ -73,7 +91,8 @@ def checked(path: Path) -> Any:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-def test_shipped(recipe: ShippedRecipe) -> None:
+def test_shipped(recipe: ShippedRecipe, request: pytest.FixtureRequest) -> None:
+    provide_tokenizer(recipe, request)
     if recipe.before:
         finish(dict(recipe.before.config))
     cfg = checked(recipe.path)
@@ -122,7 +141,8 @@ def test_written(data: str, workplace: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", [one for one in RECIPES if one.zero_stage and one.before], ids=lambda one: one.name)
-def test_written_for_fsdp2(recipe: ShippedRecipe, workplace: Path) -> None:
+def test_written_for_fsdp2(recipe: ShippedRecipe, workplace: Path, request: pytest.FixtureRequest) -> None:
+    provide_tokenizer(recipe, request)
     written = write_recipe(recipe, sharding="fsdp2")
     if written.before:
         finish(dict(written.before.config))

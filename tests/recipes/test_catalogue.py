@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sftkey.format.methods import METHODS
 from sftkey.recipes.catalogue import ShippedRecipe, recipes_folder, shipped_recipe, shipped_recipes
+from sftkey.recipes.load import response_format
 from sftkey.recipes.memory import GIB
 from sftkey.recipes.writing import model_slug
 from sftkey.util.errors import UserError
@@ -22,6 +23,7 @@ MODELS = {
     "qwen2_5_1_5b": "Qwen/Qwen2.5-1.5B",
     "smollm3_3b": "HuggingFaceTB/SmolLM3-3B-Base",
 }
+BASES = MODELS | {"qwen3_8b_think": "Qwen/Qwen3-8B", "smollm2_135m": "HuggingFaceTB/SmolLM2-135M"}
 STAGES = {
     "sft": ("sft", None),
     "stage1": ("sft-tag", None),
@@ -30,7 +32,9 @@ STAGES = {
     "sftkey_plain": ("key", "sft"),
 }
 MATRIX = [f"{model}_{stage}" for model in (*MODELS, "qwen3_8b_lora") for stage in STAGES]
+THINK = [f"{model}_{stage}" for model in ("qwen3_8b_think", "qwen3_8b_think_lora") for stage in ("stage1", "stage2")]
 SMALL = ["smollm2_135m_stage1", "smollm2_135m_stage2"]
+NAMES = MATRIX + THINK + SMALL
 DEMO = [recipe.name for recipe in shipped_recipes() if recipe.name.startswith("demo_")]
 """The demo's own test holds these."""
 
@@ -67,7 +71,7 @@ BATCH = {"micro_batch_size", "gradient_accumulation_steps"}
 
 def expected(name: str) -> dict[str, Any]:
     kind = LORA if "_lora_" in name else TINY if name in SMALL else FULL
-    return PAPER | SAME_IN_ALL | kind
+    return PAPER | SAME_IN_ALL | kind | ({"sftkey_format": "think"} if name in THINK else {})
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -75,18 +79,18 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def test_the_matrix_is_complete() -> None:
-    assert {recipe.name for recipe in shipped_recipes()} - set(DEMO) == {*MATRIX, *SMALL}
+    assert {recipe.name for recipe in shipped_recipes()} - set(DEMO) == {*NAMES}
     assert len(MATRIX) == 30
 
 
-@pytest.mark.parametrize("name", MATRIX + SMALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_settings_are_the_papers(name: str) -> None:
     config = dict(shipped_recipe(name).config)
     assert config.pop("micro_batch_size") * config.pop("gradient_accumulation_steps") == 32
     assert {key: value for key, value in config.items() if key not in OWN} == expected(name)
 
 
-@pytest.mark.parametrize("name", MATRIX + SMALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_each_recipe_says_what_its_name_says(name: str) -> None:
     recipe = shipped_recipe(name)
     model, stage = split_name(name)
@@ -94,10 +98,12 @@ def test_each_recipe_says_what_its_name_says(name: str) -> None:
     config = recipe.config
     assert config["sftkey_method"] == method
     assert config["output_dir"] == f"outputs/{model}/gsm8k/{stage}"
-    assert config["chat_template"] == ("thinking_answer" if METHODS[method].tagged else "thinking_answer_plain")
-    base = MODELS.get(model.removesuffix("_lora"), "HuggingFaceTB/SmolLM2-135M")
+    templates = dict.fromkeys(THINK, "tokenizer_default")
+    ours = "thinking_answer" if METHODS[method].tagged else "thinking_answer_plain"
+    assert config["chat_template"] == templates.get(name, ours)
+    base = BASES[model.removesuffix("_lora")]
     assert recipe.model == base
-    assert model_slug(base) == model.removesuffix("_lora")
+    assert model_slug(base) == model.removesuffix("_lora").removesuffix("_think")
     if after is None:
         assert config["base_model"] == base
         assert "sftkey_after" not in config
@@ -106,7 +112,7 @@ def test_each_recipe_says_what_its_name_says(name: str) -> None:
         assert config["base_model"] == shipped_recipe(f"{model}_{after}").config["output_dir"]
 
 
-@pytest.mark.parametrize("name", MATRIX + SMALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_siblings_share_the_batch(name: str) -> None:
     model, _ = split_name(name)
     first = shipped_recipe(f"{model}_stage1").config
@@ -139,7 +145,7 @@ def test_the_first_lines_say_what_how_and_on_what(recipe: ShippedRecipe) -> None
     assert (fits is None) == (recipe.config["gradient_accumulation_steps"] == 1)
 
 
-@pytest.mark.parametrize("name", MATRIX + SMALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_estimate_leaves_room_on_the_gpus_named(name: str) -> None:
     recipe = shipped_recipe(name)
     assert recipe.memory is not None
@@ -149,7 +155,11 @@ def test_the_estimate_leaves_room_on_the_gpus_named(name: str) -> None:
 
 
 def test_keys_are_in_one_order() -> None:
-    orders = [[key for key in recipe.config if key not in OWN] for recipe in shipped_recipes() if recipe.name in MATRIX]
+    orders = [
+        [key for key in recipe.config if key not in OWN]
+        for recipe in shipped_recipes()
+        if recipe.name in MATRIX + THINK
+    ]
     for order in orders:
         for other in orders:
             shared = [key for key in order if key in other]
@@ -179,14 +189,14 @@ def readme_rows(text: str) -> Mapping[str, list[str]]:
 
 def test_the_readme_table_agrees_with_the_recipes(repository: Path) -> None:
     rows = readme_rows((repository / "recipes/README.md").read_text("utf-8"))
-    assert set(rows) == {*MATRIX, *SMALL}
+    assert set(rows) == {*NAMES}
     checks = json.loads((repository / "tests/gpu/results/h100.json").read_text("utf-8"))["checks"]
     measured = {
         check["check"].partition(":")[2]: check["figures"]["peak_bytes"]
         for check in checks
         if check["check"].startswith("memory:")
     }
-    for name in MATRIX + SMALL:
+    for name in NAMES:
         recipe = shipped_recipe(name)
         assert recipe.architecture is not None
         assert recipe.memory is not None
@@ -203,23 +213,30 @@ def test_the_readme_counts_the_real_tokens(
 ) -> None:
     from sftkey.datasets.registry import dataset
     from sftkey.format import templates
+    from sftkey.training.own_template import OwnTemplateTokenizer
     from sftkey.training.rows import RowTokenizer
     from sftkey.training.tokenization import ExampleTokenizer
     from transformers import AutoTokenizer
 
     rows = readme_rows((repository / "recipes/README.md").read_text("utf-8"))
     tokenizer = AutoTokenizer.from_pretrained(shared_dir / "tokenizers" / "qwen3")
-    for stage in ("stage2", "sft"):
-        method, _ = STAGES[stage]
-        tokenizer.chat_template = templates.chat_template(
-            templates.TAGGED if METHODS[method].tagged else templates.PLAIN
-        )
-        gsm8k = dataset("gsm8k")
-        tokenize = RowTokenizer(gsm8k, ExampleTokenizer(tokenizer, METHODS[method], gsm8k.untagged), 1024)
+    gsm8k = dataset("gsm8k")
+    for name in ("qwen3_8b_think_stage2", "qwen3_8b_stage2", "qwen3_8b_sft"):
+        model, stage = split_name(name)
+        method = METHODS[STAGES[stage][0]]
+        if name in THINK:
+            written = response_format(shipped_recipe(name).config)
+            inner: ExampleTokenizer = OwnTemplateTokenizer(tokenizer, method, gsm8k.untagged, written)
+        else:
+            tokenizer.chat_template = templates.chat_template(templates.TAGGED if method.tagged else templates.PLAIN)
+            inner = ExampleTokenizer(tokenizer, method, gsm8k.untagged)
+        tokenize = RowTokenizer(gsm8k, inner, 1024)
         batches = (gsm8k_rows["train"][start : start + 1000] for start in range(0, 7473, 1000))
         kept = [result for batch in batches for result in tokenize(batch) if not isinstance(result, str)]
         assert len(kept) == 7473
         total = sum(len(example.input_ids) for example in kept)
         trained = sum(label != -100 for example in kept for label in example.labels)
-        assert rows[f"qwen3_8b_{stage}"][6:8] == [f"{total / 1e6:.2f} M", f"{trained:,}"]
-        assert rows[f"smollm3_3b_{stage}"][6:8] == [f"~{total / 1e6:.2f} M", f"~{trained / 1e3:.0f} k"]
+        for shown in (name, name.replace(f"_{stage}", f"_lora_{stage}")):
+            assert rows[shown][6:8] == [f"{total / 1e6:.2f} M", f"{trained:,}"]
+        if model == "qwen3_8b":
+            assert rows[f"smollm3_3b_{stage}"][6:8] == [f"~{total / 1e6:.2f} M", f"~{trained / 1e3:.0f} k"]

@@ -13,6 +13,7 @@ MODEL_TYPES = {"Qwen3": "qwen3", "Qwen2": "qwen2", "SmolLM3": "smollm3", "SmolLM
 
 PUBLISHED = {
     "Qwen/Qwen3-8B-Base": 8_190_735_360,
+    "Qwen/Qwen3-8B": 8_190_735_360,
     "Qwen/Qwen2.5-7B": 7_615_616_512,
     "Qwen/Qwen2.5-3B": 3_085_938_688,
     "Qwen/Qwen2.5-1.5B": 1_543_714_304,

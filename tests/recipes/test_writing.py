@@ -80,7 +80,9 @@ def test_a_recipe_for_one_device_has_nothing_to_shard(name: str, sharding: str) 
         write(name, sharding=sharding)
 
 
-@pytest.mark.parametrize("name", ["qwen3_8b_stage1", "qwen2_5_1_5b_sftkey_plain", "qwen3_8b_lora_stage2"])
+@pytest.mark.parametrize(
+    "name", ["qwen3_8b_stage1", "qwen2_5_1_5b_sftkey_plain", "qwen3_8b_lora_stage2", "qwen3_8b_think_stage2"]
+)
 @pytest.mark.parametrize("data", DATASETS)
 def test_every_data_set(name: str, data: str) -> None:
     written = write(name, dataset_name=data)
@@ -121,6 +123,21 @@ def test_another_model_and_place() -> None:
         .config["output_dir"]
         .startswith("outputs/qwen3_4b_lora/")
     )
+
+
+@pytest.mark.parametrize("kind", ["", "_lora"])
+def test_another_model_that_thinks(kind: str) -> None:
+    """Its name says the format: the model's recipes in the paper's format are others."""
+    written = write(f"qwen3_8b_think{kind}_stage2", model_id="Qwen/Qwen3-4B")
+    assert [stage.file_name for stage in written.chain] == [
+        f"qwen3_4b_think{kind}_stage1.yml",
+        f"qwen3_4b_think{kind}_stage2.yml",
+    ]
+    for stage in written.chain:
+        assert stage.config["output_dir"].startswith(f"outputs/qwen3_4b_think{kind}/gsm8k/stage")
+        assert stage.text.startswith("# Qwen3-4B on GSM8K, Stage ")
+        assert stage.config["sftkey_format"] == "think"
+        assert stage.config["chat_template"] == "tokenizer_default"
 
 
 def test_overrides_are_yaml_and_reach_every_stage() -> None:

@@ -133,6 +133,7 @@ def _shape(vocab: int, hidden: int, inner: int, layers: int, heads: int, keys: i
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         "Qwen/Qwen3-8B-Base": _shape(151936, 4096, 12288, 36, 32, 8, qk_norm=True),
+        "Qwen/Qwen3-8B": _shape(151936, 4096, 12288, 36, 32, 8, qk_norm=True),
         "Qwen/Qwen2.5-7B": _shape(152064, 3584, 18944, 28, 28, 4, qkv_bias=True),
         "Qwen/Qwen2.5-3B": _shape(151936, 2048, 11008, 36, 16, 2, qkv_bias=True, tie_word_embeddings=True),
         "Qwen/Qwen2.5-1.5B": _shape(151936, 1536, 8960, 28, 12, 2, qkv_bias=True, tie_word_embeddings=True),

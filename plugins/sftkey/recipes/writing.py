@@ -228,7 +228,8 @@ def _move(
         return recipe.family
     model, data = recipe.family, dataset_name or recipe.dataset
     if model_id:
-        model = model_slug(model_id) + ("_lora" if recipe.config.get("adapter") else "")
+        marks = (recipe.config.get("sftkey_format"), "lora" if recipe.config.get("adapter") else None)
+        model = "_".join([model_slug(model_id), *(str(mark) for mark in marks if mark)])
     root = (output_root or "outputs").rstrip("/") or "/"
     document["output_dir"] = f"{root}/{model}/{data}/{recipe.stage}"
     document["dataset_prepared_path"] = f"{root}/prepared"

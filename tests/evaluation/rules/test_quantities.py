@@ -54,7 +54,7 @@ def test_values(text, value):
         "1 000", "12²", "10⁻³", "5! ways", "18 dollars and fifty cents", "16 and a half", "3 dollars and one quarter",
         "5 hundred thousand", "2 thousand five hundred", "half of 36", "twice 9", "three times 6", "minus 5", "negative $5",
         "100 divided by 5", "3 squared", "5 below zero", "up to 18",
-        "close to 18", "$2M", "$2k", "€3 bn",
+        "close to 18", "$2M", "$2k", "€3 bn", "4e", "4E.", "4 e", "4e^2", "4e3x", "the answer is 4e", "4i", "$4i$",
     ],
 )  # fmt: skip
 def test_texts_that_state_no_one_number(text):

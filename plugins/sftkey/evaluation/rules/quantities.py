@@ -112,6 +112,8 @@ _IN_A_CALCULATION = re.compile(
     re.IGNORECASE,
 )
 _ANOTHER = re.compile(r"\s*(?:or|and|to|-)\b", re.IGNORECASE)
+# A constant that multiplies the number before it: "4e", "4 i", "4e^2".
+_TIMES_A_CONSTANT = re.compile(r"(?:[eEi]|\s[ei])(?![^\W\d_]|\.e\b)")
 _MONEY_SUFFIX = re.compile(r"^\s?(?:k|mm?|mn|bn?|tn?)\b", re.IGNORECASE)
 _OPERATORS = re.compile(r"[+*/^√π|{}()\[\]]|\\[A-Za-z]")
 # Units that a right answer may have in place of the expected ones, with another number.
@@ -160,6 +162,7 @@ def parse(text: str, *, strict: bool = False) -> Quantity | None:
         or _IN_A_CALCULATION.search(before)
         or _ANY_DIGIT.search(after)
         or _ANOTHER.match(after)
+        or _TIMES_A_CONSTANT.match(after)
         or _GOES_ON.search(after)
         or (match["currency"] and _MONEY_SUFFIX.match(after))
     ):
