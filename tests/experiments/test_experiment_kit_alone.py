@@ -21,7 +21,7 @@ from experiments.models import load_model
 from experiments.run import main
 from experiments.settings import Settings
 
-NEEDED = ("torch", "transformers", "accelerate", "numpy", "safetensors", "statsmodels")
+NEEDED = ("torch", "transformers", "accelerate", "numpy", "safetensors", "statsmodels", "pydantic")
 NOT_NEEDED = ("axolotl", "lm_eval", "sftkey", "datasets", "peft", "trl", "openai", "math_verify", "matplotlib")
 
 

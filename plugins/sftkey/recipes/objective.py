@@ -5,8 +5,9 @@ from __future__ import annotations
 from sftkey.format.methods import METHODS
 from sftkey.format.segments import SEGMENT_GROUPS
 from sftkey.recipes.load import Recipe
-from sftkey.training.objectives.base import REFERENCE_COLUMNS, Objective
+from sftkey.training.objectives.base import Objective
 from sftkey.training.objectives.registry import recipe_objective
+from sftkey.training.objectives.tokens import REFERENCE_COLUMNS
 from sftkey.util.errors import UserError
 
 

@@ -14,8 +14,8 @@ from sftkey.stages.content import weights_in
 from sftkey.stages.handover import start_of
 from sftkey.stages.manifest import weights_files
 from sftkey.stages.marker import MARKER_FILE, RUN_FILE
-from sftkey.training.objectives.base import REFERENCE_COLUMNS
 from sftkey.training.objectives.registry import recipe_objective
+from sftkey.training.objectives.tokens import REFERENCE_COLUMNS
 from sftkey.util.errors import UserError
 
 BEFORE = "before"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sftkey.training.objectives.base import COLUMNS
+from sftkey.training.objectives.tokens import COLUMNS
 
 SEGMENTS_COLUMN = "segments"
 

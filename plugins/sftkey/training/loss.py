@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sftkey.format.segments import Segment
 from sftkey.training.context_grad import after_context, without_gradient_checkpointing
 from sftkey.training.linear_cross_entropy import cross_entropy
-from sftkey.training.objectives.base import Objective
 from sftkey.training.scoring import score
 from sftkey.training.sparse_logits import fused_loss, sparse_token_losses, tell_once, unwrap
 from sftkey.training.targets import Targets, find_targets, to_device
 from sftkey.training.tokenization import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from sftkey.training.objectives.base import Objective
 
 NUM_SEGMENTS = len(Segment)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from sftkey.training.divergence import divergence
-from sftkey.training.objectives.base import Objective, Tokens
+from sftkey.training.objectives.tokens import Tokens
 from sftkey.training.targets import Targets, to_device
+
+if TYPE_CHECKING:
+    from sftkey.training.objectives.base import Objective
 
 
 class Seen(NamedTuple):

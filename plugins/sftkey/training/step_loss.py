@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sftkey.training.collator import SEGMENTS_COLUMN
-from sftkey.training.objectives.base import Objective
 from sftkey.training.scoring import score
 from sftkey.training.targets import find_targets
 from sftkey.training.weights import token_weights, weights_at
+
+if TYPE_CHECKING:
+    from sftkey.training.objectives.base import Objective
 
 
 class StepLoss:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.trainer_utils import SchedulerType
@@ -12,7 +12,6 @@ from sftkey.format.segments import RESPONSE, SEGMENT_GROUPS, Segment
 from sftkey.training.collator import SEGMENTS_COLUMN
 from sftkey.training.context_grad import unsupported
 from sftkey.training.loss import SegmentStatistics, causal_loss
-from sftkey.training.objectives.base import Objective
 from sftkey.training.other_losses import tell_of_other_losses
 from sftkey.training.placement import ON_CPU, UnwaitingTrainer
 from sftkey.training.selection import greater_is_better
@@ -20,6 +19,9 @@ from sftkey.training.step_loss import StepLoss
 from sftkey.training.targets import to_device
 from sftkey.training.tokenization import IGNORE_INDEX
 from sftkey.util.errors import UserError
+
+if TYPE_CHECKING:
+    from sftkey.training.objectives.base import Objective
 
 LOG = logging.getLogger(__name__)
 

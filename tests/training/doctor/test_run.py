@@ -252,9 +252,23 @@ def gpu_run(*options: str, **extra: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment(**extra), timeout=300, check=False)
 
 
+WITHOUT_PYDANTIC = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "pydantic":
+            raise ModuleNotFoundError("there is no pydantic here", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+
+
 def test_the_script_finds_a_loss_that_is_wrong(fakes: Path) -> None:
-    """The whole way, with torch: the loss of the check's process is one per cent too large."""
-    with (fakes / "sitecustomize.py").open("a") as file:
+    """The whole way, with torch and without pydantic: the loss of the check's process is one per cent too large."""
+    customize = fakes / "sitecustomize.py"
+    customize.write_text(WITHOUT_PYDANTIC + customize.read_text("utf-8"), encoding="utf-8")
+    with customize.open("a") as file:
         file.write(
             "    if 'numerics' in open(sys.orig_argv[-2]).read():\n"
             "        from sftkey.training import loss\n"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from sftkey.format.segments import Segment
-from sftkey.training.objectives.base import Objective, Tokens
+from sftkey.training.objectives.base import Objective
+from sftkey.training.objectives.tokens import Tokens
 
 if TYPE_CHECKING:
     import torch

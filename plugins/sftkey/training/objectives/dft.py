@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from sftkey.training.objectives.base import Objective, Tokens
+from sftkey.training.objectives.base import Objective
+from sftkey.training.objectives.tokens import Tokens
 
 if TYPE_CHECKING:
     import torch

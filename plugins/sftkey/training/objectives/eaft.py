@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from sftkey.training.objectives.base import Objective, Tokens
+from sftkey.training.objectives.base import Objective
+from sftkey.training.objectives.tokens import Tokens
 
 if TYPE_CHECKING:
     import torch

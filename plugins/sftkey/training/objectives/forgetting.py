@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from sftkey.training.objectives.base import Tokens
 from sftkey.training.objectives.token_cleaning import TokenCleaning
+from sftkey.training.objectives.tokens import Tokens
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from sftkey.format.segments import AFTER_THINKING, Segment
-from sftkey.training.objectives.base import Objective, Tokens
+from sftkey.training.objectives.base import Objective
+from sftkey.training.objectives.tokens import Tokens
 
 if TYPE_CHECKING:
     import torch
