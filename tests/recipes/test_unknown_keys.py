@@ -50,8 +50,9 @@ def test_one_or_two_slips_are_caught(pair: tuple[str, str]) -> None:
     key, wrong = pair
     if wrong in KNOWN:
         return
-    if len(wrong) < 5 and edits(wrong, key, 2) > 1:
-        # Two slips in four letters are another word: a warning at least.
+    slips = edits(wrong, key, 2)
+    if slips > 2 or (len(wrong) < 5 and slips > 1):
+        # A letter between two that are swapped is a third slip, and two in four letters are another word: a warning at least.
         with suppress(UserError):
             assert check_keys({wrong: 1}, KNOWN)
         return
