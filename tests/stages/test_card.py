@@ -69,6 +69,7 @@ def test_it_says_how_the_model_is_asked_as_it_was_scored(outputs: Path) -> None:
     assert (
         "\npython convert_hf_to_gguf.py . --outfile model.gguf\nllama-server -m model.gguf --jinja --temp 0\n" in text
     )
+    assert "\n```\n\nvLLM's messages have the thinking as `reasoning`; llama.cpp's as `reasoning_content`" in text
     assert "model.generate(**prompt, max_new_tokens=1024)" in text
     assert "merge-lora" not in text
     marker = json.loads((outputs / "stage2/sftkey_stage.json").read_text())
