@@ -166,10 +166,12 @@ def test_runs_that_differ_in_a_setting_are_told_apart_by_it(outputs: Outputs) ->
         outputs.evaluate(f"outputs/seed{seed}/tag", "sftkey_gsm8k", GOOD)
     outputs.stage("again/key", "key-tag")
     outputs.stage("more/key", "key-tag")
+    outputs.stage("plain", "key-tag", base_model="org/other")
+    outputs.stage("dft", "key-tag", base_model="org/other", sftkey_objective="dft")
     labels = set(runs_in(outputs.root))
     assert labels == {
         "SFT, seed 1", "SFT, seed 2", "SFT-Tag, learning_rate 1, seed 1", "SFT-Tag, learning_rate 2, seed 2",
-        "Key-Tag, again/key", "Key-Tag, more/key",
+        "Key-Tag, again/key", "Key-Tag, more/key", "Key-Tag, no sftkey_objective", "Key-Tag, sftkey_objective dft",
     }  # fmt: skip
 
 

@@ -228,7 +228,8 @@ def _setting_names(group: list[Run]) -> list[str] | None:
     )
     if not 1 <= len(differing) <= 2:
         return None
-    names = [", ".join(f"{key} {one.get(key)}" for key in differing)[:80] for one in settings]
+    named = lambda key, value: f"no {key}" if value is None else f"{key} {value}"  # noqa: E731
+    names = [", ".join(named(key, one.get(key)) for key in differing)[:80] for one in settings]
     return names if len(set(names)) == len(names) else None
 
 
