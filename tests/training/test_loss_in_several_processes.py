@@ -29,9 +29,13 @@ CASES = {
 
 
 def build(case):
+    return build_from(CASES[case])
+
+
+def build_from(settings):
     torch.manual_seed(0)
     config = AutoConfig.for_model(
-        **CASES[case],
+        **settings,
         vocab_size=VOCABULARY,
         hidden_size=16,
         intermediate_size=32,
@@ -86,6 +90,33 @@ def run_ddp(rank, case):
     if case == "untied":
         for name in ("dft", {"name": "rho-1", "within": "sequence"}, {"name": "sft-go", "groups": "segments"}):
             run_objective(rank, model, read_objective(name))
+        run_experts(rank)
+
+
+def run_experts(rank):
+    """The router loss of each process counts with its share of the labelled tokens, and not once more for each process."""
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "output_router_logits": True}
+    untied = CASES["untied"] | {"model_type": "qwen3_moe", "router_aux_loss_coef": 0.5} | experts
+    reference, model = build_from(untied), DistributedDataParallel(build_from(untied), find_unused_parameters=True)
+    for input_ids, labels, segments in zip(*batches(), strict=True):
+        num_items = int((labels[..., 1:] != -100).sum())
+        for one in (reference, model):
+            one.zero_grad()
+        total = 0.0
+        for ids, own in zip(input_ids, labels, strict=True):
+            items = int((own[:, 1:] != -100).sum())
+            if items:
+                total = total + reference(input_ids=ids, labels=own).loss * items / num_items
+        total.backward()
+        found = causal_loss(model, {"input_ids": input_ids[rank]}, labels[rank], segments[rank], num_items=num_items)
+        (found.loss * PROCESSES).backward()
+        loss = found.loss.detach().clone()
+        dist.all_reduce(loss)
+        torch.testing.assert_close(loss, total.detach(), rtol=1e-4, atol=1e-6)
+        for name, parameter in model.module.named_parameters():
+            own = reference.get_parameter(name).grad
+            expected = torch.zeros_like(parameter) if own is None else own
+            torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-6)
 
 
 def run_objective(rank, model, objective):
