@@ -105,14 +105,14 @@ def settings(mode: JudgeMode, tmp_path) -> JudgeSettings:
 def test_without_a_judge_the_rules_decide(monkeypatch, caplog):
     monkeypatch.delenv("SFTKEY_JUDGE_BASE_URL", raising=False)
     with caplog.at_level(logging.INFO, logger="lm_eval"):
-        answers = harness.Verdicts(dataset="gsm8k").apply(RESPONSES, DOCS)
+        answers = harness.Verdicts(dataset="gsm8k", task="my_task").apply(RESPONSES, DOCS)
     assert answers == ["1", "a couple", "", "5"]
     logged = [harness.metrics({}, [answer]) for answer in answers]
     assert [metrics["acc"] for metrics in logged] == [1, 0, 0, 0]
     assert [metrics["undecided"] for metrics in logged] == [0, 1, 0, 0]
     assert [metrics["fmt"] for metrics in logged] == [1, 1, 0, 0]
     assert "rules only, no judge" in caplog.text
-    assert "in 1 of 4 outputs the thinking is opened and never closed" in caplog.text
+    assert "my_task: in 1 of 4 outputs the thinking is opened and never closed" in caplog.text
     assert "1 of 4 outputs have no thinking" in caplog.text
 
 
@@ -210,7 +210,12 @@ def test_everything_follows_from_the_data_set(load_task):
     filters = task.dump_config()["filter_list"]
     of_the_model = {"response_format": None, "opened": ""}
     (function,) = filters[0]["filter"]
-    assert function == {"function": harness.Verdicts, "dataset": "gsm8k", "expected": of_the_model}
+    assert function == {
+        "function": harness.Verdicts,
+        "dataset": "gsm8k",
+        "task": task.config.task,
+        "expected": of_the_model,
+    }
     # It goes into the results file.
     assert "process_results" in json.dumps(task.dump_config(), default=str)
 
@@ -225,8 +230,9 @@ METRIC_NAMES = (
 
 
 def test_plain_asks_for_the_untagged_form(load_task):
-    (function,) = load_task(THREE_LINES + "plain: true" + PLACE).config.filter_list[0]["filter"]
-    assert function == {"function": harness.Verdicts, "dataset": "gsm8k", "plain": True}
+    task = load_task(THREE_LINES + "plain: true" + PLACE)
+    (function,) = task.config.filter_list[0]["filter"]
+    assert function == {"function": harness.Verdicts, "dataset": "gsm8k", "task": task.config.task, "plain": True}
 
 
 def test_a_key_that_is_given_wins(load_task):

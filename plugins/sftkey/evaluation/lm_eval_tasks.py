@@ -135,7 +135,7 @@ def _derived(
     plain = {"plain": True} if config.get("plain") else {"expected": expected}
     # A results file holds it, and a name says more there than a data set's functions.
     named = name if not {"columns", "answers"} & config.keys() and name != OWN else lambda: data
-    filter_of = {"function": Verdicts, "dataset": named, **plain}
+    filter_of = {"function": Verdicts, "dataset": named, "task": config.get("task"), **plain}
     published: dict[str, Any] = (
         {} if "dataset_path" in own or name == OWN else {"dataset_path": data.path, "dataset_name": data.config}
     )
@@ -202,18 +202,26 @@ def _adapt_lm_eval() -> None:
 class Verdicts(Filter):
     """Turns every output of a task into an answer with its verdict. The judge is asked about all of them at once."""
 
-    def __init__(self, dataset: Any, plain: bool = False, expected: Expected | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        plain: bool = False,
+        expected: Expected | None = None,
+        task: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Take the filter's settings from the YAML file.
 
         Args:
             dataset: A name or module that `find_dataset` knows, or a function that gives the data set.
             plain: Whether the expected format is the data set's untagged form.
             expected: The format where it isn't, shared with the task, which learns it from the model.
+            task: The task's name, for the log.
             **kwargs: For lm-eval.
         """
         super().__init__(**kwargs)
         self.dataset: str | Callable[[], ReasoningDataset] = dataset
-        self.plain = plain
+        self.task, self.plain = task, plain
         self.expected = expected or Expected()
 
     def apply(self, resps: Iterable[Sequence[str]], docs: Sequence[Row]) -> list[JudgedAnswer]:
@@ -221,10 +229,7 @@ class Verdicts(Filter):
 
         Args:
             resps: For each document the model's outputs, of which the first counts.
-            docs: The documents.
-
-        Returns:
-            One answer for each document, in their order.
+            docs: The documents; each gets an answer, in their order.
         """
         on = find_dataset(self.dataset) if isinstance(self.dataset, str) else self.dataset()
         items = [
@@ -239,7 +244,7 @@ class Verdicts(Filter):
             for outputs, row in zip(resps, docs, strict=True)
         ]
         records = judged(items, JudgeSettings.from_environment())
-        log_summary(f"sftkey_{on.name}{'_plain' if self.plain else ''}", records)
+        log_summary(self.task or f"sftkey_{on.name}{'_plain' if self.plain else ''}", records)
         return [JudgedAnswer.of(record) for record in records]
 
 
