@@ -7,7 +7,6 @@ fills the memory. So a process of its own renders, with transformers' own code.
 from __future__ import annotations
 
 import atexit
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,10 +37,7 @@ class RenderProcess(BoundedProcess):
     """Renders prompts one by one in a process that starts when it is first needed."""
 
     what = "renders chat templates"
-
-    def command(self) -> list[str]:
-        """The worker. -P: what lies in the working directory must not pass for a module."""
-        return [sys.executable, "-P", "-m", "sftkey.training.render_worker"]
+    module = "sftkey.training.render_worker"
 
     def render(self, request: Mapping[str, Any]) -> str:
         """Render what `sftkey.training.render_worker` takes.
@@ -52,7 +48,7 @@ class RenderProcess(BoundedProcess):
         """
         reply = self.ask({**request, "most": MAX_CHARACTERS}, MAX_SECONDS + _GRACE)
         if reply is None:
-            raise TemplateOverLimit(f"it was stopped after {MAX_SECONDS + _GRACE:g} s")
+            raise TemplateOverLimit(f"it was stopped: more than {MAX_SECONDS + _GRACE:g} s, or too much memory")
         if OVER_LIMIT in reply:
             raise TemplateOverLimit(f"it takes {reply[OVER_LIMIT]}")
         if "error" in reply:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -24,10 +25,12 @@ class BoundedProcess:
 
     Attributes:
         what: What it does, for messages: ``compares formulas``.
+        module: What it runs, which calls `sftkey.util.bounded_worker.serve`.
         start_seconds: Seconds that it may take to start.
     """
 
-    what = "answers"
+    what: str
+    module: str
     start_seconds = 120.0
 
     def __init__(self) -> None:
@@ -35,10 +38,6 @@ class BoundedProcess:
         self._process: subprocess.Popen[str] | None = None
         self._errors: IO[str] | None = None
         self._owner = 0
-
-    def command(self) -> list[str]:
-        """The command that starts it."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """End the process; a later question starts a new one."""
@@ -81,7 +80,8 @@ class BoundedProcess:
         }
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
-            self.command(),
+            # -P: what lies in the working directory must not pass for a module.
+            [sys.executable, "-P", "-m", self.module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -97,7 +97,10 @@ class BoundedProcess:
             raise RuntimeError(f"the process that {self.what} did not start; it said: {said or '(nothing)'}")
 
     def _exchange(self, request: str | None, seconds: float) -> dict[str, Any] | None:
-        """Send a line and wait for one; ``None`` where the process died or was killed for taking too long."""
+        """Send a line and wait for one; ``None`` where the process died or was killed for taking too long.
+
+        Killed as well where the wait is interrupted, as by Ctrl-C: the next question would get this one's reply.
+        """
         process = self._process
         assert process is not None
         assert process.stdin is not None
@@ -105,20 +108,20 @@ class BoundedProcess:
         timer = threading.Timer(seconds, process.kill)
         timer.daemon = True
         timer.start()
+        line = ""
         try:
             if request is not None:
                 process.stdin.write(request + "\n")
                 process.stdin.flush()
             line = process.stdout.readline()
         except OSError:
-            line = ""
+            return None
         finally:
             timer.cancel()
-        if not line.endswith("\n"):
-            process.kill()
-            process.wait()
-            return None
-        reply: dict[str, Any] = json.loads(line)
+            if not line.endswith("\n"):
+                process.kill()
+                process.wait()
+        reply: dict[str, Any] | None = json.loads(line) if line.endswith("\n") else None
         return reply
 
     def _stop(self) -> None:

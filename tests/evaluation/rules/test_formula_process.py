@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import threading
 
 import pytest
@@ -65,6 +67,23 @@ def test_a_process_that_does_not_interrupt_itself_is_killed(shared, monkeypatch)
     assert pid_of(shared) != slow
 
 
+def test_a_question_that_is_interrupted_gets_no_other_ones_reply(shared):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    shared.compare("x+1", "1+x")
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            shared.compare(SLOW, "18")
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert shared.compare("x+1", "1+x") == (RuleVerdict.SAME, "two readings agree")
+
+
 def test_threads_share_it(shared):
     found: dict[int, RuleVerdict] = {}
 
@@ -81,7 +100,7 @@ def test_threads_share_it(shared):
 
 
 def test_a_process_that_does_not_start_says_why(monkeypatch):
-    monkeypatch.setattr(formula_process.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="did not start"):
         FormulaProcess().compare("x", "y")
 

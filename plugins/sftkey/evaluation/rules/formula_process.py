@@ -7,7 +7,6 @@ math-verify's own time limit is a signal, which works in the main thread only an
 from __future__ import annotations
 
 import atexit
-import sys
 from dataclasses import asdict, replace
 
 from sftkey.evaluation.rules.limits import MAX_SECONDS, OverLimit, check_formula
@@ -25,12 +24,11 @@ class FormulaProcess(BoundedProcess):
     """Compares formulas one by one in a process that starts when it is first needed. Threads may share it."""
 
     what = "compares formulas"
+    module = "sftkey.evaluation.rules.formula_worker"
 
-    def command(self) -> list[str]:
-        """The worker; most of its start is importing sympy."""
+    def _start(self) -> None:
         needs("math_verify", "eval")  # which the process imports
-        # -P: what lies in the working directory must not pass for a module.
-        return [sys.executable, "-P", "-m", "sftkey.evaluation.rules.formula_worker"]
+        super()._start()
 
     def compare(
         self, prediction: str, reference: str, asked: Asked | None = None, *, convertible: bool = False
