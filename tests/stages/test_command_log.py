@@ -39,6 +39,8 @@ LOSS = (
         ("{'loss': 0.25, 'epoch': 1.0}", Losses({"loss": 0.25}, evaluated=False)),
         ("{'eval_loss': '6.392', 'eval_loss_answer': '6.33'}", Losses({"loss": 6.392, "loss_answer": 6.33}, evaluated=True)),
         ("{'train_runtime': '63.1'}", None),
+        ("{'loss': '.'}", None),
+        ("{'loss': 1.2.3}", Losses({"loss": 1.2}, evaluated=False)),
         ("[2026-11-26 06:55:08,487] [INFO] [axolotl.train] Starting trainer...", None),
         ("[2026-11-26 06:55:08,487] [WARNING] [torchao] Failed to load a library", None),
         (
@@ -59,7 +61,11 @@ def test_a_line(line: str, expected: object) -> None:
     assert read(line) == expected
 
 
-@given(st.text(st.sampled_from("{'los:_an1.e+-%|/[]<kMG \t\x1b\rWARNIsftkey.")) | st.text())
+@given(
+    st.text(st.sampled_from("{'los:_an1.e+-%|/[]<kMG \t\x1b\rWARNIsftkey."))
+    | st.text()
+    | st.text("0123456789.e+-naif'", max_size=20).map(lambda value: f"{{'loss': {value}")
+)
 def test_any_line(line: str) -> None:
     found = read(line)
     assert not isinstance(found, Bar) or found.total > 0
@@ -84,6 +90,19 @@ def test_lines_do_not_depend_on_when_they_are_read(
     at_once._position = len("an earlier run\n")
     assert seen == [line for line in at_once.lines(last=True) if line[1]]
     assert not any("\x1b" in line or "\r" in line for line, _ in seen)
+
+
+def test_a_file_that_is_written_again_and_one_that_is_deleted(tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    log.write_text("an earlier run\n")
+    follower = LogFollower(log)
+    with log.open("a") as file:
+        file.write("half of a")
+    assert list(follower.lines()) == [("half of a", False)]
+    log.write_text("new\n")
+    assert list(follower.lines()) == [("new", True)]
+    log.unlink()
+    assert list(follower.lines()) == []
 
 
 def test_a_file_that_is_not_there_yet_and_a_very_long_line(tmp_path: Path) -> None:

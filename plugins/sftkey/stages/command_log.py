@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ _BAR = re.compile(
     r"(?P<name>[^|]{0,200}?)\s?\b\d{1,3}%\|[^|]{0,200}\| (?P<done>[\d.]{1,12}[kMGT]?)B?/(?P<total>[\d.]{1,12}[kMGT]?)B? "
     r"\[[\d:]{1,20}<(?P<left>[\d:]{1,20}|\?)"
 )
-_LOSS = re.compile(r"'(eval_)?(loss(?:_[a-z]{1,20})?)': '?(-?[\d.]{1,20}(?:e[+-]?\d{1,4})?|nan|inf)\b")
+_LOSS = re.compile(r"'(eval_)?(loss(?:_[a-z]{1,20})?)': '?(-?\d{1,20}(?:\.\d{0,20})?(?:e[+-]?\d{1,4})?|nan|inf)\b")
 # Axolotl's form of a log line, and lm-eval's, which shortens a module's name.
 _WARNING = re.compile(
     r"\[[^\]]{10,40}\] \[(?:WARNING|ERROR)\] \[sftkey[\w.:]{0,100}\] (?:\[[^\]]{0,40}\] ){0,3}(?P<axolotl>.+)"
@@ -86,11 +87,17 @@ def _shown(line: str) -> str:
 
 
 class LogFollower:
-    """Reads what is added to a file from now on, line by line, also of a file that isn't there yet."""
+    """Reads what is added to a file from now on, line by line, also of a file that isn't there yet.
+
+    One that becomes shorter has been written again, and is read from its start.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._position = path.stat().st_size if path.is_file() else 0
+        self._begin_at(path.stat().st_size if path.is_file() else 0)
+
+    def _begin_at(self, position: int) -> None:
+        self._position = position
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._rest = ""
 
@@ -115,6 +122,8 @@ class LogFollower:
     def _new_bytes(self) -> bytes:
         try:
             with self._path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < self._position:
+                    self._begin_at(0)
                 file.seek(self._position)
                 new = file.read(_MOST_BYTES)
         except OSError:
