@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sftkey.format.formats import FORMATS, PARTS, read_format
+from sftkey.format.formats import FORMATS, read_format, texts_of
 from sftkey.format.reasoning_parser import PAPER, Parts, Splitter
 from sftkey.format.response_format import ResponseFormat
 from sftkey.format.response_template import response_template
@@ -22,10 +22,6 @@ ANCHOR, END = "<|im_start|>assistant\n", "<|im_end|>"
 PROMPT = f"<|im_start|>user\nHow much?{END}\n{ANCHOR}"
 
 
-def parts_of(one: ResponseFormat) -> dict[str, str]:
-    return {part: getattr(one, part) for part in PARTS}
-
-
 texts = st.text(alphabet="ab \n<>[]/TA#é", max_size=12)
 formats = st.sampled_from(FORMATS_TRIED)
 outputs = st.one_of(
@@ -33,14 +29,14 @@ outputs = st.one_of(
     formats.flatmap(
         lambda one: st.tuples(
             st.just(one),
-            st.lists(st.one_of(st.sampled_from([*one.tags, *parts_of(one).values()]), texts), max_size=7).map("".join),
+            st.lists(st.one_of(st.sampled_from([*one.tags, *texts_of(one).values()]), texts), max_size=7).map("".join),
         )
     ),
 )
 
 
 def test_without_a_format_it_is_the_papers() -> None:
-    assert parts_of(FORMATS["thinking_answer"]) == PAPER
+    assert texts_of(FORMATS["thinking_answer"]) == PAPER
 
 
 @settings(deadline=None, max_examples=50)
@@ -50,14 +46,15 @@ def test_what_is_written_is_read(one: ResponseFormat, thinking: str, answer: str
     parsed = one.parse(text)
     if not parsed.well_formed:
         return
-    assert Splitter(**parts_of(one)).split(text)[:2] == (parsed.thinking, parsed.answer)
+    assert Splitter(**texts_of(one)).split(text)[:2] == (parsed.thinking, parsed.answer)
 
 
 @settings(deadline=None, max_examples=50)
+@example(pair=(FORMATS_TRIED[2], "[T]\na\n\n[A] b"))
 @given(pair=outputs)
 def test_a_stream_never_takes_anything_back(pair: tuple[ResponseFormat, str]) -> None:
     one, text = pair
-    splitter = Splitter(**parts_of(one))
+    splitter = Splitter(**texts_of(one))
     shown = Parts("", "", False)
     for length in range(len(text) + 1):
         parts = splitter.split(text[:length], finished=False)
@@ -73,7 +70,7 @@ def test_a_stream_never_takes_anything_back(pair: tuple[ResponseFormat, str]) ->
 @given(pair=outputs)
 def test_nothing_of_an_output_is_lost(pair: tuple[ResponseFormat, str]) -> None:
     one, text = pair
-    parts = Splitter(**parts_of(one)).split(text)
+    parts = Splitter(**texts_of(one)).split(text)
     for tag in one.tags:
         text = text.replace(tag, " ")
     for tag in one.tags:
@@ -104,6 +101,17 @@ def test_transformers_splits_them_too(one: ResponseFormat, thinking: str, answer
     empty = PROMPT + one.thinking_open + one.thinking_close
     unthought = one.answer_open + answer + one.answer_close + END
     assert chat_parsing.parse_response(unthought, template, prefix=empty) == {"role": "assistant", "content": answer}
+
+
+@pytest.mark.parametrize("one", [one for one in FORMATS_TRIED if one.answer_open], ids=lambda one: one.thinking_open)
+@pytest.mark.parametrize("thinking", ["a", "a\n", "a\n\n", "a "])
+def test_a_thinking_that_only_an_answer_ends_is_verbatim(one: ResponseFormat, thinking: str) -> None:
+    chat_parsing = pytest.importorskip("transformers.utils.chat_parsing")
+    output = f"{one.thinking_open}{thinking}{one.answer_open.lstrip()}b{one.answer_close}"
+    assert Splitter(**texts_of(one)).split(output) == Parts(thinking, "b", True)
+    template = response_template(one, ANCHOR, [END])
+    parsed = chat_parsing.parse_response(output + END, template, prefix=PROMPT)
+    assert parsed == {"role": "assistant", "thinking": thinking, "content": "b"}
 
 
 @pytest.mark.parametrize(

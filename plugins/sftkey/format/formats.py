@@ -57,8 +57,9 @@ def read_format(value: Any) -> ResponseFormat:
     for one, other in permutations(own.tags, 2):
         if one in other:
             raise ValueError(f"{one!r} stands in {other!r} too, so an output couldn't be matched")
-    return next((named for named in FORMATS.values() if named.tags == own.tags and _texts(named) == texts), own)
+    return next((named for named in FORMATS.values() if named.tags == own.tags and texts_of(named) == texts), own)
 
 
-def _texts(response_format: ResponseFormat) -> dict[str, str]:
+def texts_of(response_format: ResponseFormat) -> dict[str, str]:
+    """A format spelt out: the text of each of `PARTS`."""
     return {part: getattr(response_format, part) for part in PARTS}

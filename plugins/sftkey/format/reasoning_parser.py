@@ -70,7 +70,9 @@ class Splitter:
         end, size = min((one for one in places if one[0] >= 0 and (one[1] or self.answer)), default=(-1, 0))
         if end < 0:
             return Parts(self._thinking(rest, finished), "", False)
-        thinking = _without(rest[:end], self._after_opening).removesuffix(self._closing[1])
+        thinking = _without(rest[:end], self._after_opening)
+        if size:
+            thinking = thinking.removesuffix(self._closing[1])
         return Parts(thinking, self._answer(rest[end + size :], finished), True)
 
     def _thinking(self, rest: str, finished: bool) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from sftkey.format.formats import PARTS
+from sftkey.format.formats import texts_of
 from sftkey.format.reasoning_parser import KEY
 from sftkey.format.response_format import ResponseFormat
 from sftkey.format.response_template import response_template
@@ -22,7 +22,7 @@ def describe_responses(tokenizer: Any, response_format: ResponseFormat) -> None:
         tokenizer: With the chat template and the end of the turn that the stage is trained with.
         response_format: How a response is written.
     """
-    found: dict[str, Any] = {KEY: {part: getattr(response_format, part) for part in PARTS}}
+    found: dict[str, Any] = {KEY: texts_of(response_format)}
     try:
         prompt = render(tokenizer, [{"role": "user", "content": _QUESTION}], add_generation_prompt=True)
     except TemplateError as error:  # it asks for more than one question; training was with rows that it takes
