@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,80 @@ def test_a_reply_that_was_cut_off(replies: Callable[..., list[str]]) -> None:
     replies("<Thinking>ab", finished=False)
     result = chat("--prompt", "q")
     assert (result.stdout, result.stderr) == ("[thinking]\nab\n", "note: the reply was ended after 12 tokens\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "typed", "said"),
+    [
+        (
+            ["--prompt", "word " * 2_000],
+            None,
+            r"the prompt has [\d,]+ tokens; the model reads 512, with what it writes",
+        ),
+        ([], b"caf\xe9\n", "a question is not utf-8 text"),
+        ([], b"", ""),
+    ],
+    ids=["long", "not UTF-8", "nothing"],
+)
+def test_a_question_that_can_not_be_asked(options: list[str], typed: bytes | None, said: str) -> None:
+    result = CliRunner().invoke(sftkey, ["chat", str(OLD), *options], input=typed)
+    assert result.stdout == ""
+    assert result.exit_code == bool(said)
+    last = result.stderr.splitlines()[-1] if said else ""
+    assert re.fullmatch(f"Error: {said}" if said else "", last), result.stderr
+
+
+def test_what_no_tokenizer_takes_is_asked_as_a_question_mark(replies: Callable[..., list[str]]) -> None:
+    (prompts,) = [replies("no tags")]
+    result = chat("--prompt", "h\udcffi \x1b[31m", "--system", "\ud800")
+    assert result.exit_code == 0, result.output
+    assert prompts[0].startswith("<|im_start|>system\n?<|im_end|>\n<|im_start|>user\nh?i \x1b[31m<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("tokenizer.json", "no JSON", "{folder}: its tokenizer can't be loaded"),
+        ("model.safetensors", "no weights", "{folder}: its weights can't be loaded"),
+        ("chat_template.jinja", "", "{folder} has no chat template"),
+        ("chat_template.jinja", "{{ '' }}", "the chat template renders nothing"),
+        (
+            "chat_template.jinja",
+            "{{ raise_exception('no \x1b[31m') }}",
+            "the chat template: TemplateError: no \\x1b[31m",
+        ),
+    ],
+)
+def test_a_folder_that_is_broken(tmp_path: Path, file: str, content: str, said: str) -> None:
+    folder = shutil.copytree(OLD, tmp_path / "stage")
+    (folder / file).write_text(content)
+    result = CliRunner().invoke(sftkey, ["chat", str(folder), "--prompt", "q"])
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(f"Error: {said.format(folder=folder)}"), result.stderr
+
+
+def test_an_adapter_speaks_as_its_merged_weights(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base, folder = tmp_path / "base", shutil.copytree(OLD, tmp_path / "stage")
+    model = AutoModelForCausalLM.from_pretrained(OLD)
+    model.save_pretrained(base)
+    (folder / "model.safetensors").unlink()
+    adapted = get_peft_model(model, LoraConfig(target_modules="all-linear", lora_alpha=200, init_lora_weights=False))
+    adapted.peft_config["default"].base_model_name_or_path = str(base)
+    adapted.save_pretrained(folder)
+    # Neither transformers nor peft reads one beside an adapter.
+    (folder / "generation_config.json").write_text('{"do_sample": true, "temperature": 9.0}')
+    tokenizer = AutoTokenizer.from_pretrained(OLD)
+    question = [{"role": "user", "content": "q"}]
+    ids = encode(tokenizer, [str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))])
+    options: dict[str, Any] = {"max_new_tokens": 8, "batch_size": 1}
+    (expected,) = complete(adapted.merge_and_unload(), tokenizer, ids, **options)
+    result = CliRunner().invoke(sftkey, ["chat", str(folder), "--prompt", "q", "--max-new-tokens", "8", "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["text"] == expected.text
+    assert expected != complete(AutoModelForCausalLM.from_pretrained(base), tokenizer, ids, **options)[0]
 
 
 def test_what_can_not_be_talked_to(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import click
 
 from sftkey.cli.console import echo, others_on_stderr, progress
 from sftkey.util.errors import UserError
-from sftkey.util.text import one_line
 
 
 @click.command()
@@ -29,16 +28,11 @@ def calibrate_command(checkpoint: Path, results_dir: Path, trust_remote_code: bo
             raise UserError(
                 f"{results_dir}: no samples of an evaluation of {checkpoint}; evaluate it with lm_eval --log_samples first"
             )
-        from transformers import AutoTokenizer
-
         from sftkey.evaluation.answer_probability import answer_logprobs
-        from sftkey.evaluation.generation import load_model
+        from sftkey.evaluation.generation import load_model, load_tokenizer
         from sftkey.evaluation.probabilities import write_probabilities
 
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(checkpoint), trust_remote_code=trust_remote_code)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{checkpoint}: its tokenizer can't be loaded ({one_line(str(error))})") from error
+        tokenizer = load_tokenizer(checkpoint, trust_remote_code)
         model = load_model(checkpoint, len(tokenizer), trust_remote_code)
     for one in found:
         progress(f"{one.samples.name}: {len(one.answers)} answers")

@@ -11,7 +11,7 @@ import click
 
 from sftkey.cli.console import echo, note, others_on_stderr, print_json
 from sftkey.util.errors import UserError
-from sftkey.util.text import visible
+from sftkey.util.text import encodable, visible
 
 if TYPE_CHECKING:
     from sftkey.evaluation.generation import Completion
@@ -52,9 +52,9 @@ def chat_command(
         color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     with others_on_stderr():
         chat = _Chat(output_dir, max_new_tokens, trust_remote_code)
-    messages: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
+    messages: list[dict[str, str]] = [{"role": "system", "content": encodable(system)}] if system else []
     while (question := prompt if prompt is not None else _asked()) is not None:
-        messages.append({"role": "user", "content": question})
+        messages.append({"role": "user", "content": encodable(question)})
         text = chat.prompt(messages)
         if show_prompt:
             echo(text, err=True)
@@ -77,9 +77,11 @@ def _asked() -> str | None:
     """The next question; None at the end of the chat."""
     while True:
         try:
-            line = input("> " if sys.stdin.isatty() else "")
+            line = input("> " if sys.stdin.isatty() and sys.stdout.isatty() else "")
         except EOFError:
             return None
+        except UnicodeDecodeError as error:
+            raise UserError(f"a question is not {error.encoding} text") from error
         except KeyboardInterrupt:  # of a line that is being typed
             echo("")
             continue
@@ -91,9 +93,8 @@ class _Chat:
     """A model and how it is asked."""
 
     def __init__(self, output_dir: Path, max_new_tokens: int, trust_remote_code: bool) -> None:
-        from transformers import AutoTokenizer
-
-        from sftkey.evaluation.generation import load_model
+        from sftkey.evaluation.generation import load_model, load_tokenizer
+        from sftkey.format.formats import texts_of
         from sftkey.format.methods import METHODS
         from sftkey.format.reasoning_parser import Splitter
         from sftkey.recipes.foreign_code import refuse_foreign_code
@@ -104,15 +105,12 @@ class _Chat:
         stage = finished_stage(output_dir)
         if not trust_remote_code:
             refuse_foreign_code(dict(stage.config), str(output_dir / MARKER_FILE))
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(output_dir, trust_remote_code=trust_remote_code)
+        self._tokenizer: Any = load_tokenizer(output_dir, trust_remote_code)
         if not self._tokenizer.chat_template:
             raise UserError(f"{output_dir} has no chat template; its tokenizer's files are incomplete")
         method = METHODS.get(stage.method)
         self._format = response_format(stage.config) if method is None or method.tagged else None
-        self._splitter = None
-        if self._format is not None:
-            parts = ("thinking_open", "thinking_close", "answer_open", "answer_close")
-            self._splitter = Splitter(*(getattr(self._format, part) for part in parts))
+        self._splitter = Splitter(**texts_of(self._format)) if self._format else None
         self._limit = max_new_tokens
         self._model = load_model(output_dir, len(self._tokenizer), trust_remote_code)
 
@@ -121,9 +119,12 @@ class _Chat:
         from sftkey.training.rendering import TemplateError, render
 
         try:
-            return render(self._tokenizer, messages, add_generation_prompt=True)
+            text = render(self._tokenizer, messages, add_generation_prompt=True)
         except TemplateError as error:
             raise UserError(f"the chat template: {error}") from error
+        if not text:
+            raise UserError("the chat template renders nothing")
+        return text
 
     def reply(self, prompt: str, shown: _Shown) -> tuple[Completion, Parts]:
         """Generate a reply, and show it while it grows."""

@@ -164,9 +164,8 @@ def recipe_and_tokenizer(stage: Stage, trust_remote_code: bool) -> tuple[Any, An
     Raises:
         UserError: The marker, which may be a stranger's, names code that would run, and the user doesn't.
     """
-    from transformers import AutoTokenizer
-
     from sftkey.axolotl.rows import prepared_for_rows
+    from sftkey.evaluation.generation import load_tokenizer
     from sftkey.recipes.foreign_code import refuse_foreign_code
     from sftkey.stages.marker import MARKER_FILE
 
@@ -182,7 +181,7 @@ def recipe_and_tokenizer(stage: Stage, trust_remote_code: bool) -> tuple[Any, An
     # It was checked when the stage was trained; its data may be elsewhere by now.
     cfg = prepared_for_rows(cfg)
     cfg.base_model = cfg.base_model_config = cfg.tokenizer_config = str(stage.output_dir)
-    tokenizer = AutoTokenizer.from_pretrained(stage.output_dir, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(stage.output_dir, trust_remote_code)
     tokenizer.chat_template = cfg.chat_template_jinja
     return cfg, tokenizer
 

@@ -33,6 +33,24 @@ class Completion(NamedTuple):
     finished: bool
 
 
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
+    """Load the tokenizer of a checkpoint.
+
+    Args:
+        folder: See `load_model`.
+        trust_remote_code: See `load_model`.
+
+    Raises:
+        UserError: There is none that can be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: its tokenizer can't be loaded ({one_line(str(error))})") from error
+
+
 def load_model(
     folder: Path,
     tokens: int,
@@ -154,7 +172,13 @@ def stream(
         max_new_tokens: The most new tokens.
         end: The token that ends a turn.
         on_text: Called with all the text so far. Ctrl-C ends the output.
+
+    Raises:
+        UserError: The prompt is longer than the model reads.
     """
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest and len(prompt) >= longest:
+        raise UserError(f"the prompt has {len(prompt):,} tokens; the model reads {longest:,}, with what it writes")
     config, ends = _greedy(tokenizer, end, max_new_tokens)
     seen: list[int] = []
     ids: list[int] = []
