@@ -78,6 +78,7 @@ def test_it_says_how_the_model_is_asked_as_it_was_scored(outputs: Path) -> None:
     (outputs / "stage2/adapter_config.json").write_text("{}")
     update_card(outputs / "stage2")
     assert "It is an adapter: `axolotl merge-lora` its recipe first." in card(outputs / "stage2")
+    assert "generates by the settings of its base\nmodel, which may sample" in card(outputs / "stage2")
     assert "vllm serve merged" in card(outputs / "stage2")
 
 
