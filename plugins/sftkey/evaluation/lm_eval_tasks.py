@@ -135,7 +135,7 @@ def _derived(
     plain = {"plain": True} if config.get("plain") else {"expected": expected}
     # A results file holds it, and a name says more there than a data set's functions.
     named = name if not {"columns", "answers"} & config.keys() and name != OWN else lambda: data
-    filter_of = {"function": Verdicts, "dataset": named, "task": config.get("task"), **plain}
+    filter_of = {"function": Verdicts, "dataset": named, "task": config.get("task", ""), **plain}
     published: dict[str, Any] = (
         {} if "dataset_path" in own or name == OWN else {"dataset_path": data.path, "dataset_name": data.config}
     )
@@ -203,12 +203,7 @@ class Verdicts(Filter):
     """Turns every output of a task into an answer with its verdict. The judge is asked about all of them at once."""
 
     def __init__(
-        self,
-        dataset: Any,
-        plain: bool = False,
-        expected: Expected | None = None,
-        task: str | None = None,
-        **kwargs: Any,
+        self, dataset: Any, plain: bool = False, expected: Expected | None = None, task: str = "", **kwargs: Any
     ) -> None:
         """Take the filter's settings from the YAML file.
 
@@ -216,7 +211,7 @@ class Verdicts(Filter):
             dataset: A name or module that `find_dataset` knows, or a function that gives the data set.
             plain: Whether the expected format is the data set's untagged form.
             expected: The format where it isn't, shared with the task, which learns it from the model.
-            task: The task's name, for the log.
+            task: The task's name, for the log; by default after the data set.
             **kwargs: For lm-eval.
         """
         super().__init__(**kwargs)
