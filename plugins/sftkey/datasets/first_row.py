@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
-from sftkey.util.text import visible
+from sftkey.util.text import one_line, visible
 
 _MOST = 12
 """So many names at most."""
@@ -41,5 +41,5 @@ def first_row(rows: Iterable[Any]) -> str:
 
 
 def _names(names: Iterable[Any]) -> str:
-    listed = [visible(str(name))[:_LONGEST] for name in islice(names, _MOST + 1)]
+    listed = [one_line(visible(str(name)))[:_LONGEST] for name in islice(names, _MOST + 1)]
     return ", ".join([*listed[:_MOST], *(["..."] if len(listed) > _MOST else [])])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import islice, permutations
 from typing import Any
 
 from sftkey.datasets.base import AnswerKind, required_text
@@ -14,7 +14,7 @@ from sftkey.datasets.own_options import options_in, options_of, right_option
 from sftkey.evaluation.rules import quantities
 from sftkey.format.example import SkippedRow
 from sftkey.util.errors import UserError
-from sftkey.util.text import visible
+from sftkey.util.text import one_line, visible
 
 ROWS = 200
 """So many rows are looked at."""
@@ -50,7 +50,7 @@ _NO_TEXT = {
 _ONE_EACH = re.compile(r"(?:options?|opt|op|choices?|answer)?[_ ]?([a-h]|[1-8])", re.I)
 _LETTER = re.compile(r"\s*(?:\\boxed\{)?[(\[]?[A-Ha-h][)\]]?[.:]?\}?(?:\s.{0,200})?", re.S)
 _BOXED = re.compile(r"\s*\$?\s*\\(?:boxed|text)\s*\{(.*)\}\s*\$?\s*", re.S)
-_FORMULA = re.compile(r"\\[A-Za-z]+|[=^_{}<>≤≥√π∞]|\d\s*[-+*/]\s*[\da-z(]|^\W*[a-z]\W*$|^\s*[(\[].*,.*[)\]]\s*$")
+_FORMULA = re.compile(r"\\[A-Za-z]+|[=^_{}<>≤≥√π∞]|\d\s*[-+*/]\s*[\da-z(]|^\W*[a-z]\W*$|^\s*[(\[][^,\n]*,.*[)\]]\s*$")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}")
 
 
@@ -152,8 +152,7 @@ def _assigned(
     if len(names) < 3:
         raise UserError(_too_few(rows, texts))
     scored: list[tuple[float, tuple[str, str, str]]] = []
-    content = {(q, t, a): _content(texts[q], texts[t], texts[a]) for q, t, a in permutations(names, 3)}
-    for chosen, score in content.items():
+    for chosen, score in _contents({name: texts[name] for name in names}):
         if any(given.get(part, name) != name for part, name in zip(parts, chosen, strict=True)):
             continue
         score += sum(_named(part, name) for part, name in zip(parts, chosen, strict=True))
@@ -174,22 +173,33 @@ def _named(part: str, name: str) -> float:
     return float(bool(set(plain.split("_")) & {word for word in usual if len(word) > 1}))
 
 
-def _content(questions: Sequence[str], thoughts: Sequence[str], answers: Sequence[str]) -> float:
-    """How well three columns go together, from 0 to about 3."""
-    whole = [found for found in zip(questions, thoughts, answers, strict=True) if all(found)]
-    if not whole:
-        return -3.0
-    asks = _share("?" in question for question, _, _ in whole)
-    longer = _share(len(thought) > len(answer) for _, thought, answer in whole)
-    short = _share(len(answer) < len(question) for question, _, answer in whole)
-    leads = _share(_core(answer) in thought.casefold() for _, thought, answer in whole)
-    distinct = len({question for question, _, _ in whole}) / len(whole)
-    return asks + longer * 0.5 + short * 0.5 + leads * 0.7 + distinct * 0.5
+def _contents(texts: Mapping[str, Sequence[str]]) -> Iterator[tuple[tuple[str, str, str], float]]:
+    """How well each three columns go together, from 0 to about 3; each text and pair is looked at once, rows are bits."""
+    there = {name: _bits(map(bool, values)) for name, values in texts.items()}
+    asks = {name: _bits("?" in value for value in values) for name, values in texts.items()}
+    folded = {name: [value.casefold() for value in values] for name, values in texts.items()}
+    cores = {name: [_core(value) for value in values] for name, values in texts.items()}
+    pairs = list(permutations(texts, 2))
+    longer = {(x, y): _bits(len(one) > len(two) for one, two in zip(texts[x], texts[y], strict=True)) for x, y in pairs}
+    leads = {(t, a): _bits(core in one for core, one in zip(cores[a], folded[t], strict=True)) for t, a in pairs}
+    for q, t, a in permutations(texts, 3):
+        whole = there[q] & there[t] & there[a]
+        if not whole:
+            yield (q, t, a), -3.0
+            continue
+        terms = ((asks[q], 1.0), (longer[t, a], 0.5), (longer[q, a], 0.5), (leads[t, a], 0.7))
+        score = sum((rows & whole).bit_count() * weight for rows, weight in terms)
+        distinct = len({value for row, value in enumerate(texts[q]) if whole >> row & 1})
+        yield (q, t, a), (score + distinct * 0.5) / whole.bit_count()
+
+
+def _bits(rows: Iterable[bool]) -> int:
+    return sum(1 << row for row, holds in enumerate(rows) if holds)
 
 
 def _core(answer: str) -> str:
     """What of an answer the thinking that leads to it holds: its number, or its words."""
-    found = re.findall(r"\d[\d.,]*", answer)
+    found = re.search(r"\d[\d.,]*", answer)
     return (found[0].rstrip(".,") if found else answer.strip().strip(".")).casefold()
 
 
@@ -198,19 +208,24 @@ def _too_few(rows: Sequence[Mapping[str, Any]], texts: Mapping[str, list[str]]) 
     nested = [name for row in rows[:1] for name, value in row.items() if isinstance(value, (list, dict))]
     for name, values in texts.items():
         if _share("####" in value for value in values) > 0.5:
-            return f"{said}. {visible(name)} holds thinking and answer with #### between, as GSM8K does: split it"
+            return f"{said}. {_shown([name])} holds thinking and answer with #### between, as GSM8K does: split it"
         if _share("</think>" in value for value in values) > 0.5:
-            return f"{said}. {visible(name)} holds a <think> block and the answer: split it"
+            return f"{said}. {_shown([name])} holds a <think> block and the answer: split it"
     chats = [
         name
         for name in nested
         if isinstance(rows[0][name], list) and any(isinstance(one, dict) and "content" in one for one in rows[0][name])
     ]
     if chats:
-        return f"{said}. {visible(chats[0])} holds chats: write a recipe with type: sftkey.datasets.messages"
+        return f"{said}. {_shown(chats[:1])} holds chats: write a recipe with type: sftkey.datasets.messages"
     if nested:
-        return f"{said}. {', '.join(map(visible, nested[:5]))} holds nested values, which are no columns: flatten them"
-    return said
+        return f"{said}. {_shown(nested)} holds nested values, which are no columns: flatten them"
+    empty = [name for name in (rows[0] if rows else ()) if not _texts(rows, name)]
+    return f"{said}. {_shown(empty)} holds no text or number in more than half of the rows" if empty else said
+
+
+def _shown(names: Iterable[str]) -> str:
+    return ", ".join(one_line(visible(name)) for name in islice(names, 5))
 
 
 def _kind(questions: Sequence[str], answers: Sequence[str], options: Any) -> str:
