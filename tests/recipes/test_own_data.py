@@ -36,6 +36,11 @@ def test_a_recipe_or_its_part_about_data_is_read() -> None:
     assert read_own_data(write(whole)) == read_own_data(write(KEYS)) == OwnData("svamp_train", "svamp (train)", KEYS)
 
 
+def test_which_turns_are_trained_is_said_with_the_data() -> None:
+    chats = {"datasets": [{"path": "svamp/train.jsonl", "type": "sftkey.datasets.messages"}], "sftkey_turns": "all"}
+    assert read_own_data(write(chats)).keys == chats
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

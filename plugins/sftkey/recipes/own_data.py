@@ -13,7 +13,7 @@ from sftkey.recipes.checks import check_recipe
 from sftkey.recipes.load import load_recipe
 from sftkey.util.errors import UserError
 
-KEYS = ("datasets", "test_datasets", "sftkey_columns", "sftkey_answers", "sftkey_held_out", "sequence_len")
+KEYS = tuple("datasets test_datasets sftkey_columns sftkey_turns sftkey_answers sftkey_held_out sequence_len".split())
 """What a recipe says of its data."""
 
 

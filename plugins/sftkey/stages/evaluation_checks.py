@@ -10,6 +10,7 @@ from typing import Protocol
 
 from sftkey.evaluation.judge.settings import JudgeSettings
 from sftkey.evaluation.task_files import tasks_folder, tasks_in
+from sftkey.recipes.own_data import KEYS
 from sftkey.recipes.settings import plain
 from sftkey.stages.evaluate import EvaluationSettings, asks_own_rows, is_evaluated, tasks_of
 from sftkey.stages.launch import needs_command
@@ -56,8 +57,7 @@ def check_evaluation(stages: Sequence[Stage], settings: EvaluationSettings, find
     _check_tasks(list(names), settings, find_tasks)
     seen: list[object] = []
     for stage in waiting:
-        keys = ("datasets", "test_datasets", "sftkey_columns", "sftkey_answers", "sftkey_held_out")
-        data = [plain(stage.config.get(key)) for key in keys]
+        data = [plain(stage.config.get(key)) for key in KEYS]
         if asks_own_rows(stage, settings) and data not in seen:
             from sftkey.evaluation.own_rows import own_rows
 
