@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from datasets import Dataset, DatasetDict
 from sftkey.cli.main import sftkey
 from sftkey.recipes.checks import check_recipe
 
@@ -108,6 +109,32 @@ def test_it_asks_and_takes_what_is_said() -> None:
     assert accepted["sftkey_answers"] == "number"
 
 
+def test_what_is_said_in_place_of_a_proposal_decides_the_kind_and_is_looked_at() -> None:
+    data = write("rows.jsonl", [{**row, "words": f"All the apples of Tom: {row['target']}"} for row in ROWS])
+    first, _ = recipes(init(data, answers="prompt\ncot\nwords\n\nTiny-Base\n"), "rows")
+    assert (first["sftkey_columns"]["answer"], first["sftkey_answers"]) == ("words", "text")
+    twice = init(data, "--force", answers="prompt\ncot\ncot\n")
+    assert "the question, the thinking and the answer are three different columns" in twice.stderr
+    given = init(data, "--force", "--answers", "maths", answers="prompt\ncot\ntarget\nTiny-Base\n")
+    assert recipes(given, "rows")[0]["sftkey_answers"] == "maths"
+
+
+def test_options_are_measured_and_do_not_count_as_one_of_the_three_columns() -> None:
+    rows = [
+        {"q": f"Which is {n}?", "w": "Fish live there.", "k": "B", "opa": "b" * 2000, "opb": "r" * 2000}
+        for n in range(40)
+    ]
+    columns = ("--question", "q", "--thinking", "w", "--answer", "k")
+    first, _ = recipes(init(write("rows.jsonl", rows), "--model-id", "Tiny-Base", "-y", *columns), "rows")
+    assert (first["sftkey_columns"]["options"], first["sequence_len"]) == (["opa", "opb"], 2048)
+    same = [{"x": "s", "y": "s", "z": "s", "o": ["s", "t"]}] * 20
+    two = ("--question", "x", "--answer", "y", "--options", "o", "--model-id", "Tiny-Base", "-y")
+    unsure = init(write("unsure.jsonl", [{**row, "v\n\x1b[31m": "s"} for row in same]), *two)
+    (line,) = [line for line in unsure.stderr.splitlines() if line.startswith("Error: ")]
+    assert "can't be told apart for sure" in line
+    assert line.endswith("There are x, y, z, o, v \\x1b[31m")
+
+
 def test_a_test_file_takes_the_place_of_the_held_out_part() -> None:
     test = write("test.jsonl", [{"prompt": "1 + 1?", "target": 2}])
     first, _ = recipes(init(write("rows.jsonl", ROWS), "--test", test, "--model-id", "Tiny-Base", "-y"), "rows")
@@ -146,6 +173,10 @@ def test_the_batch_fits_the_gpus(gpus: str, memory: str, adapter: str | None) ->
         (ROWS[:1], (), "none is held out by the hash rule; add rows"),
         ([{**row, "target": " "} for row in ROWS], ("--answer", "target"), "can be trained on"),
         (ROWS, ("--gpus", "2"), "--gpu-memory: say how many GB"),
+        (ROWS, ("sftkey_answers=numbers",), "sftkey_answers: 'numbers' is not one of number"),
+        (ROWS, ("sftkey_columns=3",), "sftkey_columns: 3 is not a mapping"),
+        (ROWS, ("-o", "rows.jsonl/recipes"), "rows.jsonl/recipes can't be written into"),
+        ([{**row, "target": float("nan")} for row in ROWS], (), "target holds no text or number in more than half"),
     ],
 )
 def test_refused_in_one_line(
@@ -157,6 +188,27 @@ def test_refused_in_one_line(
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert message in line
     assert not list(Path().glob("*.yml"))
+
+
+def test_files_that_datasets_can_not_read_are_refused_in_one_line() -> None:
+    table = pa.table(
+        [[row[name] for row in ROWS] for name in ("prompt", "cot", "target", "target")], names=["a", "b", "c", "c"]
+    )
+    pq.write_table(table, "twice.parquet")
+    DatasetDict({"validation": Dataset.from_list(ROWS)}).save_to_disk("saved")
+    for data, message in (("twice.parquet", "Multiple matches"), ("saved", "no split 'train'; it has validation")):
+        result = init(data, "--model-id", "Tiny-Base", "-y")
+        (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+        assert line.startswith(f"Error: DATA: {data}: its rows can't be read (")
+        assert message in line
+        assert result.stderr.endswith(f"{line}\n")
+
+
+def test_a_folder_with_a_space_is_quoted_and_a_broken_model_is_one_of_unknown_shape() -> None:
+    Path("Tiny-Base/config.json").write_text("[]")
+    result = init(write("rows.jsonl", ROWS), "--model-id", "Tiny-Base", "-y", "-o", "my recipes")
+    assert result.stdout == "sftkey run 'my recipes/rows_stage2.yml' --eval\n"
+    assert {path.name for path in Path("my recipes").iterdir()} == {"rows_stage1.yml", "rows_stage2.yml"}
 
 
 def test_a_model_is_needed_and_hostile_names_stay_names() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import click
 
 from sftkey.cli.console import echo, note, others_on_stderr, this_command
 from sftkey.cli.options import known_keys
+from sftkey.datasets.columns import COLUMNS
 from sftkey.datasets.own_data import KINDS
 from sftkey.util.errors import UserError
 from sftkey.util.text import one_line, visible
@@ -28,9 +30,9 @@ if TYPE_CHECKING:
 _TYPE = "sftkey.datasets.columns"
 _SHARES = (0.1, 0.2, 0.3, 0.5)
 _MOST_HELD_OUT = 1_000
-_MOST_HASHED = 20_000
+_MOST_MEASURED = 20_000
 _BATCH = ("micro_batch_size", "gradient_accumulation_steps")
-_PARTS = ("question", "thinking", "answer", "options")
+_NEEDED = ("question", "thinking", "answer")
 
 
 @click.command("init")
@@ -81,13 +83,12 @@ def init_command(
     training by a hash of the question and evaluated, or those of --test are. Batch and method (all weights, or an adapter)
     are those that fit the GPUs by the memory estimate. KEY=VALUE sets any key in both recipes, as in `sftkey recipe`.
     """
-    from sftkey.recipes.proposal import propose
+    from sftkey.recipes.proposal import ROWS
 
     with others_on_stderr():
         rows = _rows(data)
-        named = {part: name for part in _PARTS if (name := given[part])}
-        proposal = propose([rows[index] for index in range(min(len(rows), 200))], named, answers)
-        proposal = _agreed(proposal, rows.column_names, named, yes)
+        named = {part: name for part in COLUMNS if (name := given[part])}
+        proposal = _agreed(list(_first(rows, ROWS)), rows.column_names, named, answers, yes)
         own = _own_data(data, test, rows, proposal)
     model_id = model_id or (None if yes else click.prompt("Base model, a name on the Hub or a folder", err=True))
     if not model_id:
@@ -98,35 +99,50 @@ def init_command(
 def _rows(data: str) -> Dataset:
     from sftkey.datasets.loading import entry_rows
 
-    rows = entry_rows({"path": data, "type": _TYPE, "split": "train"}, data)
+    rows = entry_rows({"path": data, "type": _TYPE, "split": "train"}, "DATA")
     if not len(rows):
         raise UserError(f"{data}: it holds no rows")
     return rows
 
 
-def _agreed(proposal: Proposal, there: list[str], named: Mapping[str, str], yes: bool) -> Proposal:
+def _first(rows: Dataset, count: int) -> Dataset:
+    return rows.select(range(min(len(rows), count)))
+
+
+def _agreed(
+    rows: Sequence[Mapping[str, Any]], there: list[str], named: Mapping[str, str], answers: str | None, yes: bool
+) -> Proposal:
     """What is proposed, or what the user says instead."""
     from dataclasses import replace
 
-    columns, kind = dict(proposal.columns), proposal.kind
-    shown = ", ".join(f"{part} {one_line(visible(str(name)))}" for part, name in columns.items())
-    if yes or len(named) >= 3:
-        if not proposal.sure and len(named) < 3:
+    from sftkey.recipes.proposal import propose
+
+    proposal = propose(rows, named, answers)
+    names = {part: one_line(visible(str(name))) for part, name in proposal.columns.items()}
+    shown = ", ".join(f"{part} {name}" for part, name in names.items())
+    unnamed = [part for part in _NEEDED if part not in named]
+    if yes or not unnamed:
+        if unnamed and not proposal.sure:
             raise UserError(
                 f"the columns can't be told apart for sure (the best guess: {shown}); name them with --question, --thinking "
-                f"and --answer. There are {', '.join(visible(name) for name in there[:20])}"
+                f"and --answer. There are {', '.join(one_line(visible(name)) for name in there[:20])}"
             )
-        note(f"columns: {shown}; answers: {kind}")
+        note(f"columns: {shown}; answers: {proposal.kind}")
         return proposal
-    for part in ("question", "thinking", "answer"):
-        if part not in named:
-            columns[part] = click.prompt(
-                f"Column of the {part}", default=columns[part], type=click.Choice(there), show_choices=False, err=True
-            )
-    if len({columns[part] for part in ("question", "thinking", "answer")}) < 3:
-        raise UserError("the question, the thinking and the answer are three different columns; name each once")
-    kind = click.prompt("The answers are", default=kind, type=click.Choice(KINDS), err=True)
-    return replace(proposal, columns=columns, kind=kind)
+    said = {
+        part: click.prompt(
+            f"Column of the {part} [{names[part]}]",
+            default=proposal.columns[part],
+            type=click.Choice(there),
+            show_choices=False,
+            show_default=False,
+            err=True,
+        )
+        for part in unnamed
+    }
+    proposal = propose(rows, {**named, **said}, answers)
+    kind = answers or click.prompt("The answers are", default=proposal.kind, type=click.Choice(KINDS), err=True)
+    return replace(proposal, kind=kind)
 
 
 def _own_data(data: str, test: str | None, rows: Dataset, proposal: Proposal) -> OwnData:
@@ -137,6 +153,7 @@ def _own_data(data: str, test: str | None, rows: Dataset, proposal: Proposal) ->
     from sftkey.evaluation.own_rows import own_rows
     from sftkey.format.example import SkippedRow
     from sftkey.recipes.own_data import OwnData
+    from sftkey.recipes.proposal import ROWS
 
     entry = {"path": data, "split": "train", "type": _TYPE}
     renamed = {part: name for part, name in proposal.columns.items() if part == "options" or part != name}
@@ -144,7 +161,7 @@ def _own_data(data: str, test: str | None, rows: Dataset, proposal: Proposal) ->
     keys = {key: value for key, value in keys.items() if value}
     on = entry_dataset(entry, keys)
     skipped: Counter[str] = Counter()
-    looked = rows.select(range(min(len(rows), 200)))
+    looked = _first(rows, ROWS)
     for row in looked:
         try:
             on.to_example(row)
@@ -177,9 +194,8 @@ def _share(on: ReasoningDataset, rows: Dataset) -> float:
 
     if len(rows) > _MOST_HELD_OUT * 10:
         return float(f"{_MOST_HELD_OUT / len(rows):.1g}")
-    looked = rows.select(range(min(len(rows), _MOST_HASHED)))
     for share in _SHARES:
-        count = sum(row_is_held_out(row, on.question_of, share) for row in looked)
+        count = sum(row_is_held_out(row, on.question_of, share) for row in rows)
         if 0 < count < len(rows):
             return share
     raise UserError(f"of {len(rows)} rows none is held out by the hash rule; add rows, or name others with --test FILE")
@@ -198,6 +214,7 @@ def _write(
     from dataclasses import replace
 
     from sftkey.recipes.catalogue import shipped_recipe
+    from sftkey.recipes.checks import check_recipe
     from sftkey.recipes.hub import config_of
     from sftkey.recipes.memory import architecture_of
     from sftkey.recipes.own_data import Target
@@ -226,18 +243,15 @@ def _write(
             this_command(), gpus or None, gigabytes if gpus else None, None if architecture_of(model_id) else folder
         ),
     )
-    output.mkdir(parents=True, exist_ok=True)
+    for recipe in written.chain:
+        check_recipe(recipe.config)  # with the overrides
     for path in save_recipes(written.chain, output, force=force, option="-o"):
         echo(f"wrote {path}", err=True)
     for text in written.notes:
         note(text)
     if not gpus:
         note("written for the CPU of this machine; for GPUs say --gpus N --gpu-memory GB")
-    echo(
-        f"sftkey run {output / written.file_name} --eval"
-        if str(output) != "."
-        else f"sftkey run {written.file_name} --eval"
-    )
+    echo(f"sftkey run {shlex.quote(str(output / written.file_name))} --eval")
 
 
 def _positive(value: Any) -> int | None:
@@ -245,11 +259,14 @@ def _positive(value: Any) -> int | None:
 
 
 def _texts(own: OwnData, rows: Dataset) -> Iterator[list[str]]:
-    columns = own.keys.get("sftkey_columns", {})
-    names = [columns.get(part, part) for part in ("question", "thinking", "answer")]
-    names += [name for name in [columns.get("options")] if isinstance(name, str)]
-    for row in rows.select(range(min(len(rows), _MOST_HASHED))).select_columns(names):
-        yield [str(value) for value in row.values()]
+    from sftkey.datasets.loading import entry_dataset
+    from sftkey.format.example import SkippedRow
+
+    on = entry_dataset(own.keys["datasets"][0], own.keys)
+    for row in _first(rows, _MOST_MEASURED):
+        with suppress(SkippedRow):
+            example = on.to_example(row)
+            yield [example.question, example.thinking, example.answer]
 
 
 def _machine(gpus: int | None, gigabytes: int | None) -> tuple[int, int]:

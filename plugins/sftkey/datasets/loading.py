@@ -18,6 +18,7 @@ from sftkey.datasets.messages import reader_of, with_reader
 from sftkey.datasets.own_data import as_recipe_says
 from sftkey.datasets.registry import TYPES, find_dataset
 from sftkey.util.errors import UserError
+from sftkey.util.text import one_line
 
 
 def entry_dataset(entry: Mapping[str, Any], cfg: Mapping[str, Any]) -> ReasoningDataset:
@@ -58,7 +59,7 @@ def entry_rows(entry: Mapping[str, Any], place: str) -> Dataset:
     except (OSError, ValueError, DatasetsError) as error:
         cause = error.__cause__ or error
         raise UserError(
-            f"{place}: {entry['path']}: its rows can't be read ({type(cause).__name__}: {cause})"
+            f"{place}: {entry['path']}: its rows can't be read ({type(cause).__name__}: {one_line(str(cause))})"
         ) from error
     if not isinstance(rows, Dataset):
         raise UserError(f"{place}: {entry['path']} has several splits ({', '.join(map(str, rows))}); name one in split")
@@ -76,6 +77,8 @@ def _load(entry: Mapping[str, Any], path: str, split: str) -> Any:
         return load_dataset(kind, data_files=path, split=f"train[{rest}" if rest else "train")
     if any((Path(path) / name).is_file() for name in (DATASET_STATE_JSON_FILENAME, DATASETDICT_JSON_FILENAME)):
         saved = load_from_disk(path)
+        if not isinstance(saved, Dataset) and split not in saved:
+            raise ValueError(f"there is no split {split!r}; it has {', '.join(map(str, saved))}")
         return saved if isinstance(saved, Dataset) else saved[split]
     name = {"name": str(entry["name"])} if entry.get("name") else {}
     return load_dataset(path, **name, split=split, revision=entry.get("revision"), data_files=files)

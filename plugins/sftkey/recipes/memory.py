@@ -18,7 +18,6 @@ vocabulary V and T = micro_batch_size * sequence_len tokens in a micro-batch::
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sftkey.recipes.load import Recipe, checkpoints_in_fsdp, deepspeed_settings, fsdp_version, zero_stage
+from sftkey.util.sources import read_json
 
 GIB = 2**30
 
@@ -291,6 +291,6 @@ def architecture_of(model: str) -> Architecture | None:
     if model in ARCHITECTURES:
         return ARCHITECTURES[model]
     try:
-        return Architecture.from_config(json.loads((Path(model) / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
+        return Architecture.from_config(read_json(Path(model) / "config.json"))
+    except (ValueError, KeyError, TypeError):
         return None

@@ -28,7 +28,7 @@ from sftkey.recipes.settings import Role, has_role
 from sftkey.recipes.sharding import SHARDINGS, shard_with_fsdp2
 from sftkey.recipes.unknown_keys import KnownKeys
 from sftkey.util.errors import UserError
-from sftkey.util.files import write_text_atomically
+from sftkey.util.files import replace_files
 from sftkey.util.origin import this_version
 
 SEQUENCES_PER_DEVICE = 32
@@ -174,7 +174,7 @@ def save_recipes(recipes: Iterable[WrittenRecipe], folder: Path, *, force: bool,
         The files.
 
     Raises:
-        UserError: A file exists and says something else; nothing is written then.
+        UserError: A file exists and says something else, or there can be none; nothing is written then.
     """
     files = {folder / recipe.file_name: recipe.text for recipe in recipes}
     changed = [str(path) for path, text in files.items() if path.exists() and path.read_text("utf-8") != text]
@@ -182,9 +182,11 @@ def save_recipes(recipes: Iterable[WrittenRecipe], folder: Path, *, force: bool,
         names = f"{', '.join(changed[:3])}{' and others' if len(changed) > 3 else ''}"
         say, them = ("exist and say", "them") if len(changed) > 1 else ("exists and says", "it")
         raise UserError(f"{names} {say} something else; choose another {option}, or --force to replace {them}")
-    for path, text in files.items():
+    try:
         # Whole or not at all: half a recipe of a killed run would be taken for one that somebody changed.
-        write_text_atomically(path, text)
+        replace_files({path: [text.encode()] for path, text in files.items()})
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UserError(f"{folder} can't be written into ({error.strerror}); choose another {option}") from error
     return list(files)
 
 
