@@ -69,6 +69,16 @@ def test_an_answer_that_fits_two_is_refused() -> None:
         right_option("same", {"A": "same", "B": "Same."}, {})
 
 
+@pytest.mark.parametrize("texts", [("5", "-5"), ("15", "1.5"), ("C", "C++", "C#"), ("x > 0", "x < 0"), ("50", "50%")])
+def test_signs_tell_options_apart(texts: tuple[str, ...]) -> None:
+    options, labels = options_of({"o": list(texts)}, "o")
+    named = [right_option(f" {text}.", options, labels) for text in texts[1:]]
+    assert named == list(options)[1:]
+    # What only the letters and digits tell.
+    with pytest.raises(SkippedRow, match="fits two"):
+        right_option("(5)", {"A": "5", "B": "-5"}, {})
+
+
 def test_labels_of_the_data_become_letters() -> None:
     options, labels = options_of({"o": {"label": ["1", "2"], "text": ["bank", "river"]}}, "o")
     assert options == {"A": "bank", "B": "river"}

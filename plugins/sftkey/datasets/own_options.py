@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
@@ -141,8 +142,7 @@ def right_option(answer: str, options: Mapping[str, str], labels: Mapping[str, s
         SkippedRow: It names none, or could mean two of them.
     """
     text = stripped(_LEAD.sub("", (_BOXED.fullmatch(answer) or [answer, answer])[1].strip(), count=1), NO_ANSWER)
-    wanted = problem_key(text)
-    by_text = {letter for letter, option in options.items() if problem_key(option) == wanted}
+    by_text = _by_text(text, options, _with_signs) or _by_text(text, options, problem_key)
     lone, labelled = _LETTER.fullmatch(text), _LABELLED.fullmatch(text)
     by_label: set[str] = set()
     if text in labels:
@@ -161,3 +161,13 @@ def right_option(answer: str, options: Mapping[str, str], labels: Mapping[str, s
     if len(found) > 1:
         raise SkippedRow(TWO_MEANINGS)
     return found.pop()
+
+
+def _by_text(text: str, options: Mapping[str, str], key: Callable[[str], str]) -> set[str]:
+    wanted = key(text)
+    return {letter for letter, option in options.items() if key(option) == wanted}
+
+
+def _with_signs(text: str) -> str:
+    """Unlike `problem_key` it tells -5 from 5, 1.5 from 15 and C++ from C."""
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".")
