@@ -28,10 +28,15 @@ def tasks_in(folder: Path) -> dict[str, Path]:
     """The tasks and groups that the YAML files of a folder define, by name, read without running anything."""
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.yaml")):
-        text = path.read_text(encoding="utf-8", errors="replace")[:_MAX_CHARACTERS]
-        for name in re.findall(r"^(?:task|group|tag):[ \t]*[\"']?([^\s\"'\[#]+)", text, flags=re.M):
+        for name in values_in(path, "task|group|tag"):
             found.setdefault(name, path)
     return found
+
+
+def values_in(path: Path, keys: str) -> list[str]:
+    """What a task's file says for top-level keys, ``|`` between them, where that is one word."""
+    text = path.read_text(encoding="utf-8", errors="replace")[:_MAX_CHARACTERS]
+    return re.findall(rf"^(?:{keys}):[ \t]*[\"']?([^\s\"'\[#]+)", text, flags=re.M)
 
 
 def members_of(subtasks: Mapping[str, Sequence[str]], group: str, depth: int = 0) -> list[str]:

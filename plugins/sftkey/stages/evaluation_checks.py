@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sftkey.evaluation.judge.settings import JudgeSettings
-from sftkey.evaluation.task_files import tasks_folder, tasks_in
+from sftkey.evaluation.task_files import tasks_folder, tasks_in, values_in
 from sftkey.recipes.own_data import KEYS
 from sftkey.recipes.settings import plain
 from sftkey.stages.evaluate import EvaluationSettings, asks_own_rows, is_evaluated, tasks_of
@@ -83,9 +83,7 @@ def _check_tasks(names: Sequence[str], settings: EvaluationSettings, find_tasks:
     if not others:
         return
     # All of lm-eval's take seconds to find.
-    alone = folder is not None and all(
-        name in own and "\ngroup:" not in own[name].read_text("utf-8") for name in others
-    )
+    alone = folder is not None and all(name in own and not values_in(own[name], "group") for name in others)
     manager = find_tasks(folder, not alone)
     for name in others:
         if name.endswith((".yaml", ".yml")) or Path(name).is_dir():
@@ -103,7 +101,7 @@ def _check_tasks(names: Sequence[str], settings: EvaluationSettings, find_tasks:
 
 def _load(name: str, path: Path, load: Callable[[], object]) -> None:
     """Load a task of the user's own as lm-eval will, which reads its rows."""
-    if "dataset: own" in path.read_text(encoding="utf-8", errors="replace"):
+    if "own" in values_in(path, "dataset"):
         return  # they are known once the stage is trained; `own_rows` looks at them
     try:
         load()
