@@ -89,6 +89,10 @@ def test_a_good_recipe_passes() -> None:
         ({"tokens": "<Answer>"}, "tokens: '<Answer>' is not a list of texts"),
         ({"special_tokens": ["<Answer>"]}, "special_tokens: .* is not a mapping such as"),
         ({"special_tokens": {"additional_special_tokens": 1}}, "additional_special_tokens: 1 is not a list of texts"),
+        *(
+            ({"sftkey_columns": value}, "sftkey_columns: .* is not a mapping such as")
+            for value in (3, ["q"], {"q": "x"}, {"question": ["x"]}, {"options": ["A"]}, {"options": None})
+        ),
         ({"datasets": []}, "datasets: is empty"),
         ({"datasets": [{"path": "x", "type": "alpaca"}]}, r"datasets\[0\]: type 'alpaca' carries no segments"),
         (

@@ -43,6 +43,16 @@ from sftkey.util.errors import UserError
 
 __all__ = ["MESSAGES", "REASONING_KEYS", "ChatReader", "load", "reader_of", "with_reader"]
 
+_FIELDS = {
+    "messages": "field_messages",
+    "thinking": "field_thinking",
+    "tools": "field_tools",
+    "training": "message_field_training",
+    "role": "message_field_role",
+    "content": "message_field_content",
+}
+"""What of a `ChatReader` an entry names by which key."""
+
 _AXOLOTLS = {"role": "role", "content": "content"}
 """What Axolotl writes into an entry that names neither."""
 
@@ -72,32 +82,35 @@ def reader_of(ds_cfg: Mapping[str, Any], turns: Any = None) -> ChatReader:
 
     Raises:
         UserError: ``message_property_mappings`` names something else than ``role`` and ``content``, ``roles`` is not
-            lists of names for `TARGET_ROLES`, or ``sftkey_turns`` is not one of `TURNS`.
+            lists of names for `TARGET_ROLES`, ``sftkey_turns`` is not one of `TURNS`, or a key isn't of its type.
     """
-    named = {part: ds_cfg.get(f"message_field_{part}") for part in ("role", "content")}  # their old names
-    mappings = dict(ds_cfg.get("message_property_mappings") or {})
+    given = ds_cfg.get("message_property_mappings") or {}
+    if not isinstance(given, Mapping):
+        raise UserError(f"message_property_mappings: {given!r} is not a mapping such as {{role: from, content: value}}")
+    mappings = dict(given)
     turns = mappings.pop("sftkey_turns", None) or ds_cfg.get("sftkey_turns") or turns or TURNS[0]
     if turns not in TURNS:
         raise UserError(f"sftkey_turns: {turns!r} is not one of {', '.join(TURNS)}")
     if mappings == _AXOLOTLS:
         mappings = {}
-    unknown = sorted(set(mappings) - set(named))
+    unknown = sorted(map(str, set(mappings) - set(_AXOLOTLS)))
     if unknown:
         raise UserError(
             f"message_property_mappings: {', '.join(unknown)} unknown; its keys are role and content "
             "(the key of the reasoning is field_thinking)"
         )
-    named |= {
-        "messages": ds_cfg.get("field_messages"),
-        "thinking": ds_cfg.get("field_thinking"),
-        "training": ds_cfg.get("message_field_training"),
-        "tools": ds_cfg.get("field_tools"),
-        **mappings,
-    }
+    named = {part: ds_cfg.get(key) for part, key in _FIELDS.items()} | mappings
+    for part, name in named.items():
+        if name and not isinstance(name, str):
+            key = f"message_property_mappings: {part}" if part in mappings else _FIELDS[part]
+            raise UserError(f"{key}: {name!r} is not a text")
+    drops = ds_cfg.get("drop_system_message")
+    if drops not in (None, False, True):
+        raise UserError(f"drop_system_message: {drops!r} is not true or false")
     return ChatReader(
-        **{part: str(name) for part, name in named.items() if name},
+        **{part: name for part, name in named.items() if name},
         roles=_roles(ds_cfg.get("roles")),
-        keeps_system=not ds_cfg.get("drop_system_message"),
+        keeps_system=not drops,
         turns=str(turns),
     )
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sftkey.datasets.chat_reader import TURNS
+from pydantic import ValidationError
+
 from sftkey.datasets.columns import COLUMNS
+from sftkey.datasets.messages import reader_of
 from sftkey.datasets.registry import TYPES
+from sftkey.recipes.keys import ColumnNames
 from sftkey.util.errors import UserError
 
 _COLUMNS, _MESSAGES = f"{TYPES}columns", f"{TYPES}messages"
@@ -76,14 +79,17 @@ def check_entry(place: str, entry: Mapping[str, Any]) -> None:
         if reader and kind.startswith(TYPES) and kind != reader:
             raise UserError(f"{place}: {key}: only type {reader} reads it, and this is {kind}; remove it")
     names = entry.get("sftkey_columns")
-    if names is not None and not (
-        isinstance(names, Mapping)
-        and set(names) <= set(COLUMNS)
-        and all(isinstance(name, (list, str) if key == "options" else str) for key, name in names.items())
-    ):
-        raise UserError(f"{place}: sftkey_columns: {names!r}; it maps {', '.join(COLUMNS)} to columns of the data")
-    if entry.get("sftkey_turns") not in (None, *TURNS):
-        raise UserError(f"{place}: sftkey_turns: {entry['sftkey_turns']!r} is not one of {', '.join(TURNS)}")
+    try:
+        if names is not None:
+            ColumnNames.model_validate(names)
+        if kind == _MESSAGES:
+            reader_of(entry)
+    except ValidationError:
+        raise UserError(
+            f"{place}: sftkey_columns: {names!r}; it maps {', '.join(COLUMNS)} to columns of the data"
+        ) from None
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
     if entry.get("shards_idx") and not entry.get("shards"):
         raise UserError(
             f"{place}: shards_idx: {entry['shards_idx']} does nothing without shards; add shards or remove it"

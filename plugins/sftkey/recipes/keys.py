@@ -143,6 +143,15 @@ _Entries = Annotated[
 ]
 
 
+class ColumnNames(BaseModel, extra="forbid"):
+    """``sftkey_columns``, of a recipe or an entry: every name is a text; options have one column, or at least two."""
+
+    question: StrictStr = ""
+    thinking: StrictStr = ""
+    answer: StrictStr = ""
+    options: StrictStr | Annotated[list[StrictStr], Field(min_length=2)] = ""
+
+
 class AxolotlKeys(BaseModel):
     """The shapes that the checks, and the plugin before Axolotl has validated the recipe, take for granted."""
 
@@ -164,8 +173,8 @@ class AxolotlKeys(BaseModel):
     sftkey_after: _Text = None
     sftkey_method: _Text = None
     sftkey_reference_model: _Text = None
-    sftkey_columns: dict[Literal["question", "thinking", "answer", "options"], StrictStr | list[StrictStr]] | None = (
-        Field(None, description="a mapping such as {question: prompt, thinking: cot, answer: target}")
+    sftkey_columns: ColumnNames | None = Field(
+        None, description="a mapping such as {question: prompt, thinking: cot, answer: target}"
     )
     sftkey_answers: Literal["number", "maths", "option", "text"] | None = Field(
         None, description="one of number, maths, option, text"

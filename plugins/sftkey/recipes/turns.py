@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sftkey.datasets.chat_reader import TURNS
+from sftkey.datasets.messages import reader_of
 from sftkey.datasets.registry import TYPES
 from sftkey.recipes.load import Recipe, data_entries
 from sftkey.util.errors import UserError
@@ -17,15 +18,11 @@ def check_turns(cfg: Recipe) -> None:
     turns = cfg.get("sftkey_turns")
     if turns not in (None, *TURNS):
         raise UserError(f"sftkey_turns: {turns!r} is not one of {', '.join(TURNS)}")
-    chats = [entry for _, entry in data_entries(cfg) if entry.get("type") == f"{TYPES}messages"]
-    if turns and not chats:
+    readers = [reader_of(entry, turns) for _, entry in data_entries(cfg) if entry.get("type") == f"{TYPES}messages"]
+    if turns and not readers:
         raise UserError(f"sftkey_turns: only type {TYPES}messages reads it, and no entry has that type; remove it")
-    if cfg.get("val_set_size") and any(_turns(entry) or turns == "all" for entry in chats):
+    if cfg.get("val_set_size") and any(reader.turns == "all" for reader in readers):
         raise UserError(
             f"val_set_size: {cfg['val_set_size']} and sftkey_turns: all: turns of one conversation would be on both sides; "
             "put whole conversations into a file of their own and name it under test_datasets"
         )
-
-
-def _turns(entry: Recipe) -> bool:
-    return "all" in (entry.get("sftkey_turns"), (entry.get("message_property_mappings") or {}).get("sftkey_turns"))
