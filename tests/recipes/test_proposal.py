@@ -108,6 +108,29 @@ def test_options_have_a_column_each_or_stand_in_the_question() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "answers", "from_one"),
+    [
+        (list(PLANETS), (1, 2, 3), True),
+        (list(PLANETS), ("3", "1", None), True),
+        (list(PLANETS), (0, 1, 2), False),
+        (list(PLANETS), (1, 2, 1), False),
+        ({"label": ["1", "2", "3"], "text": list(PLANETS)}, (1, 2, 3), False),
+        (["1", "3", "5"], ("1", "3", "5"), False),
+        (list(PLANETS), ("A", "B", "C"), False),
+    ],
+)
+def test_answers_that_count_options_from_one_are_refused(
+    options: Any, answers: tuple[Any, ...], from_one: bool
+) -> None:
+    data = [{"question": "Which?", "why": "It is red.", "options": options, "answer": answer} for answer in answers * 9]
+    if from_one:
+        with pytest.raises(UserError, match="answer holds positions of options from 1, and positions are taken from 0"):
+            propose(data, {})
+    else:
+        assert propose(data, {}).columns["answer"] == "answer"
+
+
+@pytest.mark.parametrize(
     ("row", "message"),
     [
         ({"qa": {"q": "1?", "a": "1"}, "cot": "I add."}, "qa holds nested values, which are no columns: flatten them"),

@@ -78,7 +78,7 @@ def propose(rows: Sequence[Mapping[str, Any]], given: Mapping[str, str], kind: s
         kind: The kind, where the user says it.
 
     Raises:
-        UserError: There are no three columns of texts, or a named one isn't there.
+        UserError: There are no three columns of texts, a named one isn't there, or the answers count options from 1.
     """
     rows = [dict(row) for row in rows[:ROWS]]
     there = list(dict.fromkeys(key for row in rows for key in row))
@@ -94,6 +94,11 @@ def propose(rows: Sequence[Mapping[str, Any]], given: Mapping[str, str], kind: s
     columns, sure = _assigned(rows, texts, given)
     if options is not None:
         columns["options"] = options
+        if _counts_from_one(rows, options, columns["answer"]):
+            raise UserError(
+                f"{_shown([columns['answer']])} holds positions of options from 1, and positions are taken from 0; write "
+                "letters (A, B, ...) or the options' texts"
+            )
     return Proposal(columns, kind or _kind(texts[columns["question"]], texts[columns["answer"]], options), sure)
 
 
@@ -132,6 +137,20 @@ def _readable(row: Mapping[str, Any], columns: str | list[str]) -> bool:
         return len(options_of(row, columns)[0]) > 1
     except (SkippedRow, KeyError):
         return False
+
+
+def _counts_from_one(rows: Sequence[Mapping[str, Any]], columns: str | list[str], answer: str) -> bool:
+    """Whether all answers are positions that begin with 1 and end with the last: each would be taken for the next one."""
+    last = False
+    for row in rows:
+        try:
+            (options, labels), named = options_of(row, columns), required_text(row, answer).strip()
+        except (SkippedRow, KeyError):
+            continue
+        if named in {*labels, *options.values()} or not re.fullmatch("[1-9][0-9]?", named) or int(named) > len(options):
+            return False
+        last = last or int(named) == len(options)
+    return last
 
 
 def _share(values: Any) -> float:
