@@ -168,6 +168,33 @@ def test_a_pass_is_made_once_for_the_same_rows_and_weights(tmp_path: Path) -> No
     assert damaged["reference_loss"] == first["reference_loss"]
 
 
+@pytest.mark.parametrize("left", [b"", b"PK", b"\x00" * 50, {"other": 17}, {"loss": 16}, {"loss": None}])
+def test_what_an_earlier_pass_left_is_used_whole_or_not_at_all(tmp_path: Path, left: Any) -> None:
+    models, data, rho = Models(), rows([12, 5]), read_objective("rho-1")
+    first = add_columns(data, rho, models.reference(tmp_path))
+    (file,) = tmp_path.iterdir()
+    if isinstance(left, bytes):
+        file.write_bytes(left)
+    else:
+        arrays = {name: np.zeros(n) if n else np.full(17, np.nan) for name, n in left.items()}
+        np.savez(file, **arrays)
+    again = add_columns(data, rho, models.reference(tmp_path))
+    assert models.loaded == ["reference", "reference"]
+    assert again["reference_loss"] == first["reference_loss"]
+
+
+@pytest.mark.parametrize("objective", ["rho-1", "token-cleaning", "long-range", "anchor-kl"])
+def test_a_model_without_finite_losses_is_refused(objective: str, tmp_path: Path) -> None:
+    broken = model(0)
+    with torch.no_grad():
+        broken.get_output_embeddings().weight.fill_(torch.inf)
+    reference = Reference(lambda place: broken, str, "broken", "broken", tmp_path)
+    with pytest.raises(UserError, match=r"sftkey_reference_model: broken .* no finite numbers") as caught:
+        add_columns(rows([12, 5]), read_objective(objective), reference)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_model_with_fewer_tokens_is_refused() -> None:
     reference = Reference(lambda place: model(0, vocabulary=20), str, "start", "small", None)
     with pytest.raises(

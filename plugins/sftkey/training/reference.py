@@ -35,6 +35,9 @@ REFERENCE_FOLDER = "sftkey-reference"
 BATCH_TOKENS = 8_192
 ROWS_OF_A_CHUNK = 1_000
 
+_PASSES = {"loss": ("loss",), "anchor": ("anchor_ids", "anchor_logprobs")}
+"""What each kind of pass gives."""
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -117,11 +120,8 @@ def _cached(
     file = reference.cache / f"{digest.hexdigest()[:32]}.npz" if reference.cache else None
     if file is not None and file.is_file():
         try:
-            with np.load(file, allow_pickle=False) as stored:
-                found = {name: stored[name] for name in stored.files}
-            if all(len(values) == len(rows.ids) for values in found.values()) and found:
-                return found
-        except (OSError, ValueError, KeyError, BadZipFile):
+            return _stored(file, kind, len(rows.ids))
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             LOG.warning("%s can't be read; its pass is made again", file)
     with _without_deepspeed():
         model = reference.load(place)
@@ -135,6 +135,11 @@ def _cached(
     with torch.no_grad():
         found = _anchor(model.eval(), rows, **options) if kind == "anchor" else _losses(model.eval(), rows, **options)
     del model
+    if not all(np.isfinite(values).all() for values in found.values()):
+        raise UserError(
+            f"sftkey_reference_model: {place} predicts nothing for some of the rows: its losses are no finite numbers; "
+            "its weights are damaged, or overflow in their type; name another model"
+        )
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if file is not None:
@@ -142,6 +147,15 @@ def _cached(
         np.savez(buffer, **arrays)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_bytes_atomically(file, [buffer.getvalue()])
+    return found
+
+
+def _stored(file: Path, kind: str, tokens: int) -> dict[str, np.ndarray]:
+    """What an earlier pass left; raises `ValueError` and others where that isn't all of it."""
+    with np.load(file, allow_pickle=False) as stored:
+        found = {name: stored[name] for name in _PASSES[kind]}
+    if not all(len(values) == tokens and np.isfinite(values).all() for values in found.values()):
+        raise ValueError("it is not of these rows")
     return found
 
 
