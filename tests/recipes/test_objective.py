@@ -75,6 +75,23 @@ def test_weights_go_with_an_objective() -> None:
             {"sftkey_objective": "rho-1", "sftkey_method": "key-tag", "sftkey_context_grad": False, **REFERENCE},
             "sftkey_objective: rho-1 does not go with sftkey_context_grad: false",
         ),
+        (
+            {"sftkey_objective": "rho-1", "sftkey_reference_model": "./out/a", "output_dir": "out/a/"},
+            "its reference, ./out/a, is this stage's own output_dir; name a model that is there before it",
+        ),
+        *(
+            ({"sftkey_objective": value}, message)
+            for value, message in (
+                (3, "sftkey_objective: 3 is neither"),
+                (True, "sftkey_objective: True is neither"),
+                ({}, "sftkey_objective: {} is neither"),
+                ({"name": "rho-1", "share": True}, "rho-1: share: True: Input should be a valid number"),
+                ({"name": "rho-1", "share": float("nan")}, "rho-1: share: nan: Input should be a finite number"),
+                ({"name": "rho-1", "within": True}, "rho-1: within: True: Input should be 'batch' or 'sequence'"),
+                ({"name": "eaft", "top": True}, "eaft: top: True: Input should be a valid integer"),
+            )
+        ),
+        ({"max_steps": "many"}, "max_steps: 'many' is not a whole number"),
         ({"use_dft": True}, "use_dft: .*`sftkey_objective: dft`"),
         ({"use_eaft": True}, "use_eaft: .*`sftkey_objective: eaft`"),
     ],

@@ -166,6 +166,7 @@ class AxolotlKeys(BaseModel):
     lora_modules_to_save: _Texts = None
     special_tokens: dict[str, Any] | None = Field(None, description="a mapping such as {pad_token: <|endoftext|>}")
     num_epochs: _Number = None
+    max_steps: int | None = Field(None, description="a whole number")
     warmup_ratio: _Number = None
     context_parallel_size: _Number = None
     sequence_parallel_degree: _Number = None

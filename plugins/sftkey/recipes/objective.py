@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from sftkey.format.methods import METHODS
 from sftkey.format.segments import SEGMENT_GROUPS
 from sftkey.recipes.load import Recipe
@@ -43,6 +45,8 @@ def _reference(cfg: Recipe, objective: Objective) -> str | None:
         return (
             "sftkey_reference_model: before is the stage that this one starts from; add sftkey_after, or name a model"
         )
+    if named and cfg.get("output_dir") and os.path.abspath(named) == os.path.abspath(cfg["output_dir"]):
+        return f"its reference, {named}, is this stage's own output_dir; name a model that is there before it"
     if named == "before" and "excess_rank" in needed:
         return "it compares its reference with what training starts from, which is before; name another"
     return None

@@ -109,7 +109,6 @@ def score(
             raise ValueError(f"the objective {objective.name} needs the column {name!r}, which the batch lacks")
     device = targets.rows.device
     position_ids = columns.get("position_ids", inputs.get("position_ids"))
-    width = targets.shape[1]
     begins = torch.zeros(targets.shape, dtype=torch.bool, device=device)
     begins[:, :1] = True
     if position_ids is not None and position_ids.shape == targets.shape:
@@ -122,7 +121,6 @@ def score(
         segments=targets.segments,
         sequences=(sequences := (begins.flatten().cumsum(0) - 1)[where]),
         sequence_count=int(sequences.amax()) + 1 if len(where) else 0,
-        positions=where % width,
         columns={name: columns[name].to(device).flatten(0, 1)[where] for name in objective.columns},
         progress=progress,
     )

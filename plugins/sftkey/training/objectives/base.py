@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from sftkey.format.segments import Segment
 from sftkey.training.objectives.tokens import Tokens
@@ -40,13 +40,11 @@ class Objective(BaseModel):
     plain: ClassVar[bool] = False
     measured: ClassVar[frozenset[Segment]] = frozenset()
 
-    @model_validator(mode="before")
+    @field_validator("*", mode="before")
     @classmethod
-    def _truth_is_no_number(cls, values: Any) -> Any:
-        for key, value in values.items():
-            if isinstance(value, bool) and key in cls.model_fields and cls.model_fields[key].annotation is not bool:
-                raise ValueError(f"{key}: {value!r} is no number")
-        return values
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        number = cls.model_fields[str(info.field_name)].annotation in (int, float)
+        return None if number and isinstance(value, bool) else value  # pydantic would read 1 or 0
 
     @property
     def columns(self) -> Mapping[str, Mapping[str, Any]]:

@@ -22,7 +22,6 @@ class Tokens:
         weights: The weight of its segment (`sftkey.training.weights`); 0 where it is no labelled token.
         segments: Its `Segment`.
         sequences: The sequence that it belongs to, counted from 0 and ascending; a packed row holds several.
-        positions: Its index among the tokens of its row.
         columns: What was prepared beside the rows, by the name of the column (`Objective.columns`).
         sequence_count: More than the largest of `sequences`.
         progress: 0 at the first optimizer step, 1 at the last.
@@ -36,7 +35,6 @@ class Tokens:
     weights: torch.Tensor
     segments: torch.Tensor
     sequences: torch.Tensor
-    positions: torch.Tensor
     columns: Mapping[str, torch.Tensor] = field(default_factory=dict)
     sequence_count: int = 0
     progress: float = 0.0
