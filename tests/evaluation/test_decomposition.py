@@ -63,6 +63,12 @@ def test_comparisons_are_paired_by_seed_and_item_and_adjusted_within_a_measure()
     assert by_measure["same", "acc"].adjusted_p == 1
     assert by_measure["same", "acc"].detectable is None
     assert acc.detectable is not None
+    # A family is what has the measure: here one of the two has the second.
+    given = {"acc_given_reference": {"a": 1.0, "b": 0.0}}
+    some = {name: (control, {seed: {**one, **given} for seed, one in runs.items()}) for name, runs in others.items()}
+    some["more"] = ({seed: {**one, **given} for seed, one in control.items()}, some["more"][1])
+    counts = {(name, one.measure): one.comparisons for name, several in compare(some).items() for one in several}
+    assert (counts["more", "acc"], counts["more", "acc_given_reference"]) == (2, 1)
 
 
 def test_the_order_of_items_does_not_matter() -> None:
@@ -79,3 +85,4 @@ def test_items_that_not_all_runs_answered_are_left_out_and_counted() -> None:
     assert unshared(runs) == 2
     assert decompose(dict(enumerate(runs)))["acc"].items == 1
     assert unshared([]) == 0
+    assert unshared([*runs, {"fmt": {"a": 1.0}}]) == 3

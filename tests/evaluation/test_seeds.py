@@ -98,6 +98,10 @@ def test_runs_that_do_not_differ_are_bounded_by_the_number_of_items() -> None:
     # Of 40 items none differs: the exact binomial bound of a count of 0.
     bound = scipy.stats.binomtest(0, 40).proportion_ci(0.95).high
     assert (found.interval.low, found.interval.high) == pytest.approx((-bound, bound))
+    # With one seed, too: one item that differs doesn't show that all do.
+    one = difference_over(np.zeros((1, 1)), np.ones((1, 1)))
+    assert (one.p, one.over) == (1, "items")
+    assert one.interval.low < 0 < one.interval.high == 1
     with pytest.raises(ValueError, match="same seeds and items"):
         difference_over(values, values[:, 1:])
 
@@ -204,8 +208,9 @@ def test_any_layout_of_zeros_and_ones(seeds: int, items: int, number: int) -> No
     assert found.p is not None
     assert 0 <= found.p <= 1
     assert back.p == pytest.approx(found.p)
-    assert found.interval.low <= found.value + 1e-9
-    assert found.value <= found.interval.high + 1e-9
+    assert -1 <= found.interval.low <= found.value + 1e-9
+    assert found.value <= found.interval.high + 1e-9 <= 1 + 2e-9
+    assert found.interval.low < found.interval.high
     mean = mean_over(first)
     assert 0 <= mean.interval.low <= mean.value + 1e-9
     assert mean.value <= mean.interval.high + 1e-9 <= 1 + 2e-9

@@ -60,13 +60,15 @@ class Comparison:
         detectable: The difference that so many seeds and items would have shown in 80 of 100 cases; ``None`` where it isn't
             known.
         seeds: The seeds that both have.
+        comparisons: The number of comparisons of this measure.
     """
 
     measure: str
     difference: Estimate
     adjusted_p: float
     detectable: float | None
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[int, ...]
+    comparisons: int
 
 
 def decompose(runs: Runs) -> dict[str, Estimate]:
@@ -104,7 +106,8 @@ def compare(pairs: Mapping[Name, tuple[Runs, Runs]]) -> dict[Name, list[Comparis
                 tested[name] = (seeds, difference_over(first, second))
         adjusted = holm([1.0 if estimate.p is None else estimate.p for _, estimate in tested.values()])
         for (name, (shared, estimate)), p in zip(tested.items(), adjusted, strict=True):
-            found[name].append(Comparison(measure, estimate, p, detectable(estimate, len(tested)), shared))
+            least = detectable(estimate, len(tested))
+            found[name].append(Comparison(measure, estimate, p, least, shared, len(tested)))
     return found
 
 
@@ -128,5 +131,5 @@ def _matrices(groups: Sequence[Runs], *measures: str) -> list[list[Matrix]]:
 
 def unshared(runs: Sequence[Items]) -> int:
     """How many items some runs have an answer to and others don't; they are in none of the figures."""
-    answered = Counter(key for run in runs for key in run["acc"])
+    answered = Counter(key for run in runs for key in run.get("acc", ()))
     return sum(count < len(runs) for count in answered.values())

@@ -94,20 +94,21 @@ def difference_over(first: Matrix, second: Matrix) -> Estimate:
     if first.shape != second.shape:
         raise ValueError(f"{first.shape} and {second.shape}: a paired comparison needs the same seeds and items")
     found = _layout(np.round(second - first, 12))
-    if len(first) == 1:
-        test = paired_test(first[0], second[0])
-        return replace(found, interval=test.interval, p=test.p, test=test.test)
     if not found.standard_error:
         # Nothing differs between seeds or items: what other items would do is bounded as for a count of 0.
         unseen = 1 - ((1 - CONFIDENCE) / 2) ** (1 / found.items)
         low, high = found.value - unseen * (1 + found.value), found.value + unseen * (1 - found.value)
         test = paired_test(first.mean(axis=0), second.mean(axis=0))
         return replace(found, interval=Interval(low, high, exact=True), p=test.p, test=test.test)
+    if len(first) == 1:
+        test = paired_test(first[0], second[0])
+        return replace(found, interval=test.interval, p=test.p, test=test.test)
     with extra("eval"):
         from scipy.stats import t
 
     p = 2 * float(t.sf(abs(found.value) / found.standard_error, found.freedom))
-    return replace(found, p=p, test="mixed model, seeds and items random")
+    interval = Interval(max(-1.0, found.interval.low), min(1.0, found.interval.high))
+    return replace(found, interval=interval, p=p, test="mixed model, seeds and items random")
 
 
 def ratio_over(numerator: Matrix, denominator: Matrix) -> Estimate | None:
