@@ -232,6 +232,11 @@ def test_dry_run_lists_the_cells_and_writes_nothing(arena: Place) -> None:
         ("../x", "is not of the form NAME"),
         ("answer+learning_rat=1", "learning_rat: no key of Axolotl or of this plugin; did you mean 'learning_rate'?"),
         ("dff", "sftkey_objective: 'dff' is not one of ce, segment-weights, dft"),
+        ("dft:name=eaft", "'dft:name=eaft': its name stands first; leave name=... out"),
+        *(
+            (f"dft+{key}=1", f"'dft+{key}=1': the arena sets {key} of each run itself; leave it out")
+            for key in ("seed", "output_dir", "base_model", "sftkey_after", "hub_model_id")
+        ),
         ("answer+x", "'x' is not of the form key=value"),
         ("anchored:0.1,anchored-0.1", "would both be called"),
     ],
@@ -248,6 +253,26 @@ def test_an_objective_that_is_none_is_one_line_before_anything_is_written(
         assert done.output.count("\n") == 1
     assert not (arena.folder / "out").exists()
     assert arena.calls() == []
+
+
+@pytest.mark.parametrize("seeds", ["0", "-1", "1000000000", "1e9"])
+def test_a_number_of_seeds_that_no_one_trains(arena: Place, seeds: str) -> None:
+    done = arena.run("arena", "stage2.yml", "--seeds", seeds)
+    assert done.exit_code == 2
+    assert "Invalid value for '--seeds'" in done.output
+
+
+def test_no_limit_of_steps_stays_none_at_equal_compute(arena: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = yaml.safe_load((arena.folder / "stage1.yml").read_text())
+    (arena.folder / "stage1.yml").write_text(yaml.safe_dump(content | {"max_steps": -1}))
+    monkeypatch.setenv("FAKE_SECONDS", json.dumps({"seed0_control": 60.0, "seed0_answer": 40.0}))
+    options = ("arena", "stage1.yml", "--output", "out/arena", "--seeds", "1", "--objectives", "answer")
+    done = succeeded(arena.run(*options, "--reference-rows", "0"))
+    longer = recipe(arena, "seed0_answer-equal-compute")
+    assert (longer["num_epochs"], longer["max_steps"]) == (4.5, -1)
+    assert [line for line in done.output.splitlines() if line.startswith("[")] == [
+        "[1/2] control, seed 0", "[2/2] answer, seed 0", "[1/1] answer-equal-compute, seed 0",
+    ]  # fmt: skip
 
 
 def test_a_recipe_that_an_arena_cannot_take(arena: Place) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     metavar="NAME,...",
     help="What is trained beside the control. [default: answer,anchored:0.1]",
 )
-@click.option("--seeds", default=5, show_default=True, type=click.IntRange(min=1), help="Seeds 0, 1, ... of each.")
+@click.option("--seeds", default=5, show_default=True, type=click.IntRange(1, 100), help="Seeds 0, 1, ... of each.")
 @click.option("--stage1-per-seed", is_flag=True, help="Train a Stage 1 with each seed, not one for all.")
 @click.option(
     "--equal-compute/--no-equal-compute",
@@ -171,7 +171,7 @@ def _steps(recipe: ArenaRecipe, stage: Stage, before: Stage | None) -> str:
     if stage.training.steps:
         return str(stage.training.steps)
     config = recipe.config
-    if config.get("max_steps"):
+    if int(config.get("max_steps") or 0) > 0:
         return str(config["max_steps"])
     epochs = float(config.get("num_epochs") or 1)
     batch = ("micro_batch_size", "gradient_accumulation_steps", "sample_packing", "datasets")

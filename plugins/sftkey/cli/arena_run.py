@@ -16,7 +16,7 @@ from sftkey.cli.console import note, progress, stopped, this_command
 from sftkey.cli.live import followed
 from sftkey.cli.options import check_evaluation
 from sftkey.stages.command_log import last_error
-from sftkey.util.files import write_atomically
+from sftkey.util.files import finite, write_atomically
 from sftkey.util.text import visible
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ class ArenaLoop:
 
         try:
             with Runner() as runner:
-                cells = [(name, seed, one.path) for name, seed, one in self._cells()]
-                self._run(cells, runner)
+                self._run(list(dict.fromkeys((name, seed, one.path) for name, seed, one in self._cells())), runner)
                 if self.equal_compute:
                     self._run([(name, seed, one.path) for name, seed, one in self._equal_compute()], runner)
         except Stopped:
@@ -119,11 +118,7 @@ class ArenaLoop:
     def _run(self, cells: Sequence[tuple[str, int, Path]], runner: Runner) -> None:
         from sftkey.stages.chain import plan_chain
 
-        done: set[tuple[str, int]] = set()
         for number, (name, seed, path) in enumerate(cells, 1):
-            if (name, seed) in done:
-                continue
-            done.add((name, seed))
             title = f"{name}, seed {seed}" if name != "stage1" or self.plan.own_stage1 else name
             if self.left or not self._fits(name, path):
                 self.left.append(title)
@@ -228,7 +223,7 @@ class ArenaLoop:
         from sftkey.stages.arena import ARENA_FILE, SCHEMA, results
 
         rivals = [run for name, run in self.runs.items() if name not in ("base", "stage1", CONTROL)]
-        content = {
+        content: dict[str, Any] = {
             "schema": SCHEMA,
             "recipe": self.plan.recipe.name,
             "design": self.plan.design,
@@ -237,5 +232,6 @@ class ArenaLoop:
             "failed": [line.strip() for line in self.failed],
             "not_measured": self._unmeasured,
         }
+        content = finite(content)
         write_atomically(self.root / ARENA_FILE, content)
         return content

@@ -213,7 +213,7 @@ def equal_compute(plan: ArenaPlan, objective: str, ratio: float) -> list[tuple[i
             config |= {key: written[key] for key in lengths if key in written}
         else:
             config["num_epochs"] = float(f"{float(config.get('num_epochs') or 1) * ratio:.4g}")
-            if config.get("max_steps"):
+            if int(config.get("max_steps") or 0) > 0:  # -1 is no limit
                 config["max_steps"] = max(1, round(int(config["max_steps"]) * ratio))
         why = f"{objective}, seed {seed}, for as long as the control is trained."
         found.append((seed, ArenaRecipe(path, config, why)))

@@ -24,6 +24,9 @@ OF_AN_OBJECTIVE = (
 )
 """The keys that a recipe's own objective sets, and one that no two runs can share: none of them is taken over."""
 
+_OF_THE_ARENA = ("seed", "output_dir", "base_model", "sftkey_after", "hub_model_id")
+"""The keys that tell the arena's runs apart, or say what they start from: an objective can't set them."""
+
 _NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?")
 
 
@@ -99,6 +102,8 @@ def parse_objective(text: str, config: Mapping[str, Any]) -> Objective:
             known = ", ".join(one.name for one in METHODS.values() if one.tagged == tagged)
             raise UserError(f"--objectives: {text!r}: {method} is no method of this recipe's form; there are {known}")
         settings = dict(map(parse_override, values))
+        if "name" in settings:
+            raise UserError(f"--objectives: {text!r}: its name stands first; leave name=... out")
         keys = {
             "sftkey_method": method or _method(tagged, whole=True),
             "sftkey_objective": {"name": objective, **settings} if settings else objective,
@@ -106,8 +111,9 @@ def parse_objective(text: str, config: Mapping[str, Any]) -> Objective:
         values = []
     if values:
         raise UserError(f"--objectives: {text!r}: {name} has no keys of its own")
-    for one in own:
-        parse_override(one)
+    for key, _ in map(parse_override, own):
+        if key in _OF_THE_ARENA:
+            raise UserError(f"--objectives: {text!r}: the arena sets {key} of each run itself; leave it out")
     return Objective(text, MappingProxyType(keys), tuple(own))
 
 

@@ -190,7 +190,7 @@ def _task(task: str, items: Mapping[str, Mapping[str, Runs]], control: str, riva
     return {
         "figures": {name: {measure: _figure(one) for measure, one in found.items()} for name, found in figures.items()},
         "comparisons": [
-            {"run": name, "control": control, **_comparison(one, len(pairs))}
+            {"run": name, "control": control, **_comparison(one)}
             for name, several in compare(pairs).items()
             for one in several
             if one.measure != "thinking_right" or "thinking_right" in figures[name]
@@ -209,8 +209,8 @@ def _figure(found: Estimate) -> dict[str, Any]:
     }
 
 
-def _comparison(found: Comparison, pairs: int) -> dict[str, Any]:
-    difference = found.difference
+def _comparison(found: Comparison) -> dict[str, Any]:
+    difference, pairs = found.difference, found.comparisons
     return {
         "measure": found.measure,
         "seeds": list(found.seeds),
