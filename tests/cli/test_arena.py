@@ -255,6 +255,60 @@ def test_an_objective_that_is_none_is_one_line_before_anything_is_written(
     assert arena.calls() == []
 
 
+def _changed(file: Path, change: dict[str, Any]) -> str:
+    """A file of samples with other values in every line."""
+    return "".join(json.dumps(json.loads(line) | change) + "\n" for line in file.read_text().splitlines())
+
+
+def test_a_cell_whose_evaluation_is_damaged_fails_and_the_others_are_compared(arena: Place) -> None:
+    quick = (*ARENA, "--reference-rows", "0")
+    succeeded(arena.run(*quick))
+    (results,) = (arena.folder / "out/arena/seed0/answer").rglob("results_*.json")
+    (samples,) = results.parent.glob("samples_*.jsonl")
+    files = {file: file.read_text() for file in (results, samples)}
+    for damaged, text, message in (
+        (samples, _changed(samples, {"acc": float("nan")}), "no item in it can be used"),
+        (samples, _changed(samples, {"acc": 1.0}), "its samples give 1.0000 over 40"),
+        (samples, None, "no samples of sftkey_gsm8k beside it"),
+        (results, files[results][:60], "not valid JSON"),
+    ):
+        damaged.write_text(text) if text is not None else damaged.unlink()
+        arena.calls()
+        done = arena.run(*quick)
+        assert done.exit_code == 1
+        assert arena.calls() == []
+        (line,) = result(arena)["failed"]
+        assert line.startswith("answer, seed 0: ")
+        assert message in line
+        assert "to evaluate again" in line
+        assert line in done.output
+        (task,) = result(arena)["tasks"].values()
+        assert {one["run"]: one["seeds"] for one in task["comparisons"]} == {"answer": [1], "anchored:0.1": [0, 1]}
+        for file, before in files.items():
+            file.write_text(before)
+    results.unlink()
+    succeeded(arena.run(*quick))
+    assert result(arena)["failed"] == []
+
+
+def test_a_seed_without_a_well_formed_output_leaves_strict_json(arena: Place) -> None:
+    quick = (*ARENA, "--reference-rows", "0", "--objectives", "answer")
+    succeeded(arena.run(*quick))
+    (results,) = (arena.folder / "out/arena/seed1/answer").rglob("results_*.json")
+    content = json.loads(results.read_text())
+    (row,) = content["results"].values()
+    row |= {"fmt,none": 0.0, "score,none": 0.0, "acc,none": 0.0}
+    results.write_text(json.dumps(content))
+    (samples,) = results.parent.glob("samples_*.jsonl")
+    samples.write_text(_changed(samples, {"fmt": 0.0, "acc": 0.0, "score": 0.0}))
+    succeeded(arena.run(*quick))
+    (task,) = result(arena)["tasks"].values()
+    first, second = task["figures"]["answer"]["acc_well_formed"]["by_seed"]
+    assert first > 0
+    assert second is None
+    assert "NaN" not in (arena.folder / "out/arena/arena.json").read_text()
+
+
 @pytest.mark.parametrize("seeds", ["0", "-1", "1000000000", "1e9"])
 def test_a_number_of_seeds_that_no_one_trains(arena: Place, seeds: str) -> None:
     done = arena.run("arena", "stage2.yml", "--seeds", seeds)

@@ -116,6 +116,7 @@ class ArenaLoop:
                 yield name, seed, recipe
 
     def _run(self, cells: Sequence[tuple[str, int, Path]], runner: Runner) -> None:
+        from sftkey.stages.arena import unusable_items
         from sftkey.stages.chain import plan_chain
 
         for number, (name, seed, path) in enumerate(cells, 1):
@@ -128,6 +129,7 @@ class ArenaLoop:
             try:
                 stages = plan_chain(path)
                 reason = next(filter(None, (self._stage(stage, stage is stages[-1], runner) for stage in stages)), None)
+                reason = reason or unusable_items(self._finished[stages[-1].output_dir], self.settings)
             except (ValueError, OSError) as error:
                 reason = str(error)
             if new:

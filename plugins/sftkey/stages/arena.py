@@ -19,7 +19,7 @@ from sftkey.evaluation.decomposition import (
     decompose,
     unshared,
 )
-from sftkey.evaluation.results import Evaluation
+from sftkey.evaluation.results import METRICS, Evaluation
 from sftkey.evaluation.seeds import POWER, Estimate, detectable
 from sftkey.stages.evaluate import EVALUATION_FOLDER, EvaluationSettings, evaluations_with
 from sftkey.stages.stage import Stage
@@ -81,6 +81,20 @@ class ArenaRun:
             if one.items is not None:
                 found.setdefault(one.task, {})[0] = items_of(one)
         return dict(found)
+
+
+def unusable_items(stage: Stage, settings: EvaluationSettings) -> str | None:
+    """Why an evaluation of a stage has figures but no items, so that it is left out; ``None`` where none is like that.
+
+    Raises:
+        UserError: See `evaluations_with`.
+    """
+    for one in evaluations_with(stage, settings):
+        if not one.group and one.items is None and len(one.reported) == len(METRICS):
+            skipped = [f"{file.path}: {file.skipped}" for file in one.ledger.skipped]
+            reason = [*one.ledger.notes, *skipped][-1].rstrip(".")
+            return f"{reason}; delete {one.path} to evaluate again"
+    return None
 
 
 def items_of(evaluation: Evaluation) -> Items:
