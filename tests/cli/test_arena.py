@@ -329,6 +329,14 @@ def test_no_limit_of_steps_stays_none_at_equal_compute(arena: Place, monkeypatch
     ]  # fmt: skip
 
 
+def test_an_output_that_is_no_folder_is_one_line(arena: Place) -> None:
+    (arena.folder / "file").touch()
+    done = arena.run("arena", "stage2.yml", "--output", "file/below")
+    assert done.exit_code == 1
+    assert done.output == ("Error: file/below/recipes: Not a directory; name another place, or change what is there\n")
+    assert arena.calls() == []
+
+
 def test_a_recipe_that_an_arena_cannot_take(arena: Place) -> None:
     (arena.folder / "no.yml").write_text("base_model: x\n")
     assert "no.yml: sftkey_method is None; an arena needs one of sft" in arena.run("arena", "no.yml").output

@@ -38,6 +38,10 @@ _SUMMARIES = {
 """Stand here so that --help imports no command."""
 
 
+_PLACES = (NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError)
+"""Errors of a place that the user named, not of a command."""
+
+
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_SUMMARIES)
@@ -65,9 +69,10 @@ class _Commands(click.Group):
             raise
         except OSError as error:
             full = full_disk(error)
-            if full is None:
+            if full is None and not (isinstance(error, _PLACES) and error.filename):
                 raise
-            raise click.ClickException(visible(str(full))) from error
+            reason = full or f"{error.filename}: {error.strerror}; name another place, or change what is there"
+            raise click.ClickException(visible(str(reason))) from error
         except KeyboardInterrupt:
             ctx.exit(130)
 
