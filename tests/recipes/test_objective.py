@@ -85,10 +85,10 @@ def test_weights_go_with_an_objective() -> None:
                 (3, "sftkey_objective: 3 is neither"),
                 (True, "sftkey_objective: True is neither"),
                 ({}, "sftkey_objective: {} is neither"),
-                ({"name": "rho-1", "share": True}, "rho-1: share: True: Input should be a valid number"),
+                ({"name": "rho-1", "share": True}, "sftkey_objective: rho-1: share: True is no number"),
                 ({"name": "rho-1", "share": float("nan")}, "rho-1: share: nan: Input should be a finite number"),
                 ({"name": "rho-1", "within": True}, "rho-1: within: True: Input should be 'batch' or 'sequence'"),
-                ({"name": "eaft", "top": True}, "eaft: top: True: Input should be a valid integer"),
+                ({"name": "eaft", "top": True}, "sftkey_objective: eaft: top: True is no number"),
             )
         ),
         ({"max_steps": "many"}, "max_steps: 'many' is not a whole number"),

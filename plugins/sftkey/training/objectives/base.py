@@ -43,8 +43,9 @@ class Objective(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        number = cls.model_fields[str(info.field_name)].annotation in (int, float)
-        return None if number and isinstance(value, bool) else value  # pydantic would read 1 or 0
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
+            raise ValueError(f"{info.field_name}: {value!r} is no number")
+        return value
 
     @property
     def columns(self) -> Mapping[str, Mapping[str, Any]]:

@@ -57,6 +57,8 @@ def read_objective(value: Any) -> Objective:
         return kind.model_validate(own)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "value_error":  # in the objective's own words
+            raise ValueError(f"{name}: {first['ctx']['error']}") from None
         where = ".".join(map(str, first["loc"])) or "keys"
         raise ValueError(f"{name}: {where}: {reprlib.repr(own.get(where, own))}: {first['msg']}") from None
 
