@@ -73,6 +73,18 @@ def test_several_files_are_one_set_without_duplicates() -> None:
     assert len(found.rows) == len(set(found.rows["q"])) >= 38
 
 
+def test_conversations_under_different_names_are_no_one_set() -> None:
+    for name, column, role, content in (("a", "messages", "role", "content"), ("b", "chat", "from", "value")):
+        turns = [(("user", f"{name} {number}?"), ("assistant", f"<think>t</think>{number}")) for number in range(20)]
+        write(f"{name}.jsonl", [{column: [{role: who, content: said} for who, said in row]} for row in turns])
+    entry = {"path": "a.jsonl", "type": "sftkey.datasets.messages"}
+    recipe = {"datasets": [entry, {**entry, "sftkey_turns": "all"}], "sftkey_held_out": 0.99}
+    assert len(own_rows(recipe, "r.yml").rows) > 15
+    other = {**entry, "path": "b.jsonl", "field_messages": "chat"}
+    with pytest.raises(UserError, match=r"r\.yml: datasets: its files have different columns; give them the same"):
+        own_rows({**recipe, "datasets": [entry, other]}, "r.yml")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

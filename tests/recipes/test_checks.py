@@ -79,7 +79,7 @@ def test_a_good_recipe_passes() -> None:
                 {"datasets": [{"path": "x", "type": COLUMNS, key: value}]},
                 rf"^datasets\[0\]: {key}: .* is not a text; put it in",
             )
-            for key in ("path", "name", "split", "revision")
+            for key in ("path", "name", "split", "revision", "ds_type")
             for value in (False, 1, date(2024, 1, 1), ["x"], {"x": "y"})
         ),
         (

@@ -13,6 +13,7 @@ from datasets import Dataset, concatenate_datasets
 from sftkey.datasets.base import ReasoningDataset
 from sftkey.datasets.columns import with_columns
 from sftkey.datasets.loading import entry_dataset, entry_rows
+from sftkey.datasets.messages import MESSAGES, reader_of
 from sftkey.datasets.own_data import KINDS, as_recipe_says
 from sftkey.datasets.registry import OWN_DATA, TYPES
 from sftkey.evaluation.documents import documents
@@ -122,7 +123,8 @@ def own_rows(recipe: Mapping[str, Any], where: str, kind: str | None = None) -> 
         # The question is in a sequence, too.
         response_len = max(1, longest * 3 // 4) if type(longest) is int and longest > 0 else found[0].response_len
         on = replace(found[0], name=OWN, response_len=response_len)
-        if len({(one.name, one.columns) for one in found}) > 1:
+        read = [_read_as(one, entry) for one, entry in zip(found, entries, strict=True)]
+        if any(one != read[0] for one in read):
             raise UserError(f"{where}: {place}: its files have different columns; give them the same, or name one file")
         parts = [entry_rows(entry, f"{where}: {place}[{index}]") for index, entry in enumerate(entries)]
         rows = parts[0] if len(parts) == 1 else concatenate_datasets([_read(part, on) for part in parts])
@@ -138,6 +140,11 @@ def _own_entries(recipe: Mapping[str, Any], key: str, where: str) -> list[Mappin
     if not isinstance(given, list) or not all(isinstance(entry, Mapping) for entry in given):
         raise UserError(f"{where}: {key}: it is no list of entries")
     return [entry for entry in given if str(entry.get("type")).removeprefix(TYPES) in OWN_DATA]
+
+
+def _read_as(on: ReasoningDataset, entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What the rows of two entries that are read alike share; which turns are trained isn't asked."""
+    return on.name, on.columns, replace(reader_of(entry), turns="last") if on.name == MESSAGES.name else None
 
 
 def _read(rows: Dataset, on: ReasoningDataset) -> Dataset:

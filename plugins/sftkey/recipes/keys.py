@@ -196,6 +196,7 @@ class EntryKeys(BaseModel):
     name: _Quoted = None
     split: _Quoted = None
     revision: _Quoted = None
+    ds_type: _Quoted = None
     data_files: StrictStr | list[StrictStr] | dict[str, StrictStr | list[StrictStr]] | None = Field(
         None, description="a text, a list of texts or a mapping of splits to either"
     )
