@@ -10,24 +10,16 @@ from click.testing import CliRunner
 from demo.tiny_model import make_tokenizer
 from sftkey.cli.main import sftkey
 from support.output_roots import Outputs
+from support.small_models import small_model
 
 
 @pytest.fixture
 def evaluated(tmp_path: Path) -> Outputs:
     """A stage with a tiny model's weights, and its evaluation: 8 answers and an output without one."""
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
     outputs = Outputs(tmp_path / "outputs")
     folder = outputs.stage("tag", "sft-tag")
     tokenizer = make_tokenizer(["Question 1? <Thinking>Item 1.</Thinking><Answer>2</Answer> " * 20], vocab_size=300)
-    torch.manual_seed(0)
-    Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=1, head_dim=16, initializer_range=0.4,
-        )
-    ).save_pretrained(folder)  # fmt: skip
+    small_model(len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     items = [(float(i % 2), 1.0) for i in range(8)] + [(0.0, 0.0)]
     outputs.evaluate("outputs/tag", "sftkey_gsm8k", items, texts={8: "no block at all"})

@@ -23,6 +23,7 @@ pytest.importorskip("lm_eval")
 from sftkey.datasets.gsm8k import question, reference
 from sftkey.format.templates import system_prompt
 from support.loopback_judge import TRANSIENT, UNREADABLE, LoopbackServer, random_faults, read_judge_prompt
+from support.small_models import small_model
 
 KEY = "sk-a-secret-of-this-test"
 
@@ -352,22 +353,12 @@ def test_a_mistake_in_the_judges_settings_shows_before_anything_is_generated(wor
 def random_model(folder: Path, shared_dir: Path) -> Any:
     """A tiny Qwen3 with random weights, the real tokenizer and our chat template; returns the tokenizer."""
     from sftkey.format import templates
-    from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+    from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(shared_dir / "tokenizers" / "qwen3")
     tokenizer.chat_template = templates.chat_template(templates.TAGGED)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        tie_word_embeddings=True,
-    )
     tokenizer.save_pretrained(folder)
-    Qwen3ForCausalLM(config).save_pretrained(folder)
+    small_model(len(tokenizer), tie_word_embeddings=True).save_pretrained(folder)
     return tokenizer
 
 

@@ -13,6 +13,7 @@ from demo.tiny_model import make_tokenizer
 from sftkey.evaluation.answer_probability import Answer, answer_logprobs
 from sftkey.evaluation.probabilities import identity, probabilities_file, read_probabilities, write_probabilities
 from sftkey.util.sources import Ledger
+from support.small_models import small_model
 
 PROMPT = "<|im_start|>user\na lamp costs 31<|im_end|>\n<|im_start|>assistant\n"
 
@@ -24,14 +25,7 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="module")
 def model(tokenizer: Any) -> Any:
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    torch.manual_seed(3)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, initializer_range=0.4, max_position_embeddings=200,
-    )  # fmt: skip
-    return Qwen3ForCausalLM(config).eval()
+    return small_model(len(tokenizer), seed=3, initializer_range=0.4, max_position_embeddings=200).eval()
 
 
 def slowly(model: Any, tokenizer: Any, before: str, answer: str, after: str) -> tuple[float, int]:

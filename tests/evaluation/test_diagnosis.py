@@ -22,6 +22,7 @@ from sftkey.format.methods import METHODS
 from sftkey.format.segments import Segment
 from sftkey.format.untagged import UntaggedForm
 from sftkey.training.tokenization import ExampleTokenizer
+from support.small_models import small_model
 
 EXAMPLES = [
     Example("Which box?", "The lamp costs 31. The rope costs 40.", "the red box"),
@@ -40,20 +41,7 @@ def tokenize() -> ExampleTokenizer:
 
 @pytest.fixture
 def model(tokenize: ExampleTokenizer) -> Any:
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=len(tokenize.tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        initializer_range=0.3,
-    )
-    return Qwen3ForCausalLM(config)
+    return small_model(len(tokenize.tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, head_dim=16)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from demo.tiny_model import make_tokenizer
 from sftkey.evaluation.generation import complete
+from support.small_models import small_model
 
 
 @pytest.fixture(scope="module")
@@ -17,21 +18,9 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="module")
 def model(tokenizer: Any) -> Any:
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    torch.manual_seed(3)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        initializer_range=0.4,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    model = Qwen3ForCausalLM(config).eval()
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 16}
+    options = {"initializer_range": 0.4, "eos_token_id": tokenizer.eos_token_id}
+    model = small_model(len(tokenizer), seed=3, **shape, **options).eval()
     # What greedy decoding must not take from a checkpoint.
     model.generation_config.repetition_penalty = 1.5
     model.generation_config.do_sample = True

@@ -11,6 +11,7 @@ from sftkey.format.templates import TAGGED, chat_template
 from sftkey.stages.serving import write_reasoning_parser
 from sftkey.training.end_of_turn import greedy
 from sftkey.training.served_tokenizer import describe_responses
+from support.small_models import small_model
 
 TURNS = [
     ("How much is 2 plus 3?", "2 plus 3 is 5; a < b.", "5"),
@@ -41,7 +42,7 @@ def make_served_model(folder: Path, tokenizer_folder: Path, response_format: str
         response_format: Name of a format. The paper's goes with the shipped chat template, others with the tokenizer's own.
     """
     import torch
-    from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+    from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     if FORMATS[response_format] is THINKING_ANSWER:
@@ -53,22 +54,20 @@ def make_served_model(folder: Path, tokenizer_folder: Path, response_format: str
         prompt = tokenizer.apply_chat_template(messages(number), add_generation_prompt=True, tokenize=False)
         texts.append(tokenizer(prompt + response + tokenizer.eos_token, return_tensors="pt")["input_ids"][0])
     used, targets = torch.cat(texts).unique(return_inverse=True)
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
+    model = small_model(
+        len(tokenizer),
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=2,
         num_key_value_heads=2,
         head_dim=32,
+        initializer_range=0.02,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model = Qwen3ForCausalLM(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(300):
         losses = []

@@ -16,9 +16,10 @@ from sftkey.format.segments import Segment
 from sftkey.training.collator import SegmentCollator
 from sftkey.training.trainer import SegmentLossTrainer
 from support.processes import PROCESSES, in_processes
+from support.small_models import small_model
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
-from transformers import Qwen3Config, Qwen3ForCausalLM, TrainingArguments
+from transformers import TrainingArguments
 
 VOCABULARY = 53
 GROUPS = {"thinking": {2}, "answer": {5}, "format": {1, 3, 4, 6, 7}}
@@ -56,11 +57,8 @@ def pad(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     return {**batch, "attention_mask": torch.tensor(mask)}
 
 
-def build() -> Qwen3ForCausalLM:
-    torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 8}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.3}
-    return Qwen3ForCausalLM(Qwen3Config(vocab_size=VOCABULARY, max_position_embeddings=64, **shape, **heads))
+def build() -> Any:
+    return small_model(VOCABULARY, max_position_embeddings=64)
 
 
 def brute_force(rows: Rows, every_segment: bool) -> dict[str, float]:

@@ -12,11 +12,11 @@ from sftkey.training.objectives.registry import read_objective
 from sftkey.training.sparse_logits import _known
 from sftkey.training.step_loss import StepLoss
 from support.processes import PROCESSES, in_processes
+from support.small_models import small_model
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
-from transformers import AutoConfig, AutoModelForCausalLM
 
 VOCABULARY = 41
 EAGER = {"attn_implementation": "eager"}  # of Gemma 2, whose newest code refuses sdpa
@@ -33,20 +33,8 @@ def build(case):
 
 
 def build_from(settings):
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        **settings,
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        initializer_range=0.3,
-        use_cache=False,  # checkpointing runs a layer twice, which would fill a cache twice
-    )
-    return AutoModelForCausalLM.from_config(config)
+    # Checkpointing runs a layer twice, which would fill a cache twice.
+    return small_model(VOCABULARY, **settings, use_cache=False)
 
 
 def batches():

@@ -17,22 +17,13 @@ from sftkey.training.prepare import FEATURES
 from sftkey.training.reference import Reference, add_columns
 from sftkey.training.tf_idf import tf_idf_ranks
 from sftkey.util.errors import UserError
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from support.small_models import small_model
 
 VOCABULARY = 41
 
 
 def model(seed: int, vocabulary: int = VOCABULARY) -> Any:
-    torch.manual_seed(seed)
-    shape = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "head_dim": 8,
-    }
-    config = Qwen3Config(vocab_size=vocabulary, num_key_value_heads=1, initializer_range=0.3, **shape)
-    return Qwen3ForCausalLM(config).eval()
+    return small_model(vocabulary, seed=seed).eval()
 
 
 def rows(lengths: list[int], seed: int = 0) -> Dataset:

@@ -16,8 +16,9 @@ from sftkey.training.collator import SegmentCollator
 from sftkey.training.loss import causal_loss
 from sftkey.training.placement import UnwaitingTrainer
 from sftkey.training.trainer import SegmentLossTrainer
+from support.small_models import small_model
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import Qwen3Config, Qwen3ForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.models.qwen3 import modeling_qwen3
 
 VOCABULARY = 53
@@ -46,11 +47,8 @@ class Copies(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-def build() -> Qwen3ForCausalLM:
-    torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 8}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.3}
-    return Qwen3ForCausalLM(Qwen3Config(vocab_size=VOCABULARY, max_position_embeddings=64, **shape, **heads))
+def build() -> Any:
+    return small_model(VOCABULARY, max_position_embeddings=64)
 
 
 def rows(count: int) -> list[dict[str, list[int]]]:

@@ -14,7 +14,7 @@ from sftkey.training.scoring import score
 from sftkey.training.sparse_logits import _known
 from sftkey.training.targets import find_targets
 from support.objectives import BRUTE_FORCE, Token
-from transformers import AutoConfig, AutoModelForCausalLM
+from support.small_models import small_model
 
 VOCABULARY = 61
 KNOWN = ("reference_loss", "short_loss", "excess_rank", "tf_idf")
@@ -45,20 +45,7 @@ PATHS: dict[str, dict[str, Any]] = {
 
 
 def build(model_type: str, wrapped: bool = False, sparse: bool = True, **options: Any) -> Any:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        model_type,
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        initializer_range=0.3,
-        **options,
-    )
-    model = AutoModelForCausalLM.from_config(config)
+    model = small_model(VOCABULARY, model_type, **options)
     if wrapped:
         # As LoRA or quantisation would make it: no plain linear layer.
         model.lm_head.__class__ = type("OtherLinear", (torch.nn.Linear,), {})
