@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from sftkey.cli.chat import _asked
 from sftkey.cli.main import sftkey
 from sftkey.evaluation import generation
 from sftkey.evaluation.generation import Completion, complete, load_model
@@ -108,6 +110,11 @@ def test_a_question_that_can_not_be_asked(options: list[str], typed: bytes | Non
     assert result.exit_code == bool(said)
     last = result.stderr.splitlines()[-1] if said else ""
     assert re.fullmatch(f"Error: {said}" if said else "", last), result.stderr
+
+
+def test_without_standard_input_there_is_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert _asked() is None
 
 
 def test_what_no_tokenizer_takes_is_asked_as_a_question_mark(replies: Callable[..., list[str]]) -> None:

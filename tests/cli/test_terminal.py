@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import logging
+import sys
 from pathlib import Path
 
 import click
@@ -37,6 +39,20 @@ def test_all_ways_of_printing(text: str) -> None:
     result = CliRunner().invoke(command)
     assert result.exit_code == 0
     assert is_harmless(result.output)
+
+
+def test_colour_is_for_terminals_and_a_closed_stream_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for stream, expected in ((Terminal(), True), (io.StringIO(), False), (None, False)):
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert [console.in_color(asked) for asked in (None, True, False)] == [expected, True, False]
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not console.in_color(None)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))

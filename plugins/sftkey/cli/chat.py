@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftkey.cli.console import echo, note, others_on_stderr, print_json
+from sftkey.cli.console import echo, in_color, is_terminal, note, others_on_stderr, print_json
 from sftkey.util.errors import UserError
 from sftkey.util.text import encodable, visible
 
@@ -48,8 +47,6 @@ def chat_command(
     """
     if as_json and prompt is None:
         raise click.UsageError("--json needs --prompt")
-    if color is None:
-        color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     with others_on_stderr():
         chat = _Chat(output_dir, max_new_tokens, trust_remote_code)
     messages: list[dict[str, str]] = [{"role": "system", "content": encodable(system)}] if system else []
@@ -58,7 +55,7 @@ def chat_command(
         text = chat.prompt(messages)
         if show_prompt:
             echo(text, err=True)
-        shown = _Shown(color, quiet=as_json)
+        shown = _Shown(in_color(color), quiet=as_json)
         reply, parts = chat.reply(text, shown)
         shown.end()
         if as_json:
@@ -75,9 +72,9 @@ def chat_command(
 
 def _asked() -> str | None:
     """The next question; None at the end of the chat."""
-    while True:
+    while sys.stdin is not None:
         try:
-            line = input("> " if sys.stdin.isatty() and sys.stdout.isatty() else "")
+            line = input("> " if is_terminal(sys.stdin) and is_terminal(sys.stdout) else "")
         except EOFError:
             return None
         except UnicodeDecodeError as error:
@@ -87,6 +84,7 @@ def _asked() -> str | None:
             continue
         if line.strip():
             return line
+    return None
 
 
 class _Chat:
@@ -191,4 +189,3 @@ class _Shown:
         if not self._quiet:
             text = visible(text)
             click.echo(f"{_DIM}{text}{_PLAIN}" if dim else text, nl=False, color=self._color)
-            sys.stdout.flush()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
@@ -54,6 +55,16 @@ def is_verbose() -> bool:
     return _is_on(_VERBOSE)
 
 
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a standard stream is a terminal; Python has none for one that is closed."""
+    return stream is not None and stream.isatty()
+
+
+def in_color(asked: bool | None) -> bool:
+    """Whether to print in colour: as asked, by default in a terminal only, and not with ``NO_COLOR``."""
+    return is_terminal(sys.stdout) and not os.environ.get("NO_COLOR") if asked is None else asked
+
+
 def echo(text: str, *, err: bool = False) -> None:
     """Print a text whatever it holds: what could command a terminal is shown as an escape."""
     click.echo(visible(text), err=err)
@@ -61,7 +72,7 @@ def echo(text: str, *, err: bool = False) -> None:
 
 def print_file(text: str) -> None:
     """Print what is to become a file as it is, but to a terminal as `echo` does."""
-    click.echo(visible(text) if sys.stdout.isatty() else text, nl=False)
+    click.echo(visible(text) if is_terminal(sys.stdout) else text, nl=False)
 
 
 def note(text: str) -> None:

@@ -7,7 +7,6 @@ is written.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftkey.cli.console import echo, is_quiet, json_option, others_on_stderr, print_json
+from sftkey.cli.console import echo, in_color, is_quiet, json_option, others_on_stderr, print_json
 from sftkey.util.errors import UserError
 from sftkey.util.extras import extra
 from sftkey.util.text import visible
@@ -41,8 +40,7 @@ def inspect_command(recipe: Path, rows: int, color: bool | None, trust_remote_co
     For a few rows of each data set the text with the trained tokens marked; over all rows how many are used or skipped
     and why, lengths in tokens, and the share of trained tokens.
     """
-    if color is None:
-        color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    color = in_color(color)
     with others_on_stderr():
         from sftkey.datasets.registry import naming_keys
         from sftkey.format.methods import METHODS

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sftkey.cli.console import echo, is_quiet, is_verbose, progress
+from sftkey.cli.console import echo, is_quiet, is_terminal, is_verbose, progress
 from sftkey.stages.command_log import Bar, LogFollower, Losses, Warned, last_lines, read
 from sftkey.util.text import one_line
 
@@ -68,7 +68,7 @@ class _View:
         self.start = time.monotonic()
         self.began = False
         self._what, self._log, self._steps_name, self._verbose = what, log, steps, verbose
-        self._animated = not verbose and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._animated = not verbose and is_terminal(sys.stderr) and os.environ.get("TERM", "dumb") != "dumb"
         self._follower = LogFollower(log)
         self._bar: Bar | None = None
         self._steps: Bar | None = None
