@@ -186,6 +186,14 @@ def test_what_would_train_something_else_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_base_model_that_can_not_be_loaded_is_one_line(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    recipe = recipes(place, tmp_path, "sft-tag", base_model=str(tmp_path / "empty"))
+    with pytest.raises(UserError, match=r"empty: its tokenizer can't be loaded \(.+\)") as refused:
+        export(recipe, TRAINERS["ms-swift"], tmp_path / "out")
+    assert "\n" not in str(refused.value)
+
+
 def test_weights_between_segments_are_loss_scales(place: Path, tmp_path: Path) -> None:
     recipe = recipes(place, tmp_path, sftkey_segment_weights={"answer": 3.0, "format": 0.5})
     export(recipe, TRAINERS["ms-swift"], tmp_path / "out")

@@ -17,7 +17,7 @@ from sftkey.datasets.base import ReasoningDataset, use_front_end
 from sftkey.datasets.first_row import first_row
 from sftkey.datasets.own_data import as_recipe_says
 from sftkey.datasets.registry import naming_keys
-from sftkey.evaluation.generation import load_model
+from sftkey.evaluation.reference_model import load_reference
 from sftkey.recipes.load import has_own_template, response_format
 from sftkey.stages.handover import DATA_KEYS, start_of
 from sftkey.stages.reference import reference_of, weights_stamp
@@ -104,9 +104,9 @@ class SegmentedDatasetStrategy(DatasetWrappingStrategy):
 
     def _with_columns(self, rows: Any) -> Any:
         """The rows with what the objective knows of each token (`sftkey.training.reference`)."""
-        size, code = len(self.tokenize.tokenizer.tokenizer), bool(self.cfg.trust_remote_code)
+        tokenizer, code = self.tokenize.tokenizer.tokenizer, bool(self.cfg.trust_remote_code)
         reference = Reference(
-            load=lambda place: load_model(Path(place), size, code),
+            load=lambda place: load_reference(place, tokenizer, code),
             identify=weights_stamp,
             start=start_of(self.cfg),
             model=reference_of(self.cfg),

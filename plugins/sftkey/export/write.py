@@ -97,7 +97,7 @@ def export(recipe: Path, trainer: ModuleType, folder: Path, *, trust_code: bool 
     Raises:
         UserError: A recipe is wrong, or says something that this trainer would train as something else.
     """
-    from transformers import AutoTokenizer
+    from sftkey.evaluation.generation import load_tokenizer
 
     chain = chain_of(recipe, trust_code=trust_code)
     for cfg in chain:
@@ -105,9 +105,7 @@ def export(recipe: Path, trainer: ModuleType, folder: Path, *, trust_code: bool 
     base = str(chain[0].get("base_model") or "")
     if not base:
         raise UserError(f"{Path(chain[0]['axolotl_config_path']).name}: base_model is missing")
-    tokenizer = AutoTokenizer.from_pretrained(
-        base, trust_remote_code=trust_code and bool(chain[0].get("trust_remote_code"))
-    )
+    tokenizer = load_tokenizer(Path(base), trust_code and bool(chain[0].get("trust_remote_code")))
     folder.mkdir(parents=True, exist_ok=True)
     stages: list[ExportedStage] = []
     index: dict[str, str] = {}

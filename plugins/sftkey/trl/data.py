@@ -12,7 +12,7 @@ from datasets import Dataset, concatenate_datasets
 from sftkey.datasets.first_row import first_row
 from sftkey.datasets.loading import entry_dataset, entry_rows
 from sftkey.datasets.registry import naming_keys
-from sftkey.evaluation.generation import load_model
+from sftkey.evaluation.reference_model import load_reference
 from sftkey.recipes.load import DEFAULT_OUTPUT_DIR
 from sftkey.stages.handover import start_of
 from sftkey.stages.reference import reference_of, weights_stamp
@@ -78,7 +78,7 @@ def prepare_rows(cfg: Mapping[str, Any], tokenizer: Any, *, evaluation: bool = F
 
 def _reference(cfg: Mapping[str, Any], tokenizer: Any) -> Reference:
     return Reference(
-        load=lambda place: load_model(Path(place), len(tokenizer)),
+        load=lambda place: load_reference(place, tokenizer),
         identify=weights_stamp,
         start=start_of(cfg),
         model=reference_of(cfg),
