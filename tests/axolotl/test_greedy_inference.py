@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from sftkey.axolotl.greedy_inference import make_inference_greedy
 
 
@@ -53,7 +54,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_axolotls_inference_samples_and_ours_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     from axolotl.cli import inference
 
-    monkeypatch.setattr(inference, "GenerationConfig", inference.GenerationConfig)  # put back at the end
+    # Put back at the end; another test may have loaded a recipe of ours before.
+    monkeypatch.setattr(inference, "GenerationConfig", transformers.GenerationConfig)
     assert asked(monkeypatch)["do_sample"] is True
     for _ in range(2):  # the second time it is patched already
         make_inference_greedy()

@@ -55,6 +55,15 @@ def test_an_answer_names_its_option_in_every_form(texts: list[str], data: st.Dat
         assert right_option(text, options, labels) == letter
 
 
+@pytest.mark.parametrize(
+    "texts", [("answering machine", "a phone"), ("stock option", "a"), ("option", "a"), ("choices", "b c")]
+)
+def test_words_that_lead_to_an_answer_may_be_its_own(texts: tuple[str, ...]) -> None:
+    options, labels = options_of({"o": list(texts)}, "o")
+    for said in (texts[0], f"The answer is {texts[0]}", f"The correct option: {texts[0]}."):
+        assert right_option(said, options, labels) == "A", said
+
+
 @pytest.mark.parametrize("answer", ["E", "(E)", "sea", "A. river", "4", "-1", "1.0", "A or B"])
 def test_an_answer_that_names_none_is_refused(answer: str) -> None:
     with pytest.raises(SkippedRow, match="none of the choices"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from string import ascii_uppercase
 from typing import Any
 
@@ -21,7 +21,9 @@ _TEXT_KEYS = ("text", "value", "content", "option", "answer")
 _LABEL_KEYS = ("label", "key", "letter", "id")
 _MARK = re.compile(r"(?:(?<=\s)|^)(?:\(([A-Z])\)|([A-Z])[.):])[ \t]*(?=\S)")
 _BOXED = re.compile(r"\s*\\boxed\{(.*)\}\s*", re.S)
-_LEAD = re.compile(r"(?:the\s+)?(?:(?:correct|right|final)\s+)?(?:answer|option|choice)\s*(?:is|:)?\s*", re.I)
+_LEAD = re.compile(
+    r"(?:the\s+)?(?:(?:correct|right|final)\s+)?(?:answer|option|choice)\b(?:\s+is\b|\s*:)?\s*(?=\S)", re.I
+)
 _LETTER = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:,]?")
 _LABELLED = re.compile(r"(?:[(\[]\s*([A-Z])\s*[)\]]|([A-Z])\s*[.):,])\s*(.+)", re.S)
 
@@ -141,8 +143,12 @@ def right_option(answer: str, options: Mapping[str, str], labels: Mapping[str, s
     Raises:
         SkippedRow: It names none, or could mean two of them.
     """
-    text = stripped(_LEAD.sub("", (_BOXED.fullmatch(answer) or [answer, answer])[1].strip(), count=1), NO_ANSWER)
-    by_text = _by_text(text, options, _with_signs) or _by_text(text, options, problem_key)
+    whole = stripped((_BOXED.fullmatch(answer) or [answer, answer])[1], NO_ANSWER)
+    lead = _LEAD.match(whole)
+    text = whole[lead.end() :] if lead else whole
+    by_text = next(
+        (named for key in (_with_signs, problem_key) if (named := _by_text({whole, text}, options, key))), set()
+    )
     lone, labelled = _LETTER.fullmatch(text), _LABELLED.fullmatch(text)
     by_label: set[str] = set()
     if text in labels:
@@ -163,9 +169,9 @@ def right_option(answer: str, options: Mapping[str, str], labels: Mapping[str, s
     return found.pop()
 
 
-def _by_text(text: str, options: Mapping[str, str], key: Callable[[str], str]) -> set[str]:
-    wanted = key(text)
-    return {letter for letter, option in options.items() if key(option) == wanted}
+def _by_text(texts: Set[str], options: Mapping[str, str], key: Callable[[str], str]) -> set[str]:
+    wanted = {key(text) for text in texts}
+    return {letter for letter, option in options.items() if key(option) in wanted}
 
 
 def _with_signs(text: str) -> str:

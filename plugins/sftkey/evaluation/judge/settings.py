@@ -121,11 +121,11 @@ class JudgeSettings:
         }
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> JudgeSettings | None:
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> JudgeSettings | None:
         """Read the ``SFTKEY_JUDGE_*`` variables; an empty variable counts as unset.
 
         Args:
-            environ: The environment.
+            environ: The environment; by default the process's.
 
         Returns:
             The settings, or ``None`` where there is no judge: no ``SFTKEY_JUDGE_BASE_URL``, or the mode is ``off``.
@@ -133,6 +133,10 @@ class JudgeSettings:
         Raises:
             ValueError: A variable has a value that it can't have; the message names the variable.
         """
+        if environ is None:
+            environ = (
+                os.environ
+            )  # not as a default value: `datasets` puts another object in its place after a map in processes
         given = {name: environ.get(f"SFTKEY_JUDGE_{name}", "").strip() for name in (*_VARIABLES, "MODE")}
         if not given["BASE_URL"]:
             return None
