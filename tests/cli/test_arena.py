@@ -169,6 +169,15 @@ def test_a_budget_ends_between_cells_and_says_what_is_left(arena: Place) -> None
     assert result(arena)["left"] == []
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "0", "-1", "1e400", "-0.0", "soon"])
+@pytest.mark.parametrize("option", ["--budget", "--eval-limit"])
+def test_a_budget_and_a_limit_are_positive_finite_numbers(arena: Place, option: str, number: str) -> None:
+    done = arena.run(*ARENA, f"{option}={number}")
+    assert done.exit_code == 2
+    assert f"Invalid value for '{option}'" in done.output
+    assert arena.calls() == []
+
+
 def test_a_cell_that_fails_does_not_stop_the_others(arena: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_FAIL", "seed0_answer")
     monkeypatch.setenv("FAKE_NO_REFERENCE", "1")

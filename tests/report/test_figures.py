@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 import xml.etree.ElementTree as ElementTree
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from sftkey.report import drawing
 from sftkey.report.collect import collect
 from sftkey.report.figures import _draw_run, _model_differences, _scale, figures_of
 from sftkey.report.runs import Run, runs_of
 from sftkey.report.scores import scores_of
 from sftkey.report.stages import LoggedStage
+from sftkey.report.write import write_report
 from support.output_roots import Outputs
 
 ITEMS = [(1.0, 1.0)] * 3 + [(0.0, 1.0)]
@@ -147,3 +151,30 @@ def test_a_stage_without_a_log_is_no_reason_to_fail(chain: Outputs) -> None:
     runs = runs_of(collect([chain.root]))
     assert isinstance(runs[0].stages[0], LoggedStage)
     assert len([panel for panel in figures_of(runs, scores_of(runs)) if panel.kind == "curves"]) == 4
+
+
+def test_characters_that_no_font_has_are_a_note_and_no_warning(outputs: Outputs) -> None:
+    model = "lab/\u6a21\u578b-\ue000\U0001f9ea-7B"
+    outputs.stage("stage1", "sft-tag", base_model=model)
+    with warnings.catch_warnings(), mpl.rc_context({"font.family": ["sans-serif"]}):
+        warnings.simplefilter("error")
+        written = write_report([outputs.root], outputs.root / "report")
+    (note,) = [note for note in written.collection.ledger.notes if "font" in note]
+    assert "\U0001f9ea" in note
+    assert note.count("SVG") == 1
+    figures = list((outputs.root / "report" / "figures").glob("*.svg"))
+    assert figures
+    assert all("\u6a21\u578b" in file.read_text() for file in figures)  # as text, whatever fonts are here
+
+
+def test_other_warnings_of_a_drawing_are_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    figure, _ = drawing.new_panel("a")
+    monkeypatch.setattr(figure, "draw_without_rendering", lambda: warnings.warn("mind the gap", stacklevel=1))
+    with pytest.warns(UserWarning, match="mind the gap"):
+        assert drawing.finish(figure, "a", "curves", "", "a").missing == ""
+
+
+def test_a_font_for_other_scripts_is_used_where_it_is_installed() -> None:
+    families = drawing.STYLE["font.family"]
+    assert families[0] == "sans-serif"
+    assert set(families[1:]) <= set(drawing.fontManager.get_font_names())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -33,3 +34,33 @@ def test_a_module_that_a_marker_names_is_not_imported(
     (row,) = scores_of(runs_of(collect([outputs.root]))).rows
     assert (row.label, list(row.evaluations)) == ("SFT", ["svamp"])
     assert "strangers" not in sys.modules
+
+
+def test_two_models_that_were_in_one_place_are_two_models(outputs: Outputs) -> None:
+    for name, method, after, weights in (
+        ("a1", "sft-tag", None, "a" * 64),
+        ("a2", "key-tag", "a1", "c" * 64),
+        ("b1", "sft-tag", None, "b" * 64),
+        ("unknown", "sft-tag", None, None),
+    ):
+        marker = outputs.stage(name, method, base_model="models/base", after=after) / "sftkey_stage.json"
+        marker.write_text(json.dumps(json.loads(marker.read_text()) | {"lineage": {"weights": weights}}))
+    outputs.stage("other", "sft-tag", base_model="models/other")
+    outputs.evaluate("models/base", "sftkey_gsm8k", [(1.0, 1.0)])
+    outputs.evaluate("models/other", "sftkey_gsm8k", [(0.0, 0.0)])
+    collection = collect([outputs.root])
+    found = {(run.model, run.strategy) for run in runs_of(collection)}
+    assert found == {
+        *(("base (aaaaaaaa)", "SFT-Tag"), ("base (aaaaaaaa)", "SFTKey-Tag"), ("base (bbbbbbbb)", "SFT-Tag")),
+        *(("base (unknown)", "SFT-Tag"), ("other", "SFT-Tag"), ("other", "Base")),
+    }
+    (note,) = [note for note in collection.ledger.notes if "models/base" in note]
+    assert note.endswith("the runs started from 2 models in that place; it isn't in the tables.")
+
+
+def test_the_same_model_in_one_place_stays_one(outputs: Outputs) -> None:
+    for name, weights in (("one", "a" * 64), ("two", "a" * 64), ("three", None)):
+        marker = outputs.stage(name, "sft-tag", base_model="models/base") / "sftkey_stage.json"
+        marker.write_text(json.dumps(json.loads(marker.read_text()) | {"lineage": {"weights": weights}}))
+    outputs.evaluate("models/base", "sftkey_gsm8k", [(1.0, 1.0)])
+    assert {run.model for run in runs_of(collect([outputs.root]))} == {"base"}

@@ -13,6 +13,7 @@ import click
 from sftkey.cli.arena_run import ArenaLoop
 from sftkey.cli.console import echo, json_option, note, print_json, print_table, this_command
 from sftkey.cli.options import (
+    FiniteRange,
     LauncherArguments,
     evaluation_setting_options,
     evaluation_settings,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     help="Beside equal steps train each objective as long as the control takes, where a step takes another time.",
 )
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="[default: outputs/arena/RECIPE]")
-@click.option("--budget", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="End after so long.")
+@click.option("--budget", type=FiniteRange(min=0, min_open=True), metavar="MINUTES", help="End after so long.")
 @click.option(
     "--reference-rows",
     default=200,

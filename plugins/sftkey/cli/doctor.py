@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from sftkey.cli.console import echo, json_option, print_json, print_table, progress
+from sftkey.cli.options import FiniteRange
 from sftkey.training.doctor.checks import chosen
 from sftkey.training.doctor.run import BUDGET, examine
 from sftkey.training.doctor.sizes import SIZES
@@ -24,9 +25,7 @@ from sftkey.util.text import Cell
     metavar="RECIPE",
     help="Measure the memory of this recipe, a file or a shipped one's name; may be repeated.",
 )
-@click.option(
-    "--budget", type=click.FloatRange(min=1), default=BUDGET, show_default=True, help="Seconds for everything."
-)
+@click.option("--budget", type=FiniteRange(min=1), default=BUDGET, show_default=True, help="Seconds for everything.")
 @json_option
 @click.pass_context
 def doctor_command(

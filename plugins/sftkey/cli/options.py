@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
 
 _LAUNCHER_ARGUMENTS = "sftkey.launcher_arguments"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds: ``nan`` lies within all of them, and ``inf`` or ``1e400`` within those that have no end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Refuse what is no finite number."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
 
 
 class LauncherArguments(click.Command):
@@ -45,7 +57,10 @@ def launcher_arguments(ctx: click.Context) -> tuple[str, ...]:
 
 
 _SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("limit", {"type": float, "metavar": "N", "help": "Items per task, or a share below 1."}),
+    (
+        "limit",
+        {"type": FiniteRange(min=0, min_open=True), "metavar": "N", "help": "Items per task, or a share below 1."},
+    ),
     (
         "backend",
         {"default": "hf", "show_default": True, "metavar": "MODEL", "help": "lm_eval's --model: hf, vllm, ..."},

@@ -9,12 +9,14 @@ from __future__ import annotations
 import io
 import re
 import unicodedata
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator
 
 from sftkey.report.runs import BASE
@@ -32,11 +34,19 @@ COLORS: Mapping[str, tuple[str, str]] = {
 INK, MUTED, GRID = ("#1f2933", "#e6e9ee"), ("#5b6775", "#a3adba"), ("#e3e7ec", "#323a46")
 
 MARKERS = {"SFT": "o", "SFT-Tag": "s", "Key-Tag": "^", "SFTKey-Tag": "D", "SFTKey": "P", BASE: "X"}
+_MISSING = re.compile(r"Glyph (\d+) .* missing from font")
+
+_OTHER_SCRIPTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC"),
+    *("Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Droid Sans Fallback", "Arial Unicode MS"),
+)
+"""Fonts with the characters that matplotlib's own lacks, as systems have them."""
+
 STYLE: dict[str, Any] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
-    "font.family": "sans-serif",
+    "font.family": ["sans-serif", *(name for name in _OTHER_SCRIPTS if name in fontManager.get_font_names())],
     "font.size": 9,
     "text.color": INK[0],
     "text.parse_math": False,  # a $ in a name is a $
@@ -73,6 +83,7 @@ class Panel:
         png: The figure as PNG.
         svg: The figure as SVG, in the colours of the light theme.
         inline: The figure as an ``<svg>`` element for the page.
+        missing: Characters that the PNG shows as boxes, as no font here has them. In the SVG they are text.
     """
 
     name: str
@@ -82,6 +93,7 @@ class Panel:
     png: bytes
     svg: str
     inline: str
+    missing: str = ""
 
 
 def color_of(strategy: str) -> str:
@@ -127,13 +139,21 @@ def add_legend(axes: Axes) -> None:
 
 def finish(figure: Figure, name: str, kind: str, model: str, title: str) -> Panel:
     """Save a figure in every form; the other arguments are those of `Panel`."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, not again for every format
     png, svg = io.BytesIO(), io.StringIO()
-    figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, not again for every format
+        figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    missing: set[str] = set()
+    for one in told:
+        if glyph := _MISSING.match(str(one.message)):
+            missing.add(chr(int(glyph[1])))
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     text = svg.getvalue()
-    return Panel(name, kind, model, title, png.getvalue(), text, _inline(text, name))
+    return Panel(name, kind, model, title, png.getvalue(), text, _inline(text, name), "".join(sorted(missing)))
 
 
 def _inline(svg: str, name: str) -> str:

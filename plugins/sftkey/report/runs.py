@@ -85,8 +85,9 @@ class Run:
 
 def runs_of(collection: Collection) -> list[Run]:
     """All runs, ordered by model and strategy. Notes in the collection's ledger what the tables leave out."""
-    runs = [_run(stage, collection) for stage in collection.stages.values()]
-    runs = _with_model_names([*_base_runs(collection, runs), *_with_variants(runs, collection)])
+    weights = _weights_by_model(collection)
+    runs = [_run(stage, collection, weights) for stage in collection.stages.values()]
+    runs = _with_model_names([*_base_runs(collection, runs, weights), *_with_variants(runs, collection)])
     return sorted(runs, key=lambda run: (run.model.lower(), *order_of(run.strategy), run.variant))
 
 
@@ -131,7 +132,28 @@ def _with_model_names(runs: list[Run]) -> list[Run]:
     ]
 
 
-def _run(stage: LoggedStage, collection: Collection) -> Run:
+def _weights_by_model(collection: Collection) -> dict[str, set[str]]:
+    """The different weights that stages found in each place that a base model was read from, as far as they are recorded."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for stage in collection.stages.values():
+        if stage.after is None and stage.base_model and (weights := _start_weights(stage)):
+            found[stage.base_model].add(weights)
+    return found
+
+
+def _start_weights(stage: LoggedStage) -> str | None:
+    return stage.marker.lineage.weights if stage.marker and stage.marker.lineage else None
+
+
+def _model_name(first: LoggedStage, weights: Mapping[str, set[str]]) -> str:
+    """The model that a run started from; where several were in that place one after the other, with what tells them apart."""
+    name = first.base_model or "unknown model"
+    if len(weights.get(name, ())) < 2:
+        return name
+    return f"{name} ({(_start_weights(first) or 'unknown')[:8]})"
+
+
+def _run(stage: LoggedStage, collection: Collection, weights: Mapping[str, set[str]]) -> Run:
     chain = stage.chain
     methods = [part.method or None for part in chain]
     first = chain[0]
@@ -139,7 +161,7 @@ def _run(stage: LoggedStage, collection: Collection) -> Run:
         methods.insert(0, first.after.method)
     evaluations = collection.evaluations.get(stage.output_dir, [])
     run = Run(
-        model=first.base_model or "unknown model",
+        model=_model_name(first, weights),
         strategy=strategy_of(methods) + (WITHOUT_CONTEXT_GRAD if any(map(_without_context_grad, chain)) else ""),
         stages=chain,
         trained_on=tuple(sorted({name for part in chain for name in part.data_names})),
@@ -184,12 +206,17 @@ def _chosen(
     return chosen
 
 
-def _base_runs(collection: Collection, runs: Iterable[Run]) -> list[Run]:
+def _base_runs(collection: Collection, runs: Iterable[Run], weights: Mapping[str, set[str]]) -> list[Run]:
     """Runs of the untrained models that were evaluated. Notes evaluations of any other model."""
     bases = {run.stages[0].base_model for run in runs if run.stages[0].after is None}
     by_model: dict[str, list[Evaluation]] = defaultdict(list)
     for evaluation in collection.evaluations.get(None, []):
-        if evaluation.model is not None and evaluation.model in bases:
+        if (several := len(weights.get(evaluation.model or "", ()))) > 1:
+            collection.ledger.note(
+                f"{evaluation.path} evaluates {evaluation.model}, and the runs started from {several} models in that place; "
+                "it isn't in the tables."
+            )
+        elif evaluation.model is not None and evaluation.model in bases:
             by_model[evaluation.model].append(evaluation)
         else:
             model = evaluation.model or "a model that it does not name"

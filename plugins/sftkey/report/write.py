@@ -82,6 +82,11 @@ def _write(roots: Sequence[Path], output: Path, refresh: int, old: tuple[str, li
     changes = changes_of(runs)
     calibrated = calibrations(scores)
     panels = figures_of(runs, scores, calibration_panels(calibrated))
+    if missing := "".join(sorted({character for panel in panels for character in panel.missing})):
+        collection.ledger.note(
+            f"No font on this machine has the characters {missing}: figures saved as PNG show boxes for them, those saved "
+            "as SVG and this page show them."
+        )
     tables = {
         table.name: table
         for table in (

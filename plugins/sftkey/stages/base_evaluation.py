@@ -8,6 +8,7 @@ from typing import Any
 
 from sftkey.evaluation.results import Evaluation, read_results
 from sftkey.stages.evaluate import EvaluationSettings, command_for, tasks_of
+from sftkey.stages.reference import weights_stamp
 from sftkey.stages.stage import Stage
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
@@ -49,6 +50,8 @@ def base_evaluations(model: str, stage: Stage, settings: EvaluationSettings, fol
         content = read_json(folder / _FILE)
         if content.get("key") != _key(model, stage, settings):
             return ()
+        if content.get("weights", weights_stamp(model)) != weights_stamp(model):  # another model in the same place
+            return ()
         return tuple(one for one in read_results(folder / str(content.get("file"))).values() if not one.group)
     except UnreadableFile:
         return ()
@@ -63,7 +66,8 @@ def record_base(model: str, stage: Stage, settings: EvaluationSettings, folder: 
     new = max(base_results(folder) - before, key=lambda path: path.stat().st_mtime_ns, default=None)
     if new is None:
         raise UserError(f"lm_eval ended without an error but wrote no results under {folder}")
-    write_atomically(folder / _FILE, {"key": _key(model, stage, settings), "file": str(new.relative_to(folder))})
+    key, file = _key(model, stage, settings), str(new.relative_to(folder))
+    write_atomically(folder / _FILE, {"key": key, "weights": weights_stamp(model), "file": file})
 
 
 def base_results(folder: Path) -> frozenset[Path]:

@@ -19,6 +19,9 @@ from typing import IO, Any
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
+_of_the_parent: list[Any] = []
+"""What a fork took over: never closed here, since closing waits for a lock that a thread of the parent may have held."""
+
 
 class BoundedProcess:
     """Starts when it is first asked, and again after it died.
@@ -34,14 +37,20 @@ class BoundedProcess:
     start_seconds = 120.0
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._locks: dict[int, threading.Lock] = {}
         self._process: subprocess.Popen[str] | None = None
         self._errors: IO[str] | None = None
         self._owner = 0
 
+    @property
+    def _lock(self) -> threading.Lock:
+        """That of this process: a thread of the parent may have held its own when the parent forked."""
+        return self._locks.setdefault(os.getpid(), threading.Lock())
+
     def close(self) -> None:
         """End the process; a later question starts a new one."""
         with self._lock:
+            self._leave_to_the_parent()
             self._stop()
 
     def ask(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any] | None:
@@ -59,9 +68,7 @@ class BoundedProcess:
         """
         line = json.dumps(request, default=str)
         with self._lock:
-            if self._owner != os.getpid():
-                # After a fork the process still belongs to the parent.
-                self._process = self._errors = None
+            self._leave_to_the_parent()
             if self._process is None or self._process.poll() is not None:
                 self._start()
             return self._exchange(line, seconds)
@@ -69,6 +76,12 @@ class BoundedProcess:
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy in another process starts its own."""
         return type(self), ()
+
+    def _leave_to_the_parent(self) -> None:
+        """After a fork the process still belongs to the parent."""
+        if self._process is not None and self._owner != os.getpid():
+            _of_the_parent.append((self._process, self._errors))
+            self._process = self._errors = None
 
     def _start(self) -> None:
         self._stop()
@@ -126,7 +139,7 @@ class BoundedProcess:
 
     def _stop(self) -> None:
         process, self._process = self._process, None
-        if process is not None and self._owner == os.getpid():
+        if process is not None:
             with contextlib.suppress(OSError), process:  # which closes its pipes and waits for it
                 process.kill()
         if self._errors is not None:

@@ -313,7 +313,7 @@ def test_the_command(fakes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "memory:qwen2_5_7b_key" in shown
     assert shown.endswith("incomplete: nothing could be tried on this machine\n")
     assert doctor("--only", "nothing")[0] == 1
-    assert doctor("--budget", "0")[0] == 2
+    assert [doctor("--budget", number)[0] for number in ("0", "nan", "inf", "1e400")] == [2] * 4
     code, shown = doctor("--list", "--json")
     assert [row["check"] for row in json.loads(shown)] == list(CHECKS)
     follows_the_documentation("doctor --list", json.loads(shown))

@@ -1,0 +1,60 @@
+"""A bounded process that threads share, in a process that forks while one of them waits for a reply."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+from sftkey.util.bounded_process import BoundedProcess
+
+
+class Sleeper(BoundedProcess):
+    """Replies after so many seconds."""
+
+    what = "sleeps"
+    module = "support.sleeper"
+
+
+def within(seconds: float, child: int) -> bool:
+    """Whether a child ends by itself with 0."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status == 0
+        time.sleep(0.01)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return False
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_fork_while_a_thread_waits_for_a_reply(monkeypatch: pytest.MonkeyPatch, closed: bool) -> None:
+    monkeypatch.setenv("PYTHONPATH", "tests")
+    sleeper = Sleeper()
+    try:
+        assert sleeper.ask({"seconds": 0}, 60) == {"slept": 0}
+        replies: list[object] = []
+        waiting = threading.Thread(target=lambda: replies.append(sleeper.ask({"seconds": 1}, 60)))
+        waiting.start()
+        while not sleeper._lock.locked():
+            time.sleep(0.001)
+        child = os.fork()
+        if child == 0:
+            # Nothing here may reach pytest: neither its output nor its clean-up.
+            try:
+                sleeper.close() if closed else None
+                good = sleeper.ask({"seconds": 0.1}, 60) == {"slept": 0.1}
+                sleeper.close()
+            except BaseException:
+                good = False
+            os._exit(0 if good else 1)
+        assert within(30, child)
+        waiting.join()
+        assert replies == [{"slept": 1}]  # the parent's own reply, unharmed
+        assert sleeper.ask({"seconds": 0}, 60) == {"slept": 0}
+    finally:
+        sleeper.close()
