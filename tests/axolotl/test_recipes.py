@@ -15,8 +15,9 @@ import yaml
 from sftkey.recipes.catalogue import ShippedRecipe, shipped_recipe, shipped_recipes
 from sftkey.recipes.load import has_own_template
 from sftkey.recipes.writing import write_recipe
-from sftkey.stages.handover import data_identity, template_fingerprint, tokenizer_file_sha256
+from sftkey.stages.handover import template_fingerprint, tokenizer_file_sha256
 from sftkey.stages.marker import MARKER_FILE, SCHEMA
+from sftkey.stages.same_data import data_identity
 from sftkey.util.files import write_atomically
 from support.commands import SFTKEY, environment, run, succeeded
 

@@ -10,8 +10,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from sftkey.stages.handover import data_identity, template_fingerprint, tokenizer_file_sha256
+from sftkey.stages.handover import template_fingerprint, tokenizer_file_sha256
 from sftkey.stages.marker import MARKER_FILE, SCHEMA
+from sftkey.stages.same_data import data_identity
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
 from support.axolotl_recipes import stage2_of, write_recipe

@@ -93,12 +93,12 @@ def test_conversations_under_different_names_are_no_one_set() -> None:
         ({"sftkey_columns": {"question": "Q"}}, "no column 'Q' in the data; it has: a, q"),
         ({"sftkey_columns": {"question": "q", "answer": "A"}}, "no column 'A' in the data"),
         ({"sftkey_columns": {"reason": "q"}}, "sftkey_columns: reason unknown"),
-        ({"sftkey_columns": 3}, r"r.yml: datasets: "),
+        ({"sftkey_columns": 3}, r"r.yml: datasets: sftkey_columns: 3; it maps question, thinking, answer, options"),
         ({"sftkey_answers": "essay"}, "sftkey_answers: 'essay' is not one of number, maths, option, text"),
         ({"datasets": [{**ENTRY, "path": "gone.jsonl"}]}, "gone.jsonl"),
         ({"datasets": "rows.jsonl"}, "datasets: it is no list of entries"),
         ({"datasets": [{"path": "x", "type": "os.path"}]}, "it has no rows of its own"),
-        ({"sftkey_held_out": "much"}, "r.yml: datasets: "),
+        ({"sftkey_held_out": "much"}, "r.yml: datasets: sftkey_held_out: 'much' is not a share of the rows"),
         ({"sftkey_answers": "option"}, "no row to evaluate among 40: .* no lettered options in the question"),
     ],
 )
@@ -106,6 +106,52 @@ def test_what_keeps_them_from_being_evaluated_is_one_line(change: dict[str, Any]
     with pytest.raises(UserError, match=message) as error:
         own_rows({**RECIPE, **change}, "r.yml")
     assert "\n" not in str(error.value)
+
+
+SHAPES: list[Any] = [
+    3,
+    -1,
+    2.5,
+    True,
+    "",
+    [3],
+    [[]],
+    [None],
+    {"a": 1},
+    {"a": {}},
+    {"question": 3},
+    float("nan"),
+    10**400,
+]
+OF_A_RECIPE = "datasets test_datasets sftkey_columns sftkey_answers sftkey_held_out sftkey_turns".split()
+OF_AN_ENTRY = (
+    "path name split revision data_files ds_type sftkey_columns field_messages field_thinking message_property_mappings "
+    "roles sftkey_turns field_tools drop_system_message"
+).split()
+
+
+@pytest.mark.parametrize("name", ["columns", "messages"])
+def test_a_markers_keys_of_another_shape_are_one_line_that_names_file_and_key(name: str) -> None:
+    """Whatever a stranger wrote there. Where nothing reads a key, or the value says nothing, the rows are found."""
+    chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "<think>t</think>1"}]
+    rows = [{**row, "messages": [{**chat[0], "content": row["q"]}, chat[1]]} for row in ROWS]
+    write("rows.jsonl", rows)
+    recipe = {**RECIPE, "datasets": [{**ENTRY, "type": f"sftkey.datasets.{name}"}]}
+    refused = 0
+    for key in (*OF_A_RECIPE, *(f"datasets.{key}" for key in OF_AN_ENTRY)):
+        for value in SHAPES:
+            inner = key.removeprefix("datasets.")
+            change = {key: value} if inner == key else {"datasets": [{**recipe["datasets"][0], inner: value}]}
+            try:
+                own_rows({**recipe, **change}, "r.yml")
+            except UserError as error:
+                said = str(error)
+                assert said.startswith("r.yml: "), said
+                assert inner in said or (inner == "message_property_mappings" and "sftkey_columns" in said), said
+                assert "\n" not in said
+                assert len(said) < 400
+                refused += 1
+    assert refused > 100
 
 
 @pytest.mark.parametrize("key", ["pretrained", "peft", "model", "tokenizer", "lora_local_path", "sftkey_stage"])

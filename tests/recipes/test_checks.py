@@ -101,6 +101,14 @@ def test_a_good_recipe_passes() -> None:
         ),
         ({"datasets": [{"path": "x", "type": "sftkey.datasets.base"}]}, "there is no such module"),
         (
+            {"datasets": [{"type": "sftkey.datasets.columns"}]},
+            r"datasets\[0\]: path: it names no rows; set it to a file",
+        ),
+        (
+            {"test_datasets": [{"path": "", "type": "sftkey.datasets.columns"}]},
+            r"test_datasets\[0\]: path: it names no",
+        ),
+        (
             {"datasets": [{"path": "x", "type": "no_such_lab.svamp"}]},
             r"^datasets\[0\]: type 'no_such_lab.svamp' can't be imported \(ModuleNotFoundError: No module named "
             r"'no_such_lab'\); install its package, or name its folder in PYTHONPATH$",

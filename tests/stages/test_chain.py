@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from sftkey.recipes.settings import training_settings
 from sftkey.stages.chain import Override, plan_chain, refreshed
-from sftkey.stages.handover import data_identity, template_fingerprint, tokenizer_file_sha256
+from sftkey.stages.handover import template_fingerprint, tokenizer_file_sha256
 from sftkey.stages.marker import MARKER_FILE, RUN_FILE, SCHEMA
+from sftkey.stages.same_data import data_identity
 from sftkey.stages.stage import Stage, State
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically

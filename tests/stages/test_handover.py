@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sftkey.axolotl.preparation import prepare_recipe
 from sftkey.stages.checkpoints import checkpoints
-from sftkey.stages.handover import data_identity, start_from, template_fingerprint, tokenizer_file_sha256
+from sftkey.stages.handover import (
+    check_agreement,
+    stages_before,
+    start_from,
+    template_fingerprint,
+    tokenizer_file_sha256,
+)
 from sftkey.stages.marker import MARKER_FILE, RUN_FILE, SCHEMA, Marker
+from sftkey.stages.same_data import data_identity
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
 from support.axolotl_recipes import stage2_of, write_recipe
@@ -31,7 +39,7 @@ def chain(tmp_path: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     return path, stage1, stage2
 
 
-def finish(recipe: dict[str, Any], **changes: Any) -> None:
+def finish(recipe: dict[str, Any], copy: dict[str, Any] | None = None, **changes: Any) -> None:
     output_dir = Path(recipe["output_dir"])
     output_dir.mkdir(parents=True, exist_ok=True)
     (output_dir / "tokenizer.json").write_text("{}")
@@ -44,6 +52,7 @@ def finish(recipe: dict[str, Any], **changes: Any) -> None:
         "chat_template": template_fingerprint(recipe),
         "tokenizer": {"sha256": tokenizer_file_sha256(output_dir)},
         "data": data_identity(recipe),
+        "recipe": {"config": copy or {}},
         **changes,
     }
     write_atomically(output_dir / MARKER_FILE, marker)
@@ -162,6 +171,82 @@ def test_only_config_and_tokenizer(chain: Any) -> None:
 def test_disagreement(chain: Any, changes: dict[str, Any], message: str) -> None:
     finish(chain[1], **changes)
     assert message in refusal(chain)
+
+
+OWN = {"path": "my.jsonl", "split": "train"}
+CHATS, TABLE = {**OWN, "type": "sftkey.datasets.messages"}, {**OWN, "type": "sftkey.datasets.columns"}
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "planned"])
+@pytest.mark.parametrize(
+    ("earlier", "now", "message"),
+    [
+        ({"sftkey_turns": "all"}, {}, "datasets[0]: sftkey_turns: all, this recipe has last"),
+        ({}, {"datasets": [{**CHATS, "sftkey_turns": "all"}]}, "sftkey_turns: last, this recipe has all"),
+        ({}, {"datasets": [{**CHATS, "field_thinking": "cot"}]}, "field_thinking: none, this recipe has cot"),
+        (
+            {},
+            {"datasets": [{**CHATS, "drop_system_message": True}]},
+            "drop_system_message: False, this recipe has True",
+        ),
+        ({"sftkey_turns": "last"}, {}, ""),
+        ({"sftkey_turns": "all"}, {"datasets": [{**CHATS, "sftkey_turns": "all"}]}, ""),
+        (
+            {"datasets": [TABLE], "sftkey_columns": {"answer": "a"}},
+            {"datasets": [TABLE]},
+            "sftkey_columns: {'question': 'question', 'thinking': 'thinking', 'answer': 'a'}, this recipe has",
+        ),
+        ({"datasets": [TABLE]}, {"datasets": [TABLE], "sftkey_columns": {"answer": "answer"}}, ""),
+        (
+            {"datasets": [TABLE]},
+            {"datasets": [TABLE], "sftkey_held_out": 0.1},
+            "sftkey_held_out: none, this recipe has 0.1",
+        ),
+    ],
+)
+def test_the_same_rows_are_read_in_another_way(
+    chain: Any, earlier: dict[str, Any], now: dict[str, Any], message: str, finished: bool
+) -> None:
+    """By what the finished stage was trained with, whatever its recipe says by now."""
+    path, first, second = chain
+    trained = {**first, "datasets": [CHATS], **earlier}
+    recipe = {**second, "datasets": [CHATS], **now}
+    write_recipe(path, {**first, "datasets": recipe["datasets"]} if finished else trained)
+    if finished:
+        finish(trained, copy=trained)
+    before = next(stages_before(recipe))
+    assert before.finished == finished
+    if message:
+        with pytest.raises(UserError, match=re.escape(message)) as refused:
+            check_agreement(recipe, before)
+        assert "sftkey_other_data: true if that is meant" in str(refused.value)
+        check_agreement({**recipe, "sftkey_other_data": True}, before)
+    else:
+        check_agreement(recipe, before)
+
+
+def test_the_format_is_the_one_that_the_stage_was_trained_in(chain: Any) -> None:
+    path, first, second = chain
+    shared = {"chat_template": "tokenizer_default", "default_system_message": "Think."}
+    trained = {**first, **shared, "sftkey_format": "think"}
+    write_recipe(path, {**first, **shared})
+    finish(trained, copy=trained)
+    with pytest.raises(UserError, match="made with sftkey_format: think, this recipe has thinking_answer"):
+        start_from({**second, **shared})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("sftkey_columns", {"answer": 3}), ("sftkey_columns", [1]), ("sftkey_turns", ["all"]), ("sftkey_format", 3)],
+)
+def test_a_finished_stage_whose_recipe_has_another_shape_is_named(chain: Any, key: str, value: object) -> None:
+    _, first, second = chain
+    data = CHATS if key == "sftkey_turns" else TABLE
+    trained = {**first, "datasets": [data], key: value}
+    finish({**first, "datasets": [data]}, copy=trained)
+    with pytest.raises(UserError, match=rf"stage1: its recipe: {key}: ") as refused:
+        check_agreement({**second, "datasets": [data]}, next(stages_before(second)))
+    assert "\n" not in str(refused.value)
 
 
 def test_other_data_can_be_meant(chain: Any) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from sftkey.stages.chain import plan_chain
 from sftkey.stages.completion import after_stage
-from sftkey.stages.handover import data_identity, start_from, template_fingerprint
+from sftkey.stages.handover import start_from, template_fingerprint
 from sftkey.stages.links import find_before, split_part
 from sftkey.stages.marker import MARKER_FILE, SCHEMA, After, Marker
 from sftkey.stages.readiness import is_merged
+from sftkey.stages.same_data import data_identity
 from sftkey.stages.stage import Stage
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically

@@ -19,7 +19,8 @@ from pathlib import Path
 from sftkey.stages.marker import MARKER_FILE, RUN_FILE, SCHEMA
 from sftkey.util.files import write_atomically
 from sftkey.recipes.settings import training_settings
-from sftkey.stages.handover import data_identity, start_from, template_fingerprint, tokenizer_file_sha256
+from sftkey.stages.handover import start_from, template_fingerprint, tokenizer_file_sha256
+from sftkey.stages.same_data import data_identity
 from sftkey.recipes.load import load_recipe
 sys.path.insert(0, os.environ["FAKE_TESTS"])
 from sftkey.stages.chain import Override, _apply

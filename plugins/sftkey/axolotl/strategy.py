@@ -19,8 +19,9 @@ from sftkey.datasets.own_data import as_recipe_says
 from sftkey.datasets.registry import naming_keys
 from sftkey.evaluation.reference_model import load_reference
 from sftkey.recipes.load import has_own_template, response_format
-from sftkey.stages.handover import DATA_KEYS, start_of
+from sftkey.stages.handover import start_of
 from sftkey.stages.reference import reference_of, weights_stamp
+from sftkey.stages.same_data import DATA_KEYS
 from sftkey.training.objectives.registry import recipe_objective
 from sftkey.training.own_template import OwnTemplateTokenizer
 from sftkey.training.prepare import describe_counts, describe_skipped, hub_commit, prepare

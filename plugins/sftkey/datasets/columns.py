@@ -14,6 +14,7 @@ of the options, or the columns of one each; without it they are those in the que
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ from sftkey.datasets.base import (
 from sftkey.datasets.own_options import options_of, right_option, with_options
 from sftkey.format.example import Example
 from sftkey.format.untagged import UntaggedForm
+from sftkey.util.errors import UserError
 
 COLUMNS = ("question", "thinking", "answer", "options")
 
@@ -103,7 +105,7 @@ def with_columns(names: Names | None) -> ReasoningDataset:
         ValueError: `names` renames something that is not one of `COLUMNS`.
     """
     names = dict(names or {})
-    unknown = sorted(set(names) - set(COLUMNS))
+    unknown = sorted(map(str, set(names) - set(COLUMNS)))
     if unknown:
         raise ValueError(f"sftkey_columns: {', '.join(unknown)} unknown; its keys are {', '.join(COLUMNS)}")
     chosen = names.get("options", [])
@@ -126,8 +128,7 @@ ROWS = with_columns(None)
 
 def load(tokenizer: Any, cfg: Any, ds_cfg: Any) -> Any:
     """Load an entry of ``datasets:``; see `ReasoningDataset.load`."""
-    names = {**(cfg.sftkey_columns or {}), **columns_of(ds_cfg)}
-    return with_columns(names).load(tokenizer, cfg, ds_cfg)
+    return with_columns(columns_of(ds_cfg, cfg.sftkey_columns)).load(tokenizer, cfg, ds_cfg)
 
 
 def with_carried_columns(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,13 +146,37 @@ def with_carried_columns(entry: Mapping[str, Any]) -> dict[str, Any]:
     return carried
 
 
-def columns_of(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The column names of an entry itself, as `with_carried_columns` left them; Axolotl adds two keys of messages."""
-    if names := entry.get("sftkey_columns"):
-        return {column: name for column, name in names.items() if column in COLUMNS}
-    carried = entry.get("message_property_mappings") or {}
-    return {
-        column: json.loads(name) if column == "options" and name.startswith('["') else name
-        for column, name in carried.items()
-        if column in COLUMNS
-    }
+def columns_of(entry: Mapping[str, Any], given: Any = None) -> dict[str, Any]:
+    """The column names of an entry: the recipe's, and its own as they stand or as `with_carried_columns` left them.
+
+    Args:
+        entry: The entry.
+        given: The recipe's ``sftkey_columns``.
+
+    Raises:
+        UserError: They are no names.
+    """
+    own = entry.get("sftkey_columns")
+    if not own and isinstance(carried := entry.get("message_property_mappings"), Mapping):
+        own = {
+            column: _listed(name) if column == "options" else name
+            for column, name in carried.items()
+            if column in COLUMNS
+        }
+    found: dict[str, Any] = {}
+    for names in (given or {}, own or {}):
+        if not isinstance(names, Mapping) or not all(_is_name(*item) for item in names.items()):
+            raise UserError(
+                f"sftkey_columns: {reprlib.repr(names)}; it maps {', '.join(COLUMNS)} to columns of the data"
+            )
+        found |= {column: name for column, name in names.items() if name}
+    return found
+
+
+def _listed(name: Any) -> Any:
+    return json.loads(name) if isinstance(name, str) and name.startswith('["') else name
+
+
+def _is_name(column: Any, name: Any) -> bool:
+    several = column == "options" and isinstance(name, (list, tuple)) and all(isinstance(one, str) for one in name)
+    return several or name is None or isinstance(name, str)

@@ -38,9 +38,9 @@ def loadable(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
     if entry.get("data_files"):
         files = [file for name in names(entry) for file in _resolved(name, path, place)]
         return _with_files(entry, files, path if path in FORMATS else None)
-    if Path(path).is_dir():
+    if os.path.isdir(path):  # not of Path: a name may be too long for a file
         return _sliced(entry, Path(path))
-    if Path(path).exists() or path.startswith("https://"):
+    if os.path.exists(path) or path.startswith("https://"):
         return dict(entry)
     if path.startswith(("http://", "hf://")):
         return _with_files(entry, [path], None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def entry_dataset(entry: Mapping[str, Any], cfg: Mapping[str, Any]) -> Reasoning
     """
     kind = str(entry.get("type"))
     if kind == f"{TYPES}columns":
-        found = with_columns({**(cfg.get("sftkey_columns") or {}), **columns_of(entry)})
+        found = with_columns(columns_of(entry, cfg.get("sftkey_columns")))
     elif kind == f"{TYPES}messages":
         found = with_reader(reader_of(entry, cfg.get("sftkey_turns")))
     else:
@@ -70,12 +71,14 @@ def _load(entry: Mapping[str, Any], path: str, split: str) -> Any:
     files = entry.get("data_files")
     if files and entry.get("ds_type"):
         return load_dataset(str(entry["ds_type"]), data_files=files, split=split)
-    if Path(path).is_file():
+    if os.path.isfile(path):
         # A file has but one split, whatever it is called.
         rest = split.partition("[")[2]
         kind = str(entry.get("ds_type") or format_of(Path(path)) or "json")
         return load_dataset(kind, data_files=path, split=f"train[{rest}" if rest else "train")
-    if any((Path(path) / name).is_file() for name in (DATASET_STATE_JSON_FILENAME, DATASETDICT_JSON_FILENAME)):
+    if any(
+        os.path.isfile(os.path.join(path, name)) for name in (DATASET_STATE_JSON_FILENAME, DATASETDICT_JSON_FILENAME)
+    ):
         saved = load_from_disk(path)
         if not isinstance(saved, Dataset) and split not in saved:
             raise ValueError(f"there is no split {split!r}; it has {', '.join(map(str, saved))}")

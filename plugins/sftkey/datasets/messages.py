@@ -31,6 +31,7 @@ The untagged form is the published one: ``<think>``, thinking, ``</think>``, ans
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +42,7 @@ from sftkey.datasets.think_block import THINK_CLOSE, THINK_OPEN
 from sftkey.format.untagged import UntaggedForm
 from sftkey.util.errors import UserError
 
-__all__ = ["MESSAGES", "REASONING_KEYS", "ChatReader", "load", "reader_of", "with_reader"]
+__all__ = ["MESSAGES", "REASONING_KEYS", "ChatReader", "keys_of", "load", "reader_of", "with_reader"]
 
 _FIELDS = {
     "messages": "field_messages",
@@ -86,11 +87,13 @@ def reader_of(ds_cfg: Mapping[str, Any], turns: Any = None) -> ChatReader:
     """
     given = ds_cfg.get("message_property_mappings") or {}
     if not isinstance(given, Mapping):
-        raise UserError(f"message_property_mappings: {given!r} is not a mapping such as {{role: from, content: value}}")
+        raise UserError(
+            f"message_property_mappings: {reprlib.repr(given)} is not a mapping such as {{role: from, content: value}}"
+        )
     mappings = dict(given)
     turns = mappings.pop("sftkey_turns", None) or ds_cfg.get("sftkey_turns") or turns or TURNS[0]
     if turns not in TURNS:
-        raise UserError(f"sftkey_turns: {turns!r} is not one of {', '.join(TURNS)}")
+        raise UserError(f"sftkey_turns: {reprlib.repr(turns)} is not one of {', '.join(TURNS)}")
     if mappings == _AXOLOTLS:
         mappings = {}
     unknown = sorted(map(str, set(mappings) - set(_AXOLOTLS)))
@@ -103,10 +106,10 @@ def reader_of(ds_cfg: Mapping[str, Any], turns: Any = None) -> ChatReader:
     for part, name in named.items():
         if name and not isinstance(name, str):
             key = f"message_property_mappings: {part}" if part in mappings else _FIELDS[part]
-            raise UserError(f"{key}: {name!r} is not a text")
+            raise UserError(f"{key}: {reprlib.repr(name)} is not a text")
     drops = ds_cfg.get("drop_system_message")
     if drops not in (None, False, True):
-        raise UserError(f"drop_system_message: {drops!r} is not true or false")
+        raise UserError(f"drop_system_message: {reprlib.repr(drops)} is not true or false")
     return ChatReader(
         **{part: name for part, name in named.items() if name},
         roles=_roles(ds_cfg.get("roles")),
@@ -115,19 +118,29 @@ def reader_of(ds_cfg: Mapping[str, Any], turns: Any = None) -> ChatReader:
     )
 
 
+def keys_of(reader: ChatReader) -> dict[str, Any]:
+    """What an entry and its recipe say of a reader, by their keys."""
+    named = {key: getattr(reader, part) for part, key in _FIELDS.items()}
+    return named | {
+        "roles": dict(reader.roles),
+        "drop_system_message": not reader.keeps_system,
+        "sftkey_turns": reader.turns,
+    }
+
+
 def _roles(given: Any) -> dict[str, str]:
     if not given:
         return {}
     shape = "it maps system, user, assistant or tool to lists of names in the data, such as {user: [human]}"
     if not isinstance(given, Mapping) or set(given) - set(TARGET_ROLES):
-        raise UserError(f"roles: {given!r}; {shape}")
+        raise UserError(f"roles: {reprlib.repr(given)}; {shape}")
     roles: dict[str, str] = {}
     for target, names in given.items():
         if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-            raise UserError(f"roles: {target}: {names!r}; {shape}")
+            raise UserError(f"roles: {target}: {reprlib.repr(names)}; {shape}")
         for name in names:
             if roles.setdefault(name, target) != target:
-                raise UserError(f"roles: {name!r} is both {roles[name]} and {target}; keep one")
+                raise UserError(f"roles: {reprlib.repr(name)} is both {roles[name]} and {target}; keep one")
     return roles
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from sftkey.datasets.base import AnswerKind, ReasoningDataset, Row
 from sftkey.datasets.holdout import row_is_held_out
 from sftkey.datasets.own_options import NO_OPTIONS, options_in, right_option
 from sftkey.format.example import SkippedRow
+from sftkey.util.errors import UserError
 
 KINDS = tuple(kind.value for kind in AnswerKind)
 
@@ -25,6 +27,7 @@ def as_recipe_says(on: ReasoningDataset, cfg: Mapping[str, Any], kind: str | Non
 
     Raises:
         ValueError: `kind` is given for a published data set, and is not its own.
+        UserError: ``sftkey_held_out`` is no share.
     """
     if on.path is not None:
         return on.with_kind(AnswerKind(kind) if kind else None)
@@ -36,7 +39,18 @@ def as_recipe_says(on: ReasoningDataset, cfg: Mapping[str, Any], kind: str | Non
     share = cfg.get("sftkey_held_out")
     if not share or cfg.get("test_datasets") or on.held_out is not None:
         return on
-    return replace(on, test_split=None, held_out=partial(row_is_held_out, question=on.problem_of, share=float(share)))
+    return replace(
+        on, test_split=None, held_out=partial(row_is_held_out, question=on.problem_of, share=_between(share))
+    )
+
+
+def _between(share: Any) -> float:
+    try:
+        if 0 < float(share) < 1:
+            return float(share)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise UserError(f"sftkey_held_out: {reprlib.repr(share)} is not a share of the rows between 0 and 1, such as 0.1")
 
 
 def _options(on: ReasoningDataset, row: Row) -> dict[str, str]:

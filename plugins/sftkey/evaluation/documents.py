@@ -9,9 +9,11 @@ from typing import Any
 
 from sftkey.datasets.base import ReasoningDataset, Row
 from sftkey.datasets.holdout import problem_key
-from sftkey.datasets.registry import find_dataset
+from sftkey.datasets.registry import TYPES, find_dataset, naming_keys
 from sftkey.format.example import SkippedRow
 from sftkey.util.errors import UserError
+
+MESSAGES = f"{TYPES}messages"
 
 logger = logging.getLogger("lm_eval.tasks.sftkey")
 
@@ -41,7 +43,8 @@ def documents(docs: Any, dataset: str | ReasoningDataset) -> Any:
             docs = docs.filter(on.held_out, desc=f"{name}: held-out rows")
         chosen, left_out = _choose(docs, on)
     except KeyError as error:
-        raise UserError(f"{name}: {error.args[0]}; sftkey_columns (in a task's file: columns) names them") from error
+        keys = "sftkey_columns (in a task's file: columns) names them" if on.expand is None else naming_keys(MESSAGES)
+        raise UserError(f"{name}: {error.args[0]}; {keys}") from error
     if not chosen:
         raise ValueError(
             f"{name}: no row to evaluate among {published}: "

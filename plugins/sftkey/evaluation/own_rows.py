@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from datasets import Dataset, concatenate_datasets
 
 from sftkey.datasets.base import ReasoningDataset
 from sftkey.datasets.columns import with_columns
+from sftkey.datasets.entry_shapes import check_entry_shapes
 from sftkey.datasets.loading import entry_dataset, entry_rows
 from sftkey.datasets.messages import MESSAGES, reader_of
 from sftkey.datasets.own_data import KINDS, as_recipe_says
@@ -20,13 +22,14 @@ from sftkey.evaluation.documents import documents
 from sftkey.evaluation.trained_model import ANSWERS, STAGE, recipe_of
 from sftkey.util.errors import UserError
 from sftkey.util.files import MARKER_FILE
-from sftkey.util.text import one_line
+from sftkey.util.text import one_line, shorten
 
 OWN = "own"
 """What a task's ``dataset`` is where the evaluated model's recipe says it."""
 
 _PLACES = (STAGE, "peft", "lora_local_path", "pretrained", "model", "tokenizer")
 _MAX_NAME = 1024
+_MAX_MESSAGE = 2_000
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def own_rows(recipe: Mapping[str, Any], where: str, kind: str | None = None) -> 
     """
     kind = kind or recipe.get(ANSWERS)
     if kind is not None and kind not in KINDS:
-        raise UserError(f"{where}: {ANSWERS}: {kind!r} is not one of {', '.join(KINDS)}")
+        raise UserError(f"{where}: {ANSWERS}: {reprlib.repr(kind)} is not one of {', '.join(KINDS)}")
     training = _own_entries(recipe, "datasets", where)
     tests = _own_entries(recipe, "test_datasets", where)
     if not training and not tests:
@@ -130,7 +133,8 @@ def own_rows(recipe: Mapping[str, Any], where: str, kind: str | None = None) -> 
         rows = parts[0] if len(parts) == 1 else concatenate_datasets([_read(part, on) for part in parts])
         chosen = documents(rows, on)
     except (TypeError, AttributeError, KeyError, ValueError, UserError) as error:
-        raise UserError(str(error) if str(error).startswith(where) else f"{where}: {place}: {error}") from error
+        said = str(error) if str(error).startswith(where) else f"{where}: {place}: {error}"
+        raise UserError(one_line(shorten(said, _MAX_MESSAGE))) from error
     named = str((training or tests)[0].get("path"))
     return OwnRows(one_line(named)[:_MAX_NAME], on, chosen)
 
@@ -139,6 +143,8 @@ def _own_entries(recipe: Mapping[str, Any], key: str, where: str) -> list[Mappin
     given = recipe.get(key) or []
     if not isinstance(given, list) or not all(isinstance(entry, Mapping) for entry in given):
         raise UserError(f"{where}: {key}: it is no list of entries")
+    for index, entry in enumerate(given):
+        check_entry_shapes(entry, f"{where}: {key}[{index}]")
     return [entry for entry in given if str(entry.get("type")).removeprefix(TYPES) in OWN_DATA]
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from pydantic import BaseModel, ValidationError
 
 from sftkey.datasets.entry_files import missing
+from sftkey.datasets.entry_shapes import check_entry_shapes, check_shapes
 from sftkey.datasets.registry import DATASETS, OWN_DATA, TYPES, find_dataset
 from sftkey.format.formats import THINKING_ANSWER
 from sftkey.format.methods import METHODS
@@ -19,7 +17,7 @@ from sftkey.format.segments import SEGMENT_GROUPS
 from sftkey.format.templates import END_OF_TURN, PLAIN, START_OF_TURN, TAGGED, TEMPLATES
 from sftkey.recipes.context_grad import check_context_grad
 from sftkey.recipes.entry_keys import check_entry
-from sftkey.recipes.keys import KEYS, AxolotlKeys, EntryKeys, SpecialTokens
+from sftkey.recipes.keys import KEYS, AxolotlKeys, SpecialTokens
 from sftkey.recipes.load import (
     OWN_TEMPLATES,
     TOKENIZER_DEFAULT,
@@ -82,20 +80,11 @@ def _requires(cfg: Recipe) -> None:
         )
 
 
-def _check_shapes(shapes: type[BaseModel], values: Mapping[str, Any], where: str = "") -> None:
-    try:
-        shapes.model_validate(values)
-    except ValidationError as error:
-        key = str(error.errors()[0]["loc"][0])
-        wanted = shapes.model_fields[key].description
-        raise UserError(f"{where}{key}: {reprlib.repr(values[key])} is not {wanted}") from error
-
-
 def _shapes(cfg: Recipe) -> None:
-    _check_shapes(AxolotlKeys, cfg)
+    check_shapes(AxolotlKeys, cfg)
     for place, entry in data_entries(cfg):
-        _check_shapes(EntryKeys, entry, f"{place}: ")
-    _check_shapes(SpecialTokens, cfg.get("special_tokens") or {}, "special_tokens: ")
+        check_entry_shapes(entry, place)
+    check_shapes(SpecialTokens, cfg.get("special_tokens") or {}, "special_tokens: ")
 
 
 def _keys(cfg: Recipe) -> None:

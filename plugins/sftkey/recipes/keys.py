@@ -133,8 +133,6 @@ KEYS = tuple(SFTKeyArgs.model_fields)
 """Every recipe key of the plugin."""
 
 _Text = Annotated[StrictStr | None, Field(description="a text")]
-# YAML reads a data set's name or revision such as no, 1 or 2024-01-01 as something else.
-_Quoted = Annotated[StrictStr | None, Field(description="a text; put it in quotes")]
 _Texts = Annotated[list[StrictStr] | None, Field(description="a list of texts")]
 _Number = Annotated[Decimal | None, Field(description="a number")]
 _Entries = Annotated[
@@ -186,19 +184,6 @@ class AxolotlKeys(BaseModel):
     sftkey_warmup_epochs: _Number = None
     sftkey_accept_changes: list[Literal["before", "data", "weights"]] | None = Field(
         None, description="a list of before, data and weights"
-    )
-
-
-class EntryKeys(BaseModel):
-    """The same for an entry of ``datasets`` or ``test_datasets``."""
-
-    path: _Quoted = None
-    name: _Quoted = None
-    split: _Quoted = None
-    revision: _Quoted = None
-    ds_type: _Quoted = None
-    data_files: StrictStr | list[StrictStr] | dict[str, StrictStr | list[StrictStr]] | None = Field(
-        None, description="a text, a list of texts or a mapping of splits to either"
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sftkey.stages.handover import data_identity, tag_mode, template_fingerprint, tokenizer_file_sha256
+from sftkey.stages.handover import tag_mode, template_fingerprint, tokenizer_file_sha256
 from sftkey.stages.links import MERGED_FOLDER
 from sftkey.stages.manifest import record_files, weights_files
 from sftkey.stages.marker import (
@@ -26,6 +26,7 @@ from sftkey.stages.marker import (
     TokenizerRecord,
     TrainingRecord,
 )
+from sftkey.stages.same_data import data_identity
 from sftkey.stages.stage import Stage
 from sftkey.util.origin import COMMIT, commit
 

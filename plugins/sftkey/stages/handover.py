@@ -10,6 +10,7 @@ from typing import Any
 
 from sftkey.format.formats import FORMATS
 from sftkey.format.methods import METHODS
+from sftkey.format.response_format import ResponseFormat
 from sftkey.format.templates import turns_template, with_system_message
 from sftkey.recipes.load import (
     DEFAULT_OUTPUT_DIR,
@@ -26,12 +27,10 @@ from sftkey.recipes.load import (
 from sftkey.stages.links import MERGED_FOLDER, split_part
 from sftkey.stages.marker import MARKER_FILE, RUN_FILE, After
 from sftkey.stages.readiness import ADAPTER_FILE, refuse_missing_part, refuse_unfinished
+from sftkey.stages.same_data import check_same_data, reading
 from sftkey.stages.stage import Stage, State
 from sftkey.util.errors import UserError
 from sftkey.util.sources import UnreadableFile, read_json
-
-DATA_KEYS = ("path", "name", "split", "type", "revision", "data_files")
-"""What tells one entry of ``datasets:`` from another."""
 
 
 def stages_before(cfg: Recipe, prepare: Callable[[dict[str, Any]], None] = lambda _: None) -> Iterator[Stage]:
@@ -171,6 +170,7 @@ def check_agreement(cfg: Recipe, before: Stage) -> None:
         UserError: They differ in something that both must share.
     """
     marker, place = before.marker, before.place
+    trained = (marker and marker.recipe.config) or before.config  # its file may say something else by now
     ours, theirs = METHODS[cfg["sftkey_method"]], METHODS.get(before.method)
     if theirs is None:
         raise UserError(f"{place} was made by the method {before.method!r}, which this version doesn't know")
@@ -186,10 +186,14 @@ def check_agreement(cfg: Recipe, before: Stage) -> None:
             f"{place} was made with the tags as {_described(previous_mode)}, this recipe has them as {_described(mode)}; "
             f"set sftkey_tags: {previous_mode} here or run the stage before again"
         )
-    if ours.tagged and response_format(cfg) != response_format(before.config):
+    try:
+        earlier_format, earlier_reading = response_format(trained), reading(trained)
+    except UserError as error:
+        raise UserError(f"{place}: its recipe: {error}") from error
+    if ours.tagged and response_format(cfg) != earlier_format:
         raise UserError(
-            f"{place} was made with sftkey_format: {_format_of(before.config)}, this recipe has {_format_of(cfg)}; set the "
-            "same in both"
+            f"{place} was made with sftkey_format: {_shown(earlier_format)}, this recipe has "
+            f"{_shown(response_format(cfg))}; set the same in both"
         )
     template = template_fingerprint(cfg, place)
     previous_template = marker.chat_template if marker else template_fingerprint(before.config, place)
@@ -205,16 +209,7 @@ def check_agreement(cfg: Recipe, before: Stage) -> None:
             f"the tokenizer in {folder} is not the one that {place} was trained with; remove tokenizer_config, or run the "
             "stage before again"
         )
-    data = data_identity(cfg)
-    if marker is None:
-        previous = data_identity(before.config)
-    else:
-        previous = [{key: getattr(entry, key) for key in DATA_KEYS} for entry in marker.data]
-    if data != previous and not cfg.get("sftkey_other_data"):
-        raise UserError(
-            f"{place} was trained on {_data_names(previous)}, this recipe is on {_data_names(data)}; if that is meant, "
-            "set sftkey_other_data: true"
-        )
+    check_same_data(cfg, before, earlier_reading)
 
 
 def refuse_earlier_start(output_dir: Path, after: After | None, before: Stage | None) -> None:
@@ -232,15 +227,6 @@ def refuse_earlier_start(output_dir: Path, after: After | None, before: Stage | 
 
 def _described(mode: str | None) -> str:
     return {"tokens": "added tokens", "text": "plain text"}.get(str(mode), str(mode))
-
-
-def _data_names(entries: list[dict[str, Any]]) -> str:
-    return "; ".join(" ".join(str(entry[key]) for key in DATA_KEYS if entry[key]) for entry in entries)
-
-
-def data_identity(cfg: Recipe) -> list[dict[str, Any]]:
-    """What a recipe trains on, as far as two stages must agree on it."""
-    return [{key: entry.get(key) for key in DATA_KEYS} for entry in cfg["datasets"]]
 
 
 def tag_mode(cfg: Recipe) -> str:
@@ -275,9 +261,8 @@ def _template_in(folder: Path) -> str | None:
     return source if isinstance(source, str) else None
 
 
-def _format_of(cfg: Recipe) -> str:
-    own = response_format(cfg)
-    return own.name if own.name in FORMATS else " ".join(own.tags)
+def _shown(response_format: ResponseFormat) -> str:
+    return response_format.name if response_format.name in FORMATS else " ".join(response_format.tags)
 
 
 def added_tokens(folder: str | Path) -> frozenset[str]:
