@@ -58,8 +58,10 @@ def test_a_step_of_axolotls_trainer_equals_brute_force(
     from sftkey.axolotl import strategy
 
     loaded: list[str] = []
-    load = strategy.load_model
-    monkeypatch.setattr(strategy, "load_model", lambda place, *rest: loaded.append(str(place)) or load(place, *rest))
+    load = strategy.load_reference
+    monkeypatch.setattr(
+        strategy, "load_reference", lambda place, *rest: loaded.append(str(place)) or load(place, *rest)
+    )
     recipe = {**stage1_recipe, "sftkey_method": "key-tag", **(PACKED if packed else {})}
     recipe |= {"sftkey_objective": objective, "sftkey_reference_model": recipe["base_model"]}
     trainer = build(recipe, tmp_path)

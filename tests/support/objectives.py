@@ -28,7 +28,7 @@ class Token:
     def entropy(self, top: int) -> float:
         likeliest = self.logprobs.detach().exp().sort(descending=True).values[:top]
         likeliest = likeliest / likeliest.sum()
-        return -sum(float(p) * math.log(float(p)) for p in likeliest)
+        return -sum(float(p) * math.log(float(p)) for p in likeliest if p)
 
 
 Answer = tuple[Any, float]
@@ -109,9 +109,10 @@ def anchor_kl(tokens: list[Token], strength: float = 0.1, top: int = 8) -> Answe
             ids, theirs = one.known["anchor_ids"], one.known["anchor_logprobs"].double()
             mine = one.logprobs[ids]
             kl = (theirs.exp() * (theirs - mine)).sum()
-            if len(ids) < len(one.logprobs):
-                rest = 1 - theirs.exp().sum()
-                kl = kl + rest * (rest.log() - (1 - mine.exp().sum()).log())
+            rest = 1 - float(theirs.exp().sum())
+            if len(ids) < len(one.logprobs) and rest > 0:
+                others = [number for number in range(len(one.logprobs)) if number not in ids.tolist()]
+                kl = kl + rest * (math.log(rest) - one.logprobs[others].logsumexp(0))
             total, items = total + strength * kl, items + strength
     return total, items
 

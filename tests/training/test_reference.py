@@ -83,10 +83,22 @@ def test_losses_equal_brute_force(models: Models, context: int | None, monkeypat
             assert value == pytest.approx(expected, rel=1e-4, abs=1e-6), index
 
 
-def test_the_anchor_is_the_references_own_distribution(models: Models) -> None:
+@pytest.mark.parametrize("kind", ["plain", "softcapped", "other output layer"])
+def test_the_anchor_is_the_references_own_distribution(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sftkey.training.linear_cross_entropy.MIN_CHUNK_ROWS", 4)
+    models, logits = Models(), []
+    if kind == "softcapped":
+        models.models["reference"] = small_model(VOCABULARY, "gemma2", final_logit_softcapping=5.0).eval()
+    head = models.models["reference"].get_output_embeddings()
+    if kind == "other output layer":  # as LoRA or quantisation makes it
+        head.__class__ = type("OtherLinear", (torch.nn.Linear,), {})
+    head.register_forward_hook(lambda layer, inputs, output: logits.append(output.numel() // VOCABULARY))
     data = rows([12, 5, 1])
     for top in (4, 1000):
+        logits.clear()
         found = add_columns(data, read_objective({"name": "anchor-kl", "top": top}), models.reference())
+        # Of all positions there would be 36: none is computed for the prompt and the padding, nor all others at once.
+        assert max(logits) <= (36 - sum(row["segments"].count(0) for row in data) if kind == "softcapped" else 8)
         for row in found:
             each = min(top, VOCABULARY)
             ids = np.array(row["anchor_ids"]).reshape(-1, each)

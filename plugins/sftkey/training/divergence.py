@@ -17,30 +17,26 @@ def divergence(logits: torch.Tensor, ids: torch.Tensor, logprobs: torch.Tensor) 
         ids: The reference's likeliest tokens, shape ``(n, k)``.
         logprobs: Their log-probabilities under the reference, shape ``(n, k)``.
     """
-    found = logits.gather(1, ids) - logits.logsumexp(-1, keepdim=True)
-    other, rest = _rest(found.exp()), _rest(logprobs.exp())
+    normaliser = logits.logsumexp(-1)
+    found = logits.gather(1, ids) - normaliser[:, None]
     inside = (logprobs.exp() * (logprobs - found)).sum(-1)
-    return inside + torch.xlogy(rest, rest) - rest * other.log()
+    if ids.shape[1] == logits.shape[1]:
+        return inside
+    # Not 1 less the listed: where the model is sure of those, float32 leaves nothing of the others.
+    other = logits.scatter(1, ids, -torch.inf).logsumexp(-1) - normaliser
+    rest = _rest(logprobs)
+    return inside + torch.xlogy(rest, rest) - rest * other
 
 
-def add_gradient(
-    probabilities: torch.Tensor, ids: torch.Tensor, logprobs: torch.Tensor, slope: torch.Tensor, gradient: torch.Tensor
-) -> None:
-    """Add ``slope`` times the gradient of `divergence` with respect to the logits to ``gradient``, in place.
+def completed(logits: torch.Tensor, ids: torch.Tensor, logprobs: torch.Tensor) -> torch.Tensor:
+    """The reference's probabilities, shape ``(n, V)``: of the tokens not listed, the model's shares of their sum.
 
-    Args:
-        probabilities: The model's, shape ``(n, V)``.
-        ids: See `divergence`.
-        logprobs: See `divergence`.
-        slope: Shape ``(n, 1)``.
-        gradient: Shape ``(n, V)``.
+    The gradient of `divergence` with respect to the logits is the model's probabilities less these. Arguments as there.
     """
-    listed = probabilities.gather(1, ids)
-    ratio = (_rest(logprobs.exp()) / _rest(listed))[:, None]
-    gradient.addcmul_(probabilities, slope * (1 - ratio))
-    gradient.scatter_add_(1, ids, slope * (listed * ratio - logprobs.exp()))
+    others = logits.scatter(1, ids, -torch.inf).softmax(-1).mul_(_rest(logprobs)[:, None])
+    return others.scatter_(1, ids, logprobs.exp())
 
 
-def _rest(probabilities: torch.Tensor) -> torch.Tensor:
-    """The probability of all other tokens; never 0, as the others' own gradient is divided by it."""
-    return (1 - probabilities.sum(-1)).clamp(min=1e-7)
+def _rest(logprobs: torch.Tensor) -> torch.Tensor:
+    """The reference's probability of all other tokens."""
+    return (1 - logprobs.exp().sum(-1)).clamp(min=0)

@@ -17,7 +17,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from sftkey.training.divergence import add_gradient
+from sftkey.training.divergence import completed
 from sftkey.training.scoring import Scored, Seen
 
 MIN_CHUNK_ROWS = 512
@@ -171,6 +171,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 values = logits.float()
                 here = scored.at(chunk) if scored is not None and alone else None
                 known = None if here is None else here.see(values)
+                anchor = None if here is None or here.anchor is None else completed(values, *here.anchor)
                 largest = values.amax(-1, keepdim=True)
                 target = values.gather(1, targets)
                 correct[chunk] = (target == largest).squeeze(1)
@@ -185,12 +186,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if grad_hidden is None and grad_weight is None and grad_bias is None:
                     continue
                 coefficient = coefficients[chunk][:, None]
-                if far is None or here is None or here.anchor is None:
+                if far is None or anchor is None:
                     values.mul_(coefficient / normaliser)
                 else:
-                    probabilities = values.div_(normaliser)
-                    values = probabilities * coefficient
-                    add_gradient(probabilities, *here.anchor, (far / denominator)[:, None], values)
+                    pull = (far / denominator)[:, None]
+                    values.mul_((coefficient + pull) / normaliser).addcmul_(anchor, -pull)
                 values.scatter_add_(1, targets, -coefficient)
                 grad_logits = values if dtype == values.dtype else logits.copy_(values)
                 if grad_hidden is not None:
@@ -206,7 +206,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                         grad_weight += grad_logits.T @ x
                 if grad_bias is not None:
                     grad_bias += values.sum(0)
-                del values, logits, grad_logits
+                del values, logits, grad_logits, anchor
         # Not saved as activations are: hooks that move those to another device, or recompute them, have no business here.
         ctx.gradients = (
             grad_hidden,

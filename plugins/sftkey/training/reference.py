@@ -7,7 +7,7 @@ import io
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 from zipfile import BadZipFile
@@ -20,6 +20,9 @@ from datasets.fingerprint import Hasher
 
 from sftkey.training.linear_cross_entropy import cross_entropy
 from sftkey.training.objectives.base import Objective
+from sftkey.training.objectives.ce import CrossEntropy
+from sftkey.training.objectives.tokens import Tokens
+from sftkey.training.scoring import Scored, Seen
 from sftkey.training.sparse_logits import sparse_token_losses
 from sftkey.training.targets import Targets
 from sftkey.training.tf_idf import tf_idf_ranks
@@ -172,16 +175,30 @@ def _losses(model: Any, rows: _Rows, context: int | None = None) -> dict[str, np
             if first < end:
                 pieces.append((begin + start, begin + first, begin + end))
     for inputs, where in _batches(model, rows, pieces):
-        targets = _targets(inputs, where)
-        one = torch.ones((), device=inputs["input_ids"].device)
-        found = sparse_token_losses(model, inputs, targets, one)
-        if found is None:
-            logits = model(**inputs).logits.flatten(0, 1)[targets.rows]
-            values = cross_entropy(logits, targets.ids, targets.weights, one).losses
-        else:
-            values = found[0].losses
-        losses[where[where >= 0]] = values.cpu().numpy()
+        losses[where[where >= 0]] = _token_losses(model, inputs, _targets(inputs, where)).cpu().numpy()
     return {"loss": losses}
+
+
+def _token_losses(model: Any, inputs: dict[str, torch.Tensor], targets: Targets) -> torch.Tensor:
+    one = torch.ones((), device=inputs["input_ids"].device)
+    found = sparse_token_losses(model, inputs, targets, one)
+    if found is not None:
+        return found[0].losses
+    logits = model(**inputs).logits.flatten(0, 1)[targets.rows]
+    return cross_entropy(logits, targets.ids, targets.weights, one, targets.scored).losses
+
+
+@dataclass(frozen=True)
+class _Likeliest(Scored):
+    """Keeps the likeliest tokens of each chunk of logits as it goes by."""
+
+    top: int = 1
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+    def see(self, logits: torch.Tensor) -> Seen:
+        likeliest = logits.topk(self.top, dim=-1)
+        self.kept.append((likeliest.indices.cpu(), (likeliest.values - logits.logsumexp(-1, keepdim=True)).cpu()))
+        return Seen(None, None)
 
 
 def _anchor(model: Any, rows: _Rows, top: int) -> dict[str, np.ndarray]:
@@ -191,13 +208,15 @@ def _anchor(model: Any, rows: _Rows, top: int) -> dict[str, np.ndarray]:
     logprobs = np.zeros((len(rows.ids), top), dtype=np.float32)
     pieces = [(begin, begin, begin + n) for begin, n in zip(rows.begins.tolist(), rows.lengths.tolist(), strict=True)]
     for inputs, where in _batches(model, rows, pieces):
-        logits = model(**inputs).logits.flatten(0, 1)[_targets(inputs, where).rows]
-        for start in range(0, len(logits), 512):
-            chunk = logits[start : start + 512].float()
-            likeliest = chunk.topk(top, dim=-1)
-            there = where[where >= 0][start : start + 512]
-            ids[there] = likeliest.indices.cpu().numpy()
-            logprobs[there] = (likeliest.values - chunk.logsumexp(-1, keepdim=True)).cpu().numpy()
+        there, targets = where[where >= 0], _targets(inputs, where)
+        if not len(there):
+            continue
+        nothing = torch.zeros_like(targets.ids)
+        seen = _Likeliest(CrossEntropy(), Tokens(targets.ids, targets.weights, nothing, nothing), top)
+        _token_losses(model, inputs, replace(targets, scored=seen))
+        # The last ones: a model that turns out to need another way is run twice.
+        found = (torch.cat(parts)[-len(there) :] for parts in zip(*seen.kept, strict=True))
+        ids[there], logprobs[there] = (values.numpy() for values in found)
     return {"anchor_ids": ids, "anchor_logprobs": logprobs}
 
 

@@ -42,11 +42,11 @@ class Scored:
 
     def to(self, device: torch.device) -> Scored:
         """The same on a device, without waiting for it."""
-        return Scored(self.objective, self.tokens.map(lambda values: to_device(values, device)))
+        return replace(self, tokens=self.tokens.map(lambda values: to_device(values, device)))
 
     def at(self, chunk: slice) -> Scored:
         """The same for some of the targets; to `slope` only for an objective that takes each token alone."""
-        return Scored(self.objective, self.tokens.map(lambda values: values[chunk]))
+        return replace(self, tokens=self.tokens.map(lambda values: values[chunk]))
 
     def total(self, loss: torch.Tensor, seen: Seen) -> torch.Tensor:
         """The sum of the terms, differentiable with respect to losses and divergences."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sftkey.training.divergence import completed, divergence
 from sftkey.training.loss import causal_loss
 from sftkey.training.objectives.registry import OBJECTIVES, read_objective
 from sftkey.training.scoring import score
@@ -162,6 +164,46 @@ def test_loss_and_gradients_equal_brute_force(
     torch.testing.assert_close(found.loss.double(), expected, rtol=1e-4, atol=1e-6)
     for ours, theirs in zip(gradients(model, found.loss), gradients(model, expected), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_extreme_logits(models: dict[str, Any], case: dict[str, Any], dtype: torch.dtype) -> None:
+    """As where training went far: a model that is sure of something, and a reference that is sure of something else."""
+    for path in ("output layer in chunks", "any output layer in chunks"):
+        model, rows = deepcopy(models[path]).to(dtype), batch(7, [[8], [4, 3]])
+        with torch.no_grad():
+            model.get_output_embeddings().weight.mul_(60)
+        rows["logprobs"] = (20 * rows["logprobs"]).log_softmax(-1)
+        rows = with_anchor(rows, case) if case["name"] == "anchor-kl" else rows
+        found = found_loss(model, rows, case)
+        total, items = brute_force(tokens_of(model, rows, None), case)
+        close = 1e-4 if dtype is torch.float32 else 0.05
+        torch.testing.assert_close(found.loss.double(), total / items, rtol=close, atol=close)
+        for ours, theirs in zip(gradients(model, found.loss), gradients(model, total / items), strict=True):
+            atol = (1e-3 if dtype is torch.float32 else 0.1) * float(theirs.abs().max()) + 1e-6
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=atol)
+
+
+@pytest.mark.parametrize("gap", [5.0, 30.0, 80.0, 300.0])
+@pytest.mark.parametrize("certain", [0.1, 0.999, 1.0])
+def test_an_anchor_pulls_back_a_model_that_is_sure_of_what_it_lists(gap: float, certain: float) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(4, VOCABULARY)
+    ids = torch.arange(8).repeat(4, 1)
+    logits[:, :8] += gap
+    theirs = (torch.rand(4, 8).softmax(-1) * certain).log()
+    found, exact = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    divergence(found, ids, theirs).sum().backward()
+    logprobs = exact.log_softmax(-1)
+    rest = (1 - theirs.double().exp().sum(-1)).clamp(min=0)
+    inside = (theirs.double().exp() * (theirs.double() - logprobs[:, :8])).sum(-1)
+    kl = inside + torch.xlogy(rest, rest) - rest * logprobs[:, 8:].logsumexp(-1)
+    kl.sum().backward()
+    torch.testing.assert_close(divergence(logits, ids, theirs).double(), kl.detach(), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(found.grad.double(), exact.grad, rtol=1e-4, atol=1e-5)
+    own = logits.softmax(-1) - completed(logits, ids, theirs)
+    torch.testing.assert_close(own.double(), exact.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_every_path_is_taken(models: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Dynamic Fine-Tuning: each token counts as much as the model expects it.
 
-Wu et al. 2025, "On the Generalization of SFT", arXiv 2508.05629: the loss of a token times its own probability,
-through which no gradient goes. TRL's ``loss_type="dft"`` and Axolotl's ``use_dft`` divide by the number of tokens, as here.
+Wu et al. 2025, "On the Generalization of SFT", arXiv 2508.05629, Eq. 9 (Eq. 8 is that of whole sequences): the loss of a
+token times its own probability, through which no gradient goes. Eq. 9 sums over a sequence; TRL's ``loss_type="dft"`` and
+Axolotl's ``use_dft`` divide by the number of tokens, as here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Entropy-Adaptive Fine-Tuning: each token counts as much as the model is undecided there.
 
-Diao et al. 2026, "Entropy-Adaptive Fine-Tuning", arXiv 2601.02151: the loss of a token times the entropy of the
-20 likeliest tokens, divided by the largest that it can have. Axolotl's ``use_eaft`` leaves that division out, so its loss
-is 3.0 times as large; with ``normalised: false`` both are the same. The sum is divided by the number of tokens, as there.
+Diao et al. 2026, "Entropy-Adaptive Fine-Tuning", arXiv 2601.02151, Eq. 2: the loss of a token times the entropy of the 20
+likeliest tokens, divided by the largest that it can have (Eq. 3, which takes 3.0 for ln 20). Axolotl's ``use_eaft`` leaves
+that division out, so its loss is 3.0 times as large; with ``normalised: false`` both are the same. The sum is divided by the
+number of tokens, as there.
 """
 
 from __future__ import annotations

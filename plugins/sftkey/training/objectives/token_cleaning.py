@@ -1,9 +1,9 @@
 """Token cleaning: only the tokens that a reference model has learnt count, ranked over the whole data set.
 
-Pang et al. 2025, "Token Cleaning", arXiv 2502.01968, fixed-model cleaning: the quality of a token is its loss
-under the model that training starts from less that under the reference model; the top share of all response tokens keep
-their label. Here the ranking goes over the trained tokens of each entry of ``datasets:``. Self-evolving cleaning is a chain
-of stages, each with the one before as ``sftkey_reference_model`` and other rows.
+Pang et al. 2025, "Token Cleaning", arXiv 2502.01968, fixed-model cleaning (section 4.3): the quality of a token is its loss
+under the model that training starts from less that under the reference model (4.2.1); the top share of all response tokens
+keep their label (4.2.2). Here the ranking goes over the trained tokens of each entry of ``datasets:``. Self-evolving cleaning
+is a chain of stages, each with the one before as ``sftkey_reference_model`` and other rows.
 """
 
 from __future__ import annotations
