@@ -22,7 +22,9 @@ from sftkey.format.templates import PLAIN, TAGGED
 from sftkey.training.recipe_rows import recipe_row_tokenizer, set_up_tokenizer
 from sftkey.util.errors import UserError
 from support.axolotl_recipes import write_recipe
+from support.chats import chats, trained_turns
 
+ANSWER = {"role": "assistant", "content": "yes", "reasoning_content": "It is."}
 ROWS = [
     {"question": "How many are 2 and 2?", "thinking": "2 + 2 = 4.", "answer": "4"},
     {"question": " <Answer> \n", "thinking": "\n\n<think>\nfour</think>\n", "answer": " 4\n"},
@@ -202,6 +204,69 @@ def test_weights_between_segments_are_loss_scales(place: Path, tmp_path: Path) -
     scales = [(one["content"], one["loss_scale"]) for one in row["messages"] if one.get("loss_scale", 0) > 0]
     assert [text for text, _ in scales] == ["<Answer>", "4", "</Answer>", "<|im_end|>"]
     assert np.array_equal(np.float32([scale for _, scale in scales]), np.float32([0.5, 3.0, 0.5, 0.5]))
+
+
+OWN = {"thinking_open": "<t>", "thinking_close": "</t>", "answer_open": "<a>", "answer_close": "</a>"}
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"sftkey_format": "think"},
+        {"sftkey_format": OWN},
+        {"chat_template": "tokenizer_default"},
+        {"chat_template": "jinja", "chat_template_jinja": "{{ messages[0].content }}"},
+    ],
+    ids=str,
+)
+def test_a_template_of_the_models_own_is_refused(
+    place: Path, tmp_path: Path, trainer: str, more: dict[str, Any]
+) -> None:
+    for method in ("sft-tag", "sft"):
+        with pytest.raises(
+            UserError, match=f"sftkey_format, chat_template: {TRAINERS[trainer].NAME} can't do"
+        ) as found:
+            export(recipes(place, tmp_path, method, **more), TRAINERS[trainer], tmp_path / "out")
+        assert "\n" not in str(found.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("turns", ["last", "all"])
+@pytest.mark.parametrize("method", ["sft-tag", "key-tag"])
+def test_conversations_are_exported_with_their_history(place: Path, tmp_path: Path, turns: str, method: str) -> None:
+    from transformers import AutoTokenizer
+
+    @settings(max_examples=5, deadline=None, database=None)
+    @given(st.lists(chats(), min_size=1, max_size=4), st.randoms(use_true_random=False))
+    def check(rows: list[dict[str, Any]], random: Any) -> None:
+        rows.append({"messages": [{"role": "user", "content": "Is it?"}, ANSWER]})  # one that any template takes
+        random.shuffle(rows)
+        (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        entry = {"path": str(tmp_path / "chats.jsonl"), "type": "sftkey.datasets.messages"}
+        recipe = recipes(place, tmp_path, method, datasets=[entry], sftkey_turns=turns, sftkey_other_data=True)
+        if method == "key-tag":
+            recipes(place, tmp_path, "sft-tag", datasets=[entry], sftkey_turns=turns)
+            (tmp_path / "only.yml").replace(tmp_path / "stage1.yml")
+        tokenizer = AutoTokenizer.from_pretrained(place / "model")
+        set_up_tokenizer(tokenizer, TAGGED, None, tags_as_tokens=False)
+        expected = [one for row in rows for one in trained_turns(tokenizer, row, turns, method)]
+        export(recipe, TRAINERS["llamafactory"], tmp_path / "out")
+        lines = (tmp_path / "out" / f"{recipe.stem}.jsonl").read_text("utf-8").splitlines()
+        assert [as_llamafactory(tokenizer, json.loads(line)) for line in lines] == expected
+        alone = all(len(row["messages"]) == 2 for row in rows if trained_turns(tokenizer, row, turns, method))
+        try:
+            export(recipe, TRAINERS["ms-swift"], tmp_path / "swift")
+        except UserError as error:
+            assert not alone
+            assert "ms-swift can't train one turn of a conversation" in str(error)
+            assert "\n" not in str(error)
+        else:
+            assert alone
+            lines = (tmp_path / "swift" / f"{recipe.stem}.jsonl").read_text("utf-8").splitlines()
+            assert [as_ms_swift(tokenizer, json.loads(line)) for line in lines] == expected
+
+    check()
 
 
 @settings(max_examples=30, deadline=None)

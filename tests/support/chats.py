@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import strategies as st
+from jinja2 import TemplateError
+
+from support.brute_force_mask import brute_force
 
 ADD = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
 CALL = {"type": "function", "id": "abcdefghi", "function": {"name": "add", "arguments": {"a": 2}}}
@@ -48,6 +51,30 @@ def plain(message: dict[str, Any]) -> dict[str, Any]:
         thinking, _, answer = content.removeprefix("<think>").partition("</think>")
         found |= {"content": answer.strip(), "reasoning_content": thinking.strip()}
     return found
+
+
+def trained_turns(tokenizer: Any, row: dict[str, Any], turns: str, method: str) -> list[tuple[list[int], list[int]]]:
+    """Token ids and labels of each turn that is trained, from the tokenizer's own rendering and the paper's format.
+
+    Args:
+        tokenizer: With one of the package's chat templates, which refuse tools.
+        row: One of `chats`.
+        turns: ``last`` or ``all``.
+        method: ``sft-tag`` or ``key-tag``.
+    """
+    messages = [plain(one) for one in row["messages"]]
+    found = [place for place, one in enumerate(messages) if "reasoning_content" in one][-1 if turns == "last" else 0 :]
+    rows = []
+    for place in found:
+        try:
+            prompt = tokenizer.apply_chat_template(
+                messages[:place], tools=row.get("tools"), tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError:
+            continue
+        response = messages[place]
+        rows.append(brute_force(tokenizer, prompt, response["reasoning_content"], response["content"], method))
+    return rows
 
 
 def check_chat(tokenize: Any, row: dict[str, Any], tokens: Any) -> None:

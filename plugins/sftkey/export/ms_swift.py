@@ -14,6 +14,7 @@ from typing import Any
 from sftkey.export.rows import ExportedRow
 from sftkey.recipes.load import adds_tag_tokens
 from sftkey.util.errors import UserError
+from sftkey.util.text import one_line, shorten
 
 NAME, VERSION = "ms-swift", "4.6"
 
@@ -29,6 +30,7 @@ ARGUMENTS = {
 }
 
 _HAIR = 1e-9
+_SHOWN = 80
 
 DIFFERENCES = (
     "Messages of the assistant with loss_scale -1e-09 aren't trained, those with 1.000000001 are: neighbours differ, because "
@@ -59,8 +61,8 @@ def row(exported: ExportedRow, system: str | None) -> dict[str, Any]:
     """
     if not exported.alone:
         raise UserError(
-            f"datasets: {NAME} can't train one turn of a conversation as it is rendered here; train with Axolotl, or export "
-            "for llamafactory"
+            f"datasets: {NAME} can't train one turn of a conversation as it is rendered here, such as the one that asks "
+            f"{shorten(one_line(exported.question), _SHOWN)!r}; train with Axolotl, or export for llamafactory"
         )
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": exported.question})
