@@ -255,16 +255,14 @@ def test_conversations_are_exported_with_their_history(place: Path, tmp_path: Pa
         lines = (tmp_path / "out" / f"{recipe.stem}.jsonl").read_text("utf-8").splitlines()
         assert [as_llamafactory(tokenizer, json.loads(line)) for line in lines] == expected
         alone = all(len(row["messages"]) == 2 for row in rows if trained_turns(tokenizer, row, turns, method))
-        try:
-            export(recipe, TRAINERS["ms-swift"], tmp_path / "swift")
-        except UserError as error:
-            assert not alone
-            assert "ms-swift can't train one turn of a conversation" in str(error)
-            assert "\n" not in str(error)
-        else:
-            assert alone
-            lines = (tmp_path / "swift" / f"{recipe.stem}.jsonl").read_text("utf-8").splitlines()
-            assert [as_ms_swift(tokenizer, json.loads(line)) for line in lines] == expected
+        if not alone:
+            with pytest.raises(UserError, match="ms-swift can't train one turn of a conversation") as refused:
+                export(recipe, TRAINERS["ms-swift"], tmp_path / "swift")
+            assert "\n" not in str(refused.value)
+            return
+        export(recipe, TRAINERS["ms-swift"], tmp_path / "swift")
+        lines = (tmp_path / "swift" / f"{recipe.stem}.jsonl").read_text("utf-8").splitlines()
+        assert [as_ms_swift(tokenizer, json.loads(line)) for line in lines] == expected
 
     check()
 

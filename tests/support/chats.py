@@ -6,7 +6,6 @@ from typing import Any
 
 from hypothesis import strategies as st
 from jinja2 import TemplateError
-
 from support.brute_force_mask import brute_force
 
 ADD = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}

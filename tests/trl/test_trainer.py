@@ -6,26 +6,34 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from demo.tiny_model import make_model
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
+from sftkey.format.templates import TAGGED
 from sftkey.stages.marker import MARKER_FILE, Marker
 from sftkey.stages.stage import Stage
+from sftkey.training.recipe_rows import set_up_tokenizer
 from sftkey.trl import SFTKeyTrainer
+from sftkey.trl.data import prepare_rows
 from sftkey.util.errors import UserError
 from support.availability import SHARED, skip_or_fail
 from support.axolotl_recipes import write_recipe
 from support.brute_force_mask import brute_force
+from support.chats import chats, trained_turns
 from support.commands import succeeded, train
 from test_how_to import blocks
-from transformers import TrainerCallback
+from transformers import AutoTokenizer, TrainerCallback
 from trl import SFTConfig
 
 ENTRY = {"path": "openai/gsm8k", "name": "main", "split": "train", "type": "sftkey.datasets.gsm8k"}
+OWN = {"thinking_open": "<t>", "thinking_close": "</t>", "answer_open": "<a>", "answer_close": "</a>"}
 ROWS = 12
 
 
@@ -116,6 +124,31 @@ def _cleaned(thinking: str) -> str:
     return GSM8K.to_example({"question": "q", "answer": f"{thinking}\n#### 1"}).thinking
 
 
+@pytest.mark.parametrize("turns", ["last", "all"])
+@pytest.mark.parametrize("method", ["sft-tag", "key-tag"])
+def test_conversations_are_trained_with_their_history(place: Path, tmp_path: Path, method: str, turns: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(place / "HuggingFaceTB" / "SmolLM2-135M")
+    set_up_tokenizer(tokenizer, TAGGED, None, tags_as_tokens=False)
+    files = count()
+
+    @settings(max_examples=5, deadline=None, database=None)
+    @given(st.lists(chats(), min_size=2, max_size=4))
+    def check(rows: list[dict[str, Any]]) -> None:
+        expected = [one for row in rows for one in trained_turns(tokenizer, row, turns, method)]
+        assume(expected)
+        file = tmp_path / f"{next(files)}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        entry = {"path": str(file), "type": "sftkey.datasets.messages"}
+        cfg = recipe(method, datasets=[entry], sftkey_turns=turns, sequence_len=2000, base_model="x", output_dir="y")
+        prepared = prepare_rows(cfg, tokenizer)
+        assert prepared is not None
+        assert [(row["input_ids"], row["labels"]) for row in prepared.rows] == expected
+        (counts,) = prepared.counts
+        assert counts["rows_used"] == len(expected)
+
+    check()
+
+
 def test_running_again_trains_nothing(place: Path) -> None:
     before = (place / "outputs" / "stage2" / MARKER_FILE).read_bytes()
     marker = Marker.read(place / "outputs" / "stage2")
@@ -145,11 +178,19 @@ def test_report_and_share_read_it(place: Path) -> None:
         ({"sftkey_tags": "tokens"}, "made with the tags as plain text"),
         ({"datasets": [{**ENTRY, "split": "train[:4]"}]}, "if that is meant, set sftkey_other_data: true"),
         ({"sftkey_methd": "key"}, "did you mean 'sftkey_method'"),
+        ({"sftkey_format": "think"}, "only Axolotl reads the model's own chat template; remove it"),
+        ({"sftkey_format": OWN}, "only Axolotl reads the model's own chat template; remove it"),
+        ({"chat_template": "tokenizer_default"}, "only Axolotl reads the model's own chat template; remove it"),
+        (
+            {"chat_template": "jinja", "chat_template_jinja": "{{ messages[0].content }}"},
+            "only Axolotl reads the model's own chat template; remove it",
+        ),
     ],
 )
 def test_a_wrong_hand_over_is_refused(place: Path, own: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as found:
         SFTKeyTrainer("outputs/stage1", config("outputs/wrong"), recipe() | own)
+    assert "\n" not in str(found.value)
 
 
 def test_an_unfinished_or_changed_stage_is_refused(place: Path) -> None:
