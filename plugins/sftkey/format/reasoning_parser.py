@@ -7,7 +7,8 @@ Imports nothing of this package: a finished stage has a copy beside its weights,
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 PARSER = "sftkey"
@@ -49,6 +50,12 @@ class Splitter:
         self.answer, after_answer = _tag_first(answer_open)
         self._before_answer = after_answer if self.answer else thinking_close[len(thinking_close.rstrip()) :]
         self._end = _tag_last(answer_close.rstrip())
+        self.between = thinking_close[len(thinking_close.rstrip()) :] + answer_open
+
+    @property
+    def closing(self) -> str:
+        """The tag that closes the thinking."""
+        return self._closing[0]
 
     def split(self, text: str, *, finished: bool = True) -> Parts:
         """Split an output.
@@ -60,20 +67,41 @@ class Splitter:
             text: The output so far, with what the prompt held of it.
             finished: Whether nothing more comes.
         """
-        start = text.lstrip()
-        if not start.startswith(self.opening):
-            waits = not finished and (self.opening.startswith(start) or self.answer.startswith(start))
+        place = self.thinking(text)
+        if place is None:
+            begun = text.lstrip()
+            waits = not finished and (self.opening.startswith(begun) or self.answer.startswith(begun))
             return Parts("", "" if waits else self._answer(text, finished), False)
-        rest = start[len(self.opening) :]
-        # A thinking that isn't closed ends where an answer opens.
-        places = [(rest.find(tag), size) for tag, size in ((self._closing[0], len(self._closing[0])), (self.answer, 0))]
-        end, size = min((one for one in places if one[0] >= 0 and (one[1] or self.answer)), default=(-1, 0))
+        start, end, after = place
         if end < 0:
-            return Parts(self._thinking(rest, finished), "", False)
-        thinking = _without(rest[:end], self._after_opening)
-        if size:
+            return Parts(self._thinking(text[start:], finished), "", False)
+        thinking = _without(text[start:end], self._after_opening)
+        if after > end:
             thinking = thinking.removesuffix(self._closing[1])
-        return Parts(thinking, self._answer(rest[end + size :], finished), True)
+        return Parts(thinking, self._answer(text[after:], finished), True)
+
+    def thinking(self, text: str) -> tuple[int, int, int] | None:
+        """Where the thinking of an output begins and ends, both without its tags, and where what follows it begins.
+
+        The last two are -1 of a thinking that goes on; ``None`` where the output doesn't begin with one.
+        """
+        start = len(text) - len(text.lstrip())
+        if not text.startswith(self.opening, start):
+            return None
+        start += len(self.opening)
+        # A thinking that isn't closed ends where an answer opens.
+        tags = ((self.closing, len(self.closing)), (self.answer, 0))
+        places = [(text.find(tag, start), size) for tag, size in tags if tag]
+        end, size = min((one for one in places if one[0] >= 0), default=(-1, 0))
+        return start, end, end + size
+
+    def answers(self, text: str) -> bool:
+        """Whether an unfinished output has come to its answer: what is written before one is there, or can't be any more."""
+        place = self.thinking(text)
+        if place is None:
+            return bool(self.answer) and text.lstrip().startswith(self.answer)
+        rest = text[place[2] :]
+        return place[1] >= 0 and (rest == self.between or not self.between.startswith(rest))
 
     def _thinking(self, rest: str, finished: bool) -> str:
         written = _without(rest, self._after_opening)
@@ -140,22 +168,39 @@ if "vllm" in sys.modules:
             parts = getattr(tokenizer, "init_kwargs", {}).get(KEY)
             self._splitter = Splitter(**(parts if isinstance(parts, Mapping) else PAPER))
             self._options = kwargs.get("chat_template_kwargs") or {}
-            self._opened = self._prompt_holds(self._options)
-            self._shown = Parts("", "", False)
+            self._before, self._opened = self._prompt_end(self._options)
+            self._shown: Parts | None = None
 
-        def _prompt_holds(self, options: Mapping[str, Any]) -> str:
-            """What the chat template writes of a response before the model does."""
+        @property
+        def reasoning_start_str(self) -> str | None:
+            """The tag that opens the thinking, if it is one token: vLLM looks for it to hold a budget."""
+            return self._splitter.opening if self._splitter.opening in self.vocab else None
+
+        @property
+        def reasoning_end_str(self) -> str | None:
+            """The tag that closes it, likewise."""
+            return self._splitter.closing if self._splitter.closing in self.vocab else None
+
+        def _prompt_end(self, options: Mapping[str, Any]) -> tuple[str, str]:
+            """The end of a prompt: what stands before a response, and what the chat template writes of the response."""
             known = {name: value for name, value in options.items() if name == "enable_thinking"}
             prompt = self.model_tokenizer.apply_chat_template(
                 [{"role": "user", "content": "?"}], tokenize=False, add_generation_prompt=True, **known
             )
-            _, found, after = str(prompt).rpartition("?")[2].partition(self._splitter.opening)
-            return found + after
+            before, found, after = str(prompt).rpartition("?")[2].partition(self._splitter.opening)
+            return before, found + after
+
+        def _text(self, ids: Sequence[int]) -> str:
+            return str(self.model_tokenizer.decode(list(ids), skip_special_tokens=False))
+
+        def _count(self, ids: Sequence[int], length: int) -> int:
+            """How many tokens at the beginning have at most so many characters."""
+            return bisect_right(range(1, len(ids) + 1), length, key=lambda count: len(self._text(ids[:count])))
 
         def extract_reasoning(self, model_output: str, request: Any) -> tuple[str | None, str | None]:
             """The thinking and the answer of a whole output."""
             options = getattr(request, "chat_template_kwargs", None) or self._options
-            parts = self._splitter.split(self._prompt_holds(options) + model_output)
+            parts = self._splitter.split(self._prompt_end(options)[1] + model_output)
             return parts.thinking or None, parts.answer or None
 
         def extract_reasoning_streaming(
@@ -170,22 +215,50 @@ if "vllm" in sys.modules:
             """What is new of both."""
             ended = self.model_tokenizer.eos_token_id in delta_token_ids
             parts = self._splitter.split(self._opened + current_text, finished=ended)
-            return self._new(parts)
-
-        def _new(self, parts: Parts) -> DeltaMessage | None:
-            thinking, answer = parts.thinking[len(self._shown.thinking) :], parts.answer[len(self._shown.answer) :]
-            self._shown = parts
+            shown, self._shown = self._shown or Parts("", "", False), parts
+            thinking, answer = parts.thinking[len(shown.thinking) :], parts.answer[len(shown.answer) :]
             return DeltaMessage(reasoning=thinking or None, content=answer or None) if thinking or answer else None
 
         def get_streaming_fallback_content(self, text: str, request: Any) -> str | None:
             """The end of an output that the token limit cuts off, which was held back as the beginning of a tag."""
-            parts = self._splitter.split(self._opened + text)
-            return parts.answer[len(self._shown.answer) :] or None
+            shown = self._shown.answer if self._shown else ""
+            return self._splitter.split(self._opened + text).answer[len(shown) :] or None
 
         def is_reasoning_end(self, input_ids: Sequence[int]) -> bool:
-            """Never: what follows has the tags of the answer, or white space, which the parser has to see, too."""
-            return False
+            """Whether a prompt, an output or both have come to an answer, by the last response in them."""
+            text = self._text(input_ids)
+            _, found, response = text.rpartition(self._before) if self._before else ("", "", "")
+            return self._splitter.answers(response if found else self._opened + text)
+
+        def is_reasoning_end_streaming(self, input_ids: Sequence[int], delta_ids: Iterable[int]) -> bool:
+            """Whether the engine may hold what follows to a grammar, and the server pass it on without this parser.
+
+            The parser of a stream has to see an answer's tags, so that the server passes on what is between them alone.
+            """
+            splitter = self._splitter
+            if splitter.answer and self._shown is not None:
+                return False
+            # A whole conversation is decoded only if the end of a thinking is near: the engine asks at every token.
+            near = len(splitter.closing + splitter.between) * 4 + len(list(delta_ids))
+            ending = self._text(input_ids[-near:])
+            tags = (splitter.closing, splitter.answer or splitter.closing)
+            return any(tag in ending for tag in tags) and self.is_reasoning_end(input_ids)
+
+        def count_reasoning_tokens(self, token_ids: Sequence[int]) -> int:
+            """How many tokens of an output are thinking; one that spans it and a tag is."""
+            text = self._opened + self._text(token_ids)
+            place = self._splitter.thinking(text)
+            if place is None:
+                return 0
+            # Places in the output, which begins after what the prompt holds.
+            start, end = place[0] - len(self._opened), (place[1] if place[1] >= 0 else len(text)) - len(self._opened)
+            return max(0, self._count(token_ids, end - 1) + 1 - self._count(token_ids, start)) if end > 0 else 0
 
         def extract_content_ids(self, input_ids: list[int]) -> list[int]:
-            """None, as the thinking never ends for vLLM."""
-            return []
+            """The tokens of an answer, in an output or in the part of it with which the thinking ends."""
+            text = self._text(input_ids)
+            _, closed, rest = text.partition(self._splitter.closing)
+            if not closed and not (self._shown and self._shown.ended):
+                return []
+            content = (rest if closed else text).removeprefix(self._splitter.between)
+            return input_ids[self._count(input_ids, len(text) - len(content)) :]
