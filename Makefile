@@ -146,7 +146,7 @@ $(SERVERS)/gguf/.ready: $(READY)
 	touch $@
 
 test-servers: $(READY) $(SERVERS)/llama.cpp/.ready $(SERVERS)/vllm/.ready $(SERVERS)/gguf/.ready  ## Run the tests with a llama.cpp and a vLLM server
-	SERVERS=$(CURDIR)/$(SERVERS) $(BIN)/python -m pytest -m servers -s tests/e2e/test_servers.py
+	SERVERS=$(CURDIR)/$(SERVERS) $(BIN)/python -m pytest -m servers -s tests/e2e/test_servers.py tests/e2e/test_served_chats.py
 
 TOKENIZERS := outputs/tokenizers
 

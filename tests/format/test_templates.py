@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import TemplateError
 from sftkey.format import templates
@@ -196,3 +196,33 @@ def test_a_stage_is_known_by_what_was_trained_alone() -> None:
         "thinking_answer": "0796c93079206098c9b9caa58f6d01dfe842629e68bd044797ee2914fb42822c",
         "thinking_answer_plain": "1c2186bd55f5a53ca3f94c1aa546a1b5cad653c09a56614e8c35a22347ed8136",
     }
+
+
+KEYS = ("reasoning_content", "reasoning", "thinking")
+turns = st.lists(
+    st.tuples(texts, st.none() | texts, texts, st.sampled_from(KEYS), st.lists(st.integers(0, 30), max_size=2)),
+    max_size=5,
+)
+
+
+@pytest.mark.parametrize("name", templates.TEMPLATES)
+@settings(deadline=None)
+@given(past=turns, question=texts)
+def test_a_history_keeps_the_thinking_of_the_turns_that_have_one(name: str, past: list[Any], question: str) -> None:
+    sent: list[dict[str, Any]] = [{"role": "system", "content": "s"}]
+    expected = "<|im_start|>system\ns<|im_end|>\n"
+    for asked, thinking, answer, key, cuts in past:
+        sent.append({"role": "user", "content": as_parts(asked, cuts)})
+        sent.append({"role": "assistant", "content": as_parts(answer, cuts) or None})
+        response = answer
+        if thinking is not None:
+            sent[-1][key] = as_parts(thinking, cuts)
+            # What brings its answer's tags gets no second ones, which another test is about.
+            inner = (
+                answer.removeprefix("<Answer>").removesuffix("</Answer>") if answer.startswith("<Answer>") else answer
+            )
+            response = answer if name == templates.PLAIN else f"<Thinking>{thinking}</Thinking><Answer>{inner}</Answer>"
+        expected += f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n{response}<|im_end|>\n"
+    sent.append({"role": "user", "content": question})
+    expected += f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    assert render(templates.chat_template(name), sent, prompt=True)[0] == expected

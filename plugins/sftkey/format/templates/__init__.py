@@ -16,6 +16,7 @@ from functools import cache
 from importlib import resources
 
 from sftkey.format.formats import THINKING_ANSWER
+from sftkey.format.response_format import ResponseFormat
 
 START_OF_TURN = "<|im_start|>"
 END_OF_TURN = "<|im_end|>"
@@ -80,9 +81,12 @@ def with_system_message(source: str, message: str | None) -> str:
     """A chat template of a model's own that opens with a system message where the messages bring none.
 
     Args:
-        source: Jinja source; one that this function has made gets the new message in the place of the old one.
+        source: Jinja source; one that this function has made gets the new message in the place of the old one, one of
+            `with_response` loses what was put before it.
         message: The system message; ``None`` for the template as it is.
     """
+    if source.startswith(_LAST_RESPONSE):
+        source = source.partition(_END_OF_RESPONSE)[2]
     if source.startswith(_NO_SYSTEM):
         source = source.partition(_THEN)[2]
     if message is None:
@@ -95,6 +99,31 @@ _NO_SYSTEM = (
     "{%- if not messages or messages[0]['role'] != 'system' -%}{%- set messages = [{'role': 'system', 'content': "
 )
 _THEN = "}] + messages -%}{%- endif -%}"
+
+
+def with_response(source: str, response_format: ResponseFormat) -> str:
+    """A chat template of a model's own that writes the thinking of a response: of the last message, if it is one.
+
+    By such a rendering llama.cpp learns the tags of the thinking. No prompt is another by it: none ends with a response.
+
+    Args:
+        source: Jinja source of a template that leaves ``reasoning_content`` out.
+        response_format: How a response is written.
+    """
+    parts = (response_format.thinking_open, response_format.thinking_close + response_format.answer_open)
+    opening, between, closing = (
+        json.dumps(text, ensure_ascii=False) for text in (*parts, response_format.answer_close)
+    )
+    written = f"{opening} + {_LAST}['reasoning_content'] + {between} + {_LAST}['content'] + {closing}"
+    return f"{_LAST_RESPONSE}{written}{_END_OF_RESPONSE}{source}"
+
+
+_LAST = "messages[-1]"
+_LAST_RESPONSE = (
+    f"{{%- if messages and {_LAST}['role'] == 'assistant' and {_LAST}['reasoning_content'] is string and "
+    f"{_LAST}['content'] is string -%}}{{%- set messages = messages[:-1] + [{{'role': 'assistant', 'content': "
+)
+_END_OF_RESPONSE = "}] -%}{%- endif -%}"
 
 
 def _read(file: str) -> str:
