@@ -14,6 +14,7 @@ import yaml
 from click.testing import CliRunner, Result
 from datasets import Dataset, DatasetDict
 from sftkey.cli.main import sftkey
+from sftkey.datasets.holdout import is_held_out
 from sftkey.recipes.checks import check_recipe
 
 ROWS = [
@@ -148,6 +149,98 @@ def test_commonsenseqa_as_it_is_published_with_explanations(shared_dir: Path) ->
     first, _ = recipes(init("csqa.jsonl", "--model-id", "Tiny-Base", "-y"), "csqa")
     assert first["sftkey_columns"] == {"thinking": "explanation", "answer": "answerKey", "options": "choices"}
     assert first["sftkey_answers"] == "option"
+
+
+def chats(reasoning: bool = True) -> list[dict[str, Any]]:
+    """Conversations of two turns, as they are published; the second asks for a number."""
+    turns = [("Hello", "Hi.", "I greet."), ("{} + 4?", "{}", "I add 4.")]
+    return [
+        {
+            "source": "x",
+            "conversations": [
+                message
+                for asked, told, thought in turns
+                for message in (
+                    {"from": "human", "value": f"{number}: {asked.format(number)}"},
+                    {"from": "gpt", "value": f"<think>\n{thought}\n</think>\n\n" * reasoning + told.format(number + 4)},
+                )
+            ],
+        }
+        for number in range(40)
+    ]
+
+
+@pytest.mark.parametrize("template", [None, "{{ messages }}", "{{ messages }}<think>"])
+def test_conversations(template: str | None) -> None:
+    if template:
+        Path("Tiny-Base/chat_template.jinja").write_text(template)
+    result = init(write("chats.jsonl", chats()), "--model-id", "Tiny-Base", "-y")
+    first, second = recipes(result, "chats")
+    assert (
+        "note: conversations in conversations: every turn with reasoning is trained; answers: number" in result.stderr
+    )
+    assert first["datasets"] == [
+        {
+            "path": "chats.jsonl",
+            "split": "train",
+            "type": "sftkey.datasets.messages",
+            "field_messages": "conversations",
+        }
+    ]
+    assert (first["sftkey_turns"], first["sftkey_answers"], first["sftkey_held_out"]) == ("all", "number", 0.1)
+    assert (first.get("sftkey_format"), first["chat_template"]) == (
+        ("think", "tokenizer_default") if template else (None, "thinking_answer")
+    )
+    assert second["sftkey_after"] == "chats_stage1.yml"
+    closed = "</think>" if template else "</Thinking>"
+    assert f"loss on all after {closed}" in Path("chats_stage2.yml").read_text().replace("\n# ", " ")
+    check_recipe(second)
+
+
+def test_conversations_with_reasoning_beside_the_text_take_the_format_that_the_model_writes() -> None:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": f"{number}?"}]},
+                {"role": "assistant", "content": "so " * 100, "reasoning_content": "Hm."},
+            ]
+        }
+        for number in range(40)
+    ]
+    data = write("chats.jsonl", rows)
+    for template, written in (("{{ messages }}", None), ("{{ messages }}<think>", "think")):
+        Path("Tiny-Base/chat_template.jinja").write_text(template)
+        result = init(data, "--model-id", "Tiny-Base", "-y", "--force")
+        first, _ = recipes(result, "chats")
+        assert (first.get("sftkey_format"), first["sftkey_answers"]) == (written, "text")
+        assert "sftkey_turns" not in first
+        assert "evaluate with a judge" in result.stderr
+
+
+def test_conversations_in_which_nothing_is_to_be_learned_or_beside_columns() -> None:
+    refused = init(write("chats.jsonl", chats(reasoning=False)), "--model-id", "Tiny-Base", "-y")
+    assert (
+        "chats.jsonl: conversations holds conversations, and none can be trained on (40 no think block)"
+        in refused.stderr
+    )
+    both = [{**row, **chat} for row, chat in zip(ROWS, chats(), strict=True)]
+    result = init(write("both.jsonl", both), "--model-id", "Tiny-Base", "-y")
+    assert recipes(result, "both")[0]["datasets"][0]["type"] == "sftkey.datasets.columns"
+    assert "note: conversations holds conversations, too, and isn't used" in result.stderr
+    asked, _ = recipes(init(write("chats.jsonl", chats()), answers="text\nTiny-Base\n"), "chats")
+    assert asked["sftkey_answers"] == "text"
+
+
+def test_the_held_out_share_goes_by_what_is_held_out() -> None:
+    """By the first message of the user, which all of these conversations share but three."""
+    rows = chats()
+    for row in rows[3:]:
+        row["conversations"][0]["value"] = "Hello"
+    first, _ = recipes(init(write("chats.jsonl", rows), "--model-id", "Tiny-Base", "-y"), "chats")
+    firsts = {row["conversations"][0]["value"] for row in rows}
+    held_out = {text for text in firsts if is_held_out(text, first["sftkey_held_out"])}
+    assert held_out
+    assert held_out != firsts
 
 
 @pytest.mark.parametrize(("gpus", "memory", "adapter"), [("1", "24", "lora"), ("8", "80", None), ("1", "16", "qlora")])

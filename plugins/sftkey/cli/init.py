@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,21 +17,18 @@ from sftkey.cli.options import known_keys
 from sftkey.datasets.columns import COLUMNS
 from sftkey.datasets.own_data import KINDS
 from sftkey.util.errors import UserError
-from sftkey.util.text import one_line, visible
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from sftkey.datasets.base import ReasoningDataset
     from sftkey.recipes.own_data import OwnData
-    from sftkey.recipes.proposal import Proposal
 
-_TYPE = "sftkey.datasets.columns"
-_SHARES = (0.1, 0.2, 0.3, 0.5)
-_MOST_HELD_OUT = 1_000
-_MOST_MEASURED = 20_000
+_COMMENTS = {
+    "sequence_len": "# Longer rows are left out and counted: by the bytes of the first rows, 99 of 100 are shorter.\n",
+    "sftkey_format": "# <think> blocks in the model's own chat template; without both keys the paper's tags.\n",
+}
+_THINK = {"chat_template": "tokenizer_default", "sftkey_format": "think"}
 _BATCH = ("micro_batch_size", "gradient_accumulation_steps")
-_NEEDED = ("question", "thinking", "answer")
 
 
 @click.command("init")
@@ -78,131 +74,27 @@ def init_command(
 ) -> None:
     """Write the recipes of both stages for rows of your own: JSON Lines, JSON, CSV, Parquet.
 
-    Looks at the first rows of DATA and proposes which columns hold the question, the thinking and the answer, and what the
-    answers are (number, maths, option or text); asks whether that is right, unless -y. A part of the rows is held out of
-    training by a hash of the question and evaluated, or those of --test are. Batch and method (all weights, or an adapter)
-    are those that fit the GPUs by the memory estimate. KEY=VALUE sets any key in both recipes, as in `sftkey recipe`.
+    Looks at the first rows of DATA and proposes which columns hold the question, the thinking and the answer, or that
+    they are conversations, and what the answers are (number, maths, option or text); asks whether that is right, unless
+    -y. A part of the rows is held out of training by a hash of the question and evaluated, or those of --test are. Batch
+    and method (all weights, or an adapter) are those that fit the GPUs by the memory estimate. KEY=VALUE sets any key in
+    both recipes, as in `sftkey recipe`.
     """
-    from sftkey.recipes.proposal import ROWS
+    from sftkey.cli.init_data import agreed_data, rows_of
 
     with others_on_stderr():
-        rows = _rows(data)
+        rows = rows_of(data)
         named = {part: name for part in COLUMNS if (name := given[part])}
-        proposal = _agreed(list(_first(rows, ROWS)), rows.column_names, named, answers, yes)
-        own = _own_data(data, test, rows, proposal)
+        own, thinks = agreed_data(data, test, rows, named, answers, yes)
     model_id = model_id or (None if yes else click.prompt("Base model, a name on the Hub or a folder", err=True))
     if not model_id:
         raise UserError("--model-id: name the base model, such as Qwen/Qwen3-8B-Base or a folder")
-    _write(own, rows, model_id, _machine(gpus, gpu_memory), overrides, output_root, output, force)
-
-
-def _rows(data: str) -> Dataset:
-    from sftkey.datasets.loading import entry_rows
-
-    rows = entry_rows({"path": data, "type": _TYPE, "split": "train"}, "DATA")
-    if not len(rows):
-        raise UserError(f"{data}: it holds no rows")
-    return rows
-
-
-def _first(rows: Dataset, count: int) -> Dataset:
-    return rows.select(range(min(len(rows), count)))
-
-
-def _agreed(
-    rows: Sequence[Mapping[str, Any]], there: list[str], named: Mapping[str, str], answers: str | None, yes: bool
-) -> Proposal:
-    """What is proposed, or what the user says instead."""
-    from dataclasses import replace
-
-    from sftkey.recipes.proposal import propose
-
-    proposal = propose(rows, named, answers)
-    names = {part: one_line(visible(str(name))) for part, name in proposal.columns.items()}
-    shown = ", ".join(f"{part} {name}" for part, name in names.items())
-    unnamed = [part for part in _NEEDED if part not in named]
-    if yes or not unnamed:
-        if unnamed and not proposal.sure:
-            raise UserError(
-                f"the columns can't be told apart for sure (the best guess: {shown}); name them with --question, --thinking "
-                f"and --answer. There are {', '.join(one_line(visible(name)) for name in there[:20])}"
-            )
-        note(f"columns: {shown}; answers: {proposal.kind}")
-        return proposal
-    said = {
-        part: click.prompt(
-            f"Column of the {part} [{names[part]}]",
-            default=proposal.columns[part],
-            type=click.Choice(there),
-            show_choices=False,
-            show_default=False,
-            err=True,
-        )
-        for part in unnamed
-    }
-    proposal = propose(rows, {**named, **said}, answers)
-    kind = answers or click.prompt("The answers are", default=proposal.kind, type=click.Choice(KINDS), err=True)
-    return replace(proposal, kind=kind)
-
-
-def _own_data(data: str, test: str | None, rows: Dataset, proposal: Proposal) -> OwnData:
-    """The keys of the recipes that are about the data, tried on the first rows."""
-    from collections import Counter
-
-    from sftkey.datasets.loading import entry_dataset
-    from sftkey.evaluation.own_rows import own_rows
-    from sftkey.format.example import SkippedRow
-    from sftkey.recipes.own_data import OwnData
-    from sftkey.recipes.proposal import ROWS
-
-    entry = {"path": data, "split": "train", "type": _TYPE}
-    renamed = {part: name for part, name in proposal.columns.items() if part == "options" or part != name}
-    keys: dict[str, Any] = {"datasets": [entry], "sftkey_columns": renamed or None, "sftkey_answers": proposal.kind}
-    keys = {key: value for key, value in keys.items() if value}
-    on = entry_dataset(entry, keys)
-    skipped: Counter[str] = Counter()
-    looked = _first(rows, ROWS)
-    for row in looked:
-        try:
-            on.to_example(row)
-        except SkippedRow as reason:
-            skipped[reason.reason] += 1
-    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
-    if sum(skipped.values()) == len(looked):
-        raise UserError(f"{data}: none of its first {len(looked)} rows can be trained on ({reasons})")
-    if skipped:
-        note(f"of the first {len(looked)} rows are left out of training: {reasons}")
-    comments = {
-        "sftkey_answers": "# What the answers are, which decides how they are compared: number, maths, option or text.\n"
-    }
-    if test is not None:
-        keys["test_datasets"] = [{**entry, "path": test}]
-        comments["test_datasets"] = "# The rows that are evaluated; none of them should be in the training data.\n"
-    else:
-        keys["sftkey_held_out"] = share = _share(on, rows)
-        comments["sftkey_held_out"] = (
-            "# This share of the rows, by a hash of the question, is left out of training and evaluated.\n"
-        )
-        note(f"held out for evaluation: {share:g} of {len(rows):,} rows")
-    own_rows(keys, data)  # what the evaluation would say against them
-    return OwnData.of(keys, comments)
-
-
-def _share(on: ReasoningDataset, rows: Dataset) -> float:
-    """A tenth, of many rows less and of few more, so that some are held out."""
-    from sftkey.datasets.holdout import row_is_held_out
-
-    if len(rows) > _MOST_HELD_OUT * 10:
-        return float(f"{_MOST_HELD_OUT / len(rows):.1g}")
-    for share in _SHARES:
-        count = sum(row_is_held_out(row, on.question_of, share) for row in rows)
-        if 0 < count < len(rows):
-            return share
-    raise UserError(f"of {len(rows)} rows none is held out by the hash rule; add rows, or name others with --test FILE")
+    _write(own, thinks, rows, model_id, _machine(gpus, gpu_memory), overrides, output_root, output, force)
 
 
 def _write(
     own: OwnData,
+    thinks: bool | None,
     rows: Dataset,
     model_id: str,
     machine: tuple[int, int],
@@ -213,6 +105,7 @@ def _write(
 ) -> None:
     from dataclasses import replace
 
+    from sftkey.cli.init_data import texts_of
     from sftkey.recipes.catalogue import shipped_recipe
     from sftkey.recipes.checks import check_recipe
     from sftkey.recipes.hub import config_of
@@ -223,13 +116,13 @@ def _write(
 
     folder, config = config_of(model_id)
     gpus, gigabytes = machine
-    length = sequence_length(_texts(own, rows), _positive(config.get("max_position_embeddings")))
+    length = sequence_length(texts_of(own, rows), _positive(config.get("max_position_embeddings")))
     shape = architecture_of(model_id) or architecture_of(folder)
     chosen = sizes(shape, length, gpus, gigabytes)
     method = {key: value for key, value in chosen.keys.items() if key not in _BATCH}
-    comment = "# Longer rows are left out and counted: by the bytes of the first rows, 99 of 100 are shorter.\n"
+    form = _THINK if thinks is not None and _writes_think(model_id, folder, thinks) else {}
     own = replace(
-        own, keys={**own.keys, **method, "sequence_len": length}, comments={**own.comments, "sequence_len": comment}
+        own, keys={**own.keys, **method, **form, "sequence_len": length}, comments={**own.comments, **_COMMENTS}
     )
     written = write_recipe(
         shipped_recipe(chosen.pattern),
@@ -249,24 +142,26 @@ def _write(
         echo(f"wrote {path}", err=True)
     for text in written.notes:
         note(text)
+    if form:
+        note("responses are written as <think> blocks, in the model's own chat template")
     if not gpus:
         note("written for the CPU of this machine; for GPUs say --gpus N --gpu-memory GB")
     echo(f"sftkey run {shlex.quote(str(output / written.file_name))} --eval")
 
 
+def _writes_think(model_id: str, folder: str, thinks: bool) -> bool:
+    """Whether the model is to write ``<think>`` blocks in its own chat template: as the rows do, or as it does already."""
+    from sftkey.datasets.think_block import THINK_OPEN
+    from sftkey.stages.handover import template_in
+
+    template = template_in(Path(folder))
+    if template is None:  # of a name on the Hub it may be there all the same
+        return thinks and not Path(model_id).is_dir()
+    return thinks or THINK_OPEN in template
+
+
 def _positive(value: Any) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
-
-
-def _texts(own: OwnData, rows: Dataset) -> Iterator[list[str]]:
-    from sftkey.datasets.loading import entry_dataset
-    from sftkey.format.example import SkippedRow
-
-    on = entry_dataset(own.keys["datasets"][0], own.keys)
-    for row in _first(rows, _MOST_MEASURED):
-        with suppress(SkippedRow):
-            example = on.to_example(row)
-            yield [example.question, example.thinking, example.answer]
 
 
 def _machine(gpus: int | None, gigabytes: int | None) -> tuple[int, int]:

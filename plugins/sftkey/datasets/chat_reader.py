@@ -21,7 +21,7 @@ from sftkey.datasets.conversation import (
     text,
     tool_calls,
 )
-from sftkey.datasets.think_block import NO_THINK_BLOCK, has_think_tag, split_think_block
+from sftkey.datasets.think_block import NO_THINK_BLOCK, has_think_tag, split_reasoning
 from sftkey.format.example import Example
 
 LOG = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class ChatReader:
     def reference(self, row: Row) -> str:
         """The response without its reasoning, if any; raises like `to_example`."""
         content = text(self._content(self._turn(row)[0][-1]))
-        block = split_think_block(content)
+        block = split_reasoning(content)
         return stripped(content if block is None else block[1], NO_ANSWER)
 
     def history(self, row: Row) -> tuple[dict[str, Any], ...]:
@@ -138,7 +138,7 @@ class ChatReader:
             if has_think_tag(answer):
                 raise SkippedRow(TWO_REASONINGS)
         else:
-            block = split_think_block(answer)
+            block = split_reasoning(answer)
             if block is None:
                 raise SkippedRow(NO_THINK_BLOCK)
             thinking = block[0]

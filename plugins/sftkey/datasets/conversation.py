@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sftkey.datasets.think_block import split_think_block
+from sftkey.datasets.think_block import split_reasoning
 from sftkey.format.example import SkippedRow
 
 NOT_A_MESSAGE = "a message without role or content"
@@ -112,7 +112,7 @@ def past_message(message: Mapping[str, Any], role: str, content: Any, thought: s
     """
     taken: dict[str, Any] = {"role": role, "content": text(content)}
     if role == "assistant":
-        block = None if thought else split_think_block(taken["content"])
+        block = None if thought else split_reasoning(taken["content"])
         if block is not None and block[0]:
             thought, taken["content"] = block
         if thought:

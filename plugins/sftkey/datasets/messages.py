@@ -2,7 +2,7 @@
 
 - Answer (the Key): the ``content`` of the assistant's turn that is trained, without its reasoning.
 - Thinking: its ``reasoning_content``, ``reasoning`` or ``thinking``, or else the ``<think>`` block at the start of its
-  ``content``.
+  ``content``; or the paper's tags in it.
 - History: every message before it, rendered by the recipe's chat template: system messages, earlier turns, tool calls and
   their results, with the ``tools`` of the row. Reasoning of an earlier turn is ``reasoning_content`` beside its
   ``content``; whether it's kept or cut is the template's, as it is when a server renders the same messages.

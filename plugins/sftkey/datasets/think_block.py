@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sftkey.format.formats import THINKING_ANSWER
+
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
 
@@ -19,6 +21,14 @@ def split_think_block(response: str) -> tuple[str, str] | None:
     if not close or THINK_OPEN in inside or has_think_tag(after):
         return None
     return inside.strip(), after.strip()
+
+
+def split_reasoning(response: str) -> tuple[str, str] | None:
+    """The reasoning and the answer of a response that holds both: in the paper's tags, or as `split_think_block`."""
+    parsed = THINKING_ANSWER.parse(response)
+    if parsed.well_formed:
+        return str(parsed.thinking).strip(), str(parsed.answer).strip()
+    return split_think_block(response)
 
 
 def has_think_tag(text: str) -> bool:

@@ -31,22 +31,11 @@ _NAMES = {
     "answer": "answer final_answer target label gold answerkey answer_key correct correct_answer result output expected "
     "response correct_option cop a".split(),
 }
+THINKING = _NAMES["thinking"]
+"""What a thinking is usually called."""
+
 _OPTIONS = "options choices option choice alternatives candidates endings mc_options".split()
-_NO_TEXT = {
-    "id",
-    "idx",
-    "index",
-    "uuid",
-    "source",
-    "split",
-    "url",
-    "level",
-    "subject",
-    "topic",
-    "date",
-    "qid",
-    "dataset",
-}
+_NO_TEXT = set("id idx index uuid source split url level subject topic date qid dataset".split())
 _ONE_EACH = re.compile(r"(?:options?|opt|op|choices?|answer)?[_ ]?([a-h]|[1-8])", re.I)
 _LETTER = re.compile(r"\s*(?:\\boxed\{)?[(\[]?[A-Ha-h][)\]]?[.:]?\}?(?:\s.{0,200})?", re.S)
 _BOXED = re.compile(r"\s*\$?\s*\\(?:boxed|text)\s*\{(.*)\}\s*\$?\s*", re.S)
@@ -67,6 +56,11 @@ class Proposal:
     columns: Mapping[str, Any]
     kind: str
     sure: bool
+
+    @property
+    def usual(self) -> bool:
+        """Whether the question, the thinking and the answer have usual names."""
+        return all(_plain(str(self.columns[part])) in names for part, names in _NAMES.items())
 
 
 def propose(rows: Sequence[Mapping[str, Any]], given: Mapping[str, str], kind: str | None = None) -> Proposal:
@@ -92,14 +86,15 @@ def propose(rows: Sequence[Mapping[str, Any]], given: Mapping[str, str], kind: s
         if part != "options" and name not in texts:
             raise UserError(f"--{part}: the column {name!r} holds no texts or numbers (nested values: flatten them)")
     columns, sure = _assigned(rows, texts, given)
-    if options is not None:
+    if options is not None and _fit(rows, options, columns["answer"], given):
         columns["options"] = options
         if _counts_from_one(rows, options, columns["answer"]):
             raise UserError(
                 f"{_shown([columns['answer']])} holds positions of options from 1, and positions are taken from 0; write "
                 "letters (A, B, ...) or the options' texts"
             )
-    return Proposal(columns, kind or _kind(texts[columns["question"]], texts[columns["answer"]], options), sure)
+    kind = kind or kind_of(texts[columns["question"]], texts[columns["answer"]], columns.get("options"))
+    return Proposal(columns, kind, sure)
 
 
 def _texts(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
@@ -135,6 +130,20 @@ def _options(
 def _readable(row: Mapping[str, Any], columns: str | list[str]) -> bool:
     try:
         return len(options_of(row, columns)[0]) > 1
+    except (SkippedRow, KeyError):
+        return False
+
+
+def _fit(rows: Sequence[Mapping[str, Any]], columns: str | list[str], answer: str, given: Mapping[str, str]) -> bool:
+    """Whether the answers are among the options; a column that only holds lists, of topics say, isn't one of options."""
+    if "options" in given or not isinstance(columns, str) or _plain(columns) in _OPTIONS:
+        return True
+    return _share(_names_one(row, columns, answer) for row in rows) > 0.5
+
+
+def _names_one(row: Mapping[str, Any], columns: str, answer: str) -> bool:
+    try:
+        return bool(right_option(required_text(row, answer), *options_of(row, columns)))
     except (SkippedRow, KeyError):
         return False
 
@@ -228,6 +237,8 @@ def _too_few(rows: Sequence[Mapping[str, Any]], texts: Mapping[str, list[str]]) 
     for name, values in texts.items():
         if _share("####" in value for value in values) > 0.5:
             return f"{said}. {_shown([name])} holds thinking and answer with #### between, as GSM8K does: split it"
+        if _share(value.lstrip().startswith("[{") for value in values) > 0.5:
+            return f"{said}. {_shown([name])} holds lists as JSON text: write them as lists"
         if _share("</think>" in value for value in values) > 0.5:
             return f"{said}. {_shown([name])} holds a <think> block and the answer: split it"
     chats = [
@@ -247,7 +258,8 @@ def _shown(names: Iterable[str]) -> str:
     return ", ".join(one_line(visible(name)) for name in islice(names, 5))
 
 
-def _kind(questions: Sequence[str], answers: Sequence[str], options: Any) -> str:
+def kind_of(questions: Sequence[str], answers: Sequence[str], options: Any = None) -> str:
+    """Of which kind answers seem to be, as ``sftkey_answers``; `options` are named where they have a column."""
     pairs = [(question, answer) for question, answer in zip(questions, answers, strict=True) if answer.strip()]
     if options or _share(_names_option(question, answer) for question, answer in pairs) >= _SURE:
         return AnswerKind.OPTION.value

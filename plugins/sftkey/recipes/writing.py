@@ -155,6 +155,8 @@ def write_recipe(
     run_with = f"{file_name or '<this file>'}{f' (after {before.file_name})' if before else ''}"
     title = own.title if own else dataset(dataset_name or recipe.dataset).title if recipe.movable else ""
     header = _header(recipe, title, model_id, sharding, run_with, memory)
+    if document.get("sftkey_format") == "think":
+        header[0] = header[0].replace("</Thinking>", "</think>")
     if target:
         header = [line for line in header if not line.startswith("Hardware: ")] + [target.described]
     text = recipe_text(document, [*header, f"Written with {this_version()}: {command}"], comments)

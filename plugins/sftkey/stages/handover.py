@@ -246,14 +246,15 @@ def template_fingerprint(cfg: Recipe, folder: str | Path = "") -> dict[str, str]
     if not has_own_template(cfg):
         text = turns_template(name, cfg.get("default_system_message"))
     else:
-        name, source = TOKENIZER_DEFAULT, cfg.get("chat_template_jinja") or _template_in(Path(folder))
+        name, source = TOKENIZER_DEFAULT, cfg.get("chat_template_jinja") or template_in(Path(folder))
         if source is None:
             return {"name": name, "sha256": ""}
         text = with_system_message(str(source), own_system_message(cfg))
     return {"name": name, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def _template_in(folder: Path) -> str | None:
+def template_in(folder: Path) -> str | None:
+    """The chat template of the tokenizer in a folder; ``None`` where there is none."""
     path, older = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     if path.is_file():
         return path.read_text(encoding="utf-8")
