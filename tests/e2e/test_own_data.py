@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import yaml
 from support.availability import REPOSITORY
 from support.commands import run, succeeded
+from support.warm_commands import WarmCommands
 
 pytestmark = pytest.mark.slow
 
@@ -77,3 +80,69 @@ def test_readme_from_rows_to_a_shared_run(
     page = (tmp_path / "report" / "index.html").read_text()
     assert "my_rows" in page
     assert "sftkey_own" in results["share"].stdout
+
+
+def held_out_by_hand(question: str, share: float) -> bool:
+    """The documented rule, written down again: the hash of the letters and digits of a question as it is asked."""
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", question).casefold())
+    digest = hashlib.sha256("".join(sign for sign in text if sign.isalnum()).encode()).hexdigest()
+    return int(digest[:16], 16) / 2**64 < share
+
+
+def test_commonsenseqa_with_explanations_from_rows_to_a_shared_run(
+    tmp_path: Path, tiny_root: Path, shared_dir: Path
+) -> None:
+    lines = (shared_dir / "data" / "commonsenseqa" / "train.jsonl").read_text("utf-8").splitlines()[:300]
+    (tmp_path / "csqa.jsonl").write_text("\n".join(lines))
+    rows = [json.loads(line) for line in lines]
+    asked = {
+        "\n".join(
+            [row["question"], *map(". ".join, zip(row["choices"]["label"], row["choices"]["text"], strict=True))]
+        ): row
+        for row in rows
+    }
+    expected = {question: row for question, row in asked.items() if held_out_by_hand(question, 0.1)}
+    assert len(asked) == len(rows)
+    (tmp_path / "Tiny-Base").symlink_to(tiny_root / "model")
+    outputs = tmp_path / "outputs" / "tiny" / "csqa"
+    with WarmCommands(tmp_path) as warm:
+        init = succeeded(warm.run("sftkey", "init", "csqa.jsonl", "--model-id", "Tiny-Base", *MORE["init"]))
+        assert (
+            "question question, thinking explanation, answer answerKey, options choices; answers: option" in init.stderr
+        )
+        for path in tmp_path.glob("csqa_stage*.yml"):
+            assert path.read_text().startswith(f"# Tiny-Base on csqa, Stage {path.stem[-1]} (")
+            path.write_text(path.read_text() + SHORT_PROMPT)
+        told = init.stdout.split()
+        assert told == ["sftkey", "run", "csqa_stage2.yml", "--eval"]
+        ran = succeeded(warm.run(*told, *MORE["run"], "--launcher", "python"))
+        found = succeeded(warm.run("sftkey", "diagnose", str(outputs / "stage1"), *MORE["diagnose"], "--json"))
+        succeeded(warm.run("sftkey", "report", "outputs", "-o", "report"))
+        shared = succeeded(warm.run("sftkey", "share", str(outputs / "stage2"), "-o", "bundle"))
+
+    markers = [json.loads((outputs / stage / "sftkey_stage.json").read_text()) for stage in ("stage1", "stage2")]
+    for marker in markers:
+        assert marker["data"][0]["rows_skipped"] == {"held out for evaluation": len(expected)}
+        assert marker["data"][0]["rows_used"] == len(rows) - len(expected)
+    assert markers[1]["after"]["id"] == markers[0]["id"]
+    for stage in ("stage1", "stage2"):
+        (samples,) = (outputs / stage / "eval").rglob("samples_sftkey_own_*.jsonl")
+        logged = [json.loads(line) for line in samples.read_text().splitlines()]
+        assert [one["question"] for one in logged] == list(expected)[: len(logged)]
+        for one in logged:
+            row = expected[one["question"]]
+            assert one["reference"] == f"{row['answerKey']}. {row['choices']['text']['ABCDE'.index(row['answerKey'])]}"
+            assert one["question"] in one["arguments"]["gen_args_0"]["arg_0"]
+    assert ran.stdout.count("sftkey_own") == 2
+    assert json.loads(found.stdout)["held_out"] == f"2 of {len(rows)} rows of csqa.jsonl"
+    scores = (tmp_path / "report" / "tables" / "score.md").read_text()
+    assert f"Items evaluated: csqa 2 of {len(expected)}." in scores
+    assert "| Tiny-Base | SFT-Tag" in scores
+    assert "GSM8K" not in (tmp_path / "report" / "index.html").read_text()
+    assert shared.stdout.strip() == "bundle"
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    assert "# Tiny-Base trained on csqa.jsonl with SFTKey-Tag" in card
+    assert (
+        f"| csqa.jsonl train | local | {len(rows) - len(expected)} | held out for evaluation: {len(expected)} |" in card
+    )
+    assert "| key-tag | sftkey_own | 2 |" in card
