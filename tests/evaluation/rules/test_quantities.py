@@ -61,6 +61,31 @@ def test_texts_that_state_no_one_number(text):
     assert parse(text) is None
 
 
+@given(
+    st.decimals(0, 10**6, places=1),
+    st.sampled_from("k K M T x X y z bn mn tn mil Mio lakh crore".split())
+    | st.sampled_from("ab xy n q G kb pi".split()),
+    st.sampled_from(["", ".", " people", " a day", "²"]),
+    st.booleans(),
+)
+def test_a_factor_after_a_number_makes_another_one(number, factor, after, spaced):
+    """Thousands, millions, multiples of a name: whether glued or, where it can't be a word, after a blank."""
+    if spaced and factor in "ab xy n q G kb pi".split():
+        return
+    assert parse(f"{number:f}{' ' * spaced}{factor}{after}") is None
+
+
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from("m kg km cm g s h ml ft GB min marbles dollars litres".split()),
+    st.booleans(),
+)
+def test_a_unit_glued_to_a_number_is_one(number, unit, spaced):
+    found = parse(f"{number}{' ' * spaced}{unit}")
+    assert found is not None
+    assert found.value == number
+
+
 @pytest.mark.parametrize(
     "text", ["18 dollars", "18 apples", "y = x = 18", "18 = x", "2x", "5 km", r"18\text{ cm}", "(18)"]
 )

@@ -114,6 +114,14 @@ _IN_A_CALCULATION = re.compile(
 _ANOTHER = re.compile(r"\s*(?:or|and|to|-)\b", re.IGNORECASE)
 # A constant that multiplies the number before it: "4e", "4 i", "4e^2".
 _TIMES_A_CONSTANT = re.compile(r"(?:[eEi]|\s[ei])(?![^\W\d_]|\.e\b)")
+# What makes another number of it, "4k", "4 lakh", or the multiple of a name, "4x", "4ab". A unit of two letters doesn't.
+_LETTERS = re.compile(r"[A-Za-z]+")
+_MAGNITUDES = frozenset("bn mn tn mil mio mln mrd tsd lakh lakhs crore crores".split())
+_MAGNITUDE_OR_NAME = frozenset("k K M T x X y z".split())
+_SHORT_UNITS = frozenset(
+    """s m g h l L d t w N J W V A C F c p mm cm dm km mg kg ml mL dl cl ft in yd mi lb oz hr yr mo wk am pm AM PM
+    st nd rd th B kB KB MB GB TB Hz kW mW kV mV mA kJ Pa ms ns eV dB Wh cc ha pt qt sq""".split()
+)
 _MONEY_SUFFIX = re.compile(r"^\s?(?:k|mm?|mn|bn?|tn?)\b", re.IGNORECASE)
 _OPERATORS = re.compile(r"[+*/^√π|{}()\[\]]|\\[A-Za-z]")
 # Units that a right answer may have in place of the expected ones, with another number.
@@ -163,6 +171,7 @@ def parse(text: str, *, strict: bool = False) -> Quantity | None:
         or _ANY_DIGIT.search(after)
         or _ANOTHER.match(after)
         or _TIMES_A_CONSTANT.match(after)
+        or _is_multiplied(after, spaced=text[: match.end()][-1:].isspace())
         or _GOES_ON.search(after)
         or (match["currency"] and _MONEY_SUFFIX.match(after))
     ):
@@ -173,6 +182,17 @@ def parse(text: str, *, strict: bool = False) -> Quantity | None:
     elif _OPERATORS.search(re.sub(r"(?<=[A-Za-z])(?:\s*\^-?\d|/(?=[A-Za-z]))", "", before + after)):
         return None
     return _quantity(match, _unit(match["currency"], before, after))
+
+
+def _is_multiplied(after: str, *, spaced: bool) -> bool:
+    """Whether the letters after a number stand for a factor."""
+    letters = _LETTERS.match(after)
+    if letters is None:
+        return False
+    word = letters.group()
+    if word.casefold() in _MAGNITUDES:
+        return True
+    return word in _MAGNITUDE_OR_NAME if spaced else len(word) <= 2 and word not in _SHORT_UNITS
 
 
 def _quantity(match: re.Match[str], unit: str) -> Quantity | None:
