@@ -82,6 +82,8 @@ def unusable(rows: Sequence[Mapping[str, Any]]) -> str | None:
                 reader.to_example(row)
             except SkippedRow as skipped:
                 reasons[skipped.reason] += 1
+            except KeyError:
+                reasons["no such column"] += 1
         counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
         return (
             f"{one_line(visible(name))} holds conversations, and none can be trained on ({counted}): a response needs its "
