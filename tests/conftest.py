@@ -28,6 +28,9 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("AXOLOTL_DO_NOT_TRACK", "1")
 
+# The models are so small that the threads of a step wait for each other, and as many workers run as there are cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 LOGGERS = ("sftkey", "sftkey.evaluation", "lm_eval", "lm_eval.tasks", "lm_eval.tasks.sftkey", "axolotl")
 
