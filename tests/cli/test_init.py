@@ -143,6 +143,24 @@ def test_a_test_file_takes_the_place_of_the_held_out_part() -> None:
     assert "sftkey_held_out" not in first
 
 
+def test_test_rows_that_are_trained_are_said_or_refused() -> None:
+    data = write("rows.jsonl", ROWS)
+    common = ("--model-id", "Tiny-Base", "-y", "--test")
+    same = init(data, *common, data)
+    assert "--test rows.jsonl: all of its 40 questions are in rows.jsonl, which is trained" in same.stderr
+    some = init(data, *common, write("test.jsonl", [ROWS[0], {"prompt": "1 + 1?", "target": 2}]))
+    assert "note: 1 of the 2 questions of test.jsonl are in rows.jsonl, too, and trained" in some.stderr
+    missing = init(data, "--force", *common, write("other.jsonl", [{"q": "1 + 1?", "target": 2}]))
+    assert "other.jsonl: test_datasets: own: no column 'prompt' in the data; it has: q, target" in missing.stderr
+
+
+def test_a_column_of_options_that_can_not_be_read_is_said() -> None:
+    result = init(write("rows.jsonl", [{**row, "options": "none"} for row in ROWS]), "--model-id", "Tiny-Base", "-y")
+    assert "options" not in recipes(result, "rows")[0]["sftkey_columns"]
+    assert "note: the column options isn't used: it holds no options that can be read" in result.stderr
+    assert "note: held out for evaluation: 4 of 40 rows" in result.stderr
+
+
 def test_commonsenseqa_as_it_is_published_with_explanations(shared_dir: Path) -> None:
     lines = (shared_dir / "data" / "commonsenseqa" / "train.jsonl").read_text("utf-8").splitlines()[:100]
     Path("csqa.jsonl").write_text("\n".join(lines))

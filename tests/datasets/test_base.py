@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sftkey.datasets import columns
-from sftkey.datasets.base import AnswerKind, ReasoningDataset
+from sftkey.datasets.base import AnswerKind, ReasoningDataset, required_text
 from sftkey.datasets.gsm8k import GSM8K
+from sftkey.datasets.loading import entry_rows
 from sftkey.format.segments import Segment
 from sftkey.format.untagged import UntaggedForm
 
@@ -58,3 +62,11 @@ def test_the_kind_of_own_rows_can_be_said_and_that_of_published_ones_is_known() 
     assert GSM8K.with_kind(AnswerKind.NUMBER) is GSM8K
     with pytest.raises(ValueError, match="the answers of gsm8k are of the kind number"):
         GSM8K.with_kind(AnswerKind.TEXT)
+
+
+@pytest.mark.parametrize("text", ["2024-01-31", "1999-12-31T23:59:00", "today"])
+def test_a_date_that_arrow_read_is_the_text_that_was_written(text: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"answer": text}) + "\n")
+    (row,) = entry_rows({"path": str(tmp_path / "rows.jsonl")}, "datasets[0]")
+    assert isinstance(row["answer"], datetime) == (text != "today")
+    assert required_text(row, "answer") == text

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from sftkey.datasets import file_formats
 from sftkey.datasets.data_files import check_data_files
+from sftkey.datasets.loading import entry_rows
 from sftkey.util.errors import UserError
 
 ROWS = [{"question": f"q{i}", "thinking": f'é {i}, "so"', "answer": str(i)} for i in range(5)]
@@ -141,6 +142,38 @@ def load(path: Path, cache: Path) -> int:
     return len(load_dataset(kind, data_files=str(path), split="train", cache_dir=str(cache)))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "advice"),
+    [
+        (
+            "rows.tsv",
+            "question\tanswer\n1?\t1\n",
+            "separated by tabs, which is read as one column; write it with commas",
+        ),
+        ("rows.tsv.gz", gzip.compress(b"question\tanswer\n1?\t1\n"), "separated by tabs"),
+        ("rows.XLSX", b"PK\x03\x04", "it is a spreadsheet; save it as CSV"),
+        ("rows.yaml", "- question: 1?\n", "rows are read from JSON Lines, JSON, CSV, Parquet and Arrow"),
+        ("rows.sqlite", b"SQLite format 3\x00", "rows are read from JSON Lines"),
+    ],
+)
+def test_files_of_other_kinds_are_one_line_with_what_to_do(
+    name: str, content: str | bytes, advice: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    for entry in ({"path": str(path)}, {"path": "csv", "data_files": [str(path)]}):
+        with pytest.raises(UserError, match=f"^{path}: .*{advice}") as refused:
+            check_data_files(entry)
+        assert "\n" not in str(refused.value)
+
+
+def test_tabs_in_a_folder_are_columns(tmp_path: Path) -> None:
+    (tmp_path / "train.tsv").write_text("question\tanswer\n1?\t1\n")
+    entry = {"path": str(tmp_path), "split": "train"}
+    check_data_files(entry)
+    assert entry_rows(entry, "datasets[0]").column_names == ["question", "answer"]
+
+
 @pytest.mark.parametrize("name", READABLE)
 def test_what_datasets_loads_is_let_through(name: str, tmp_path: Path) -> None:
     path = write(tmp_path, name, READABLE[name])
@@ -211,6 +244,7 @@ BOUND = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]), int(sys.argv[2])))
 from sftkey.datasets.data_files import check_data_files
+from sftkey.datasets.loading import entry_rows
 from sftkey.util.errors import UserError
 try:
     check_data_files({"path": sys.argv[1]})

@@ -27,6 +27,8 @@ def shapes(texts: list[str]) -> dict[str, Any]:
         "objects": [{"key": letter, "value": text} for letter, text in zip(letters, texts, strict=True)],
         "unlabelled objects": [{"text": text} for text in texts],
         "json": json.dumps(texts),
+        "python": str(texts),
+        "python mapping": str({"label": list(ascii_uppercase[: len(texts)]), "text": texts}),
         "lines": "\n".join(texts),
         "lettered": " ".join(f"({letter}) {text}" for letter, text in zip(letters, texts, strict=True)),
     }

@@ -6,6 +6,8 @@ import hashlib
 import json
 import re
 import unicodedata
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import yaml
 from support.availability import REPOSITORY
 from support.commands import run, succeeded
 from support.warm_commands import WarmCommands
+from transformers import AutoTokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -89,8 +92,14 @@ def held_out_by_hand(question: str, share: float) -> bool:
     return int(digest[:16], 16) / 2**64 < share
 
 
+@pytest.fixture(scope="module")
+def warm() -> Iterator[WarmCommands]:
+    with WarmCommands() as commands:
+        yield commands
+
+
 def test_commonsenseqa_with_explanations_from_rows_to_a_shared_run(
-    tmp_path: Path, tiny_root: Path, shared_dir: Path
+    tmp_path: Path, tiny_root: Path, shared_dir: Path, warm: WarmCommands
 ) -> None:
     lines = (shared_dir / "data" / "commonsenseqa" / "train.jsonl").read_text("utf-8").splitlines()[:300]
     (tmp_path / "csqa.jsonl").write_text("\n".join(lines))
@@ -105,20 +114,18 @@ def test_commonsenseqa_with_explanations_from_rows_to_a_shared_run(
     assert len(asked) == len(rows)
     (tmp_path / "Tiny-Base").symlink_to(tiny_root / "model")
     outputs = tmp_path / "outputs" / "tiny" / "csqa"
-    with WarmCommands(tmp_path) as warm:
-        init = succeeded(warm.run("sftkey", "init", "csqa.jsonl", "--model-id", "Tiny-Base", *MORE["init"]))
-        assert (
-            "question question, thinking explanation, answer answerKey, options choices; answers: option" in init.stderr
-        )
-        for path in tmp_path.glob("csqa_stage*.yml"):
-            assert path.read_text().startswith(f"# Tiny-Base on csqa, Stage {path.stem[-1]} (")
-            path.write_text(path.read_text() + SHORT_PROMPT)
-        told = init.stdout.split()
-        assert told == ["sftkey", "run", "csqa_stage2.yml", "--eval"]
-        ran = succeeded(warm.run(*told, *MORE["run"], "--launcher", "python"))
-        found = succeeded(warm.run("sftkey", "diagnose", str(outputs / "stage1"), *MORE["diagnose"], "--json"))
-        succeeded(warm.run("sftkey", "report", "outputs", "-o", "report"))
-        shared = succeeded(warm.run("sftkey", "share", str(outputs / "stage2"), "-o", "bundle"))
+    typed = partial(warm.run, cwd=tmp_path)
+    init = succeeded(typed("sftkey", "init", "csqa.jsonl", "--model-id", "Tiny-Base", *MORE["init"]))
+    assert "question question, thinking explanation, answer answerKey, options choices; answers: option" in init.stderr
+    for path in tmp_path.glob("csqa_stage*.yml"):
+        assert path.read_text().startswith(f"# Tiny-Base on csqa, Stage {path.stem[-1]} (")
+        path.write_text(path.read_text() + SHORT_PROMPT)
+    told = init.stdout.split()
+    assert told == ["sftkey", "run", "csqa_stage2.yml", "--eval"]
+    ran = succeeded(typed(*told, *MORE["run"], "--launcher", "python"))
+    found = succeeded(typed("sftkey", "diagnose", str(outputs / "stage1"), *MORE["diagnose"], "--json"))
+    succeeded(typed("sftkey", "report", "outputs", "-o", "report"))
+    shared = succeeded(typed("sftkey", "share", str(outputs / "stage2"), "-o", "bundle"))
 
     markers = [json.loads((outputs / stage / "sftkey_stage.json").read_text()) for stage in ("stage1", "stage2")]
     for marker in markers:
@@ -146,3 +153,57 @@ def test_commonsenseqa_with_explanations_from_rows_to_a_shared_run(
         f"| csqa.jsonl train | local | {len(rows) - len(expected)} | held out for evaluation: {len(expected)} |" in card
     )
     assert "| key-tag | sftkey_own | 2 |" in card
+
+
+def test_conversations_are_asked_with_their_history_and_judged_by_the_last_answer(
+    tmp_path: Path, tiny_root: Path, warm: WarmCommands
+) -> None:
+    """Of numbers that a model soon gives without looking, so that some of its answers are right and others wrong."""
+    numbers = [3 if index % 5 < 3 else 3 + index % 5 for index in range(60)]
+    rows = [
+        {
+            "conversations": [
+                {"from": "system", "value": "Be brief."},
+                {"from": "human", "value": f"Keep {number} ({index})."},
+                {"from": "gpt", "value": "<think>\nI keep it.\n</think>\n\nKept."},
+                {"from": "human", "value": "Which?"},
+                {"from": "gpt", "value": f"<think>\nI look.\n</think>\n\nIt is {number}."},
+            ]
+        }
+        for index, number in enumerate(numbers)
+    ]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "Tiny").mkdir()
+    for file in (tiny_root / "model").iterdir():
+        if file.name != "chat_template.jinja":
+            (tmp_path / "Tiny" / file.name).symlink_to(file)
+    typed = partial(warm.run, cwd=tmp_path)
+    sizes = ("num_epochs=5", "sftkey_warmup_epochs=0.5", "learning_rate=5e-3", "micro_batch_size=8")
+    init = succeeded(
+        typed("sftkey", "init", "chats.jsonl", "--model-id", "Tiny", "-y", *sizes, "gradient_accumulation_steps=1")
+    )
+    assert "every turn with reasoning is trained; answers: number" in init.stderr
+    assert init.stdout.endswith("sftkey run chats_stage2.yml --eval\n")
+    ran = succeeded(typed("sftkey", "run", "chats_stage1.yml", "--eval", "--launcher", "python"))
+
+    firsts = [row["conversations"][1]["value"] for row in rows]
+    held_out = [index for index, first in enumerate(firsts) if held_out_by_hand(first, 0.1)]
+    assert 2 < len(held_out) < len(rows) / 2
+    outputs = tmp_path / "outputs" / "tiny" / "chats" / "stage1"
+    marker = json.loads((outputs / "sftkey_stage.json").read_text())
+    assert marker["data"][0]["rows_used"] == 2 * (len(rows) - len(held_out))
+    tokenizer = AutoTokenizer.from_pretrained(outputs)
+    (samples,) = (outputs / "eval").rglob("samples_sftkey_own_*.jsonl")
+    logged = [json.loads(line) for line in samples.read_text().splitlines()]
+    for index, one in zip(held_out, logged, strict=True):
+        history = [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": firsts[index]},
+            {"role": "assistant", "content": "Kept.", "reasoning_content": "I keep it."},
+            {"role": "user", "content": "Which?"},
+        ]
+        asked = tokenizer.apply_chat_template(history, tokenize=False, add_generation_prompt=True)
+        assert one["arguments"]["gen_args_0"]["arg_0"] == asked
+        assert one["acc"] == (re.findall(r"\d+", one["resps"][0][0])[-1:] == [str(numbers[index])])
+    assert {one["acc"] for one in logged} == {0.0, 1.0}
+    assert ran.stdout.count("sftkey_own") == 1

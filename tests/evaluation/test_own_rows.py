@@ -90,7 +90,7 @@ def test_conversations_under_different_names_are_no_one_set() -> None:
     [
         ({"sftkey_held_out": None}, r"no row of rows.jsonl is held out of training; set sftkey_held_out: 0.1"),
         ({"sftkey_held_out": 1e-9}, "no row to evaluate among 40: none is held out"),
-        ({"sftkey_columns": {"question": "Q"}}, "no column 'Q' in the data; it has: a, q"),
+        ({"sftkey_columns": {"question": "Q"}}, "no column 'Q' in the data; it has: a, q, why"),
         ({"sftkey_columns": {"question": "q", "answer": "A"}}, "no column 'A' in the data"),
         ({"sftkey_columns": {"reason": "q"}}, "sftkey_columns: reason unknown"),
         ({"sftkey_columns": 3}, r"r.yml: datasets: sftkey_columns: 3; it maps question, thinking, answer, options"),

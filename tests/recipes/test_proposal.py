@@ -70,8 +70,14 @@ def test_what_the_user_names_is_taken(names: list[str]) -> None:
         ("\\frac{{{}}}{{x}}", "maths"),
         ("$x^2 = {}$", "maths"),
         ("({}, 1)", "maths"),
+        ("It is {}.", "number"),
+        ("So the total is {} marbles in all, as required.", "number"),
+        ("The answer is: ${}", "number"),
         ("It was written in {} by a monk.", "text"),
+        ("The best is {} or more, or whatever else you would rather have", "text"),
         ("author name {}", "text"),
+        ("2024-01-{}", "text"),
+        ("{}/05/2024", "text"),
         ("{} is what Tom has after all", "text"),
     ],
 )
@@ -139,12 +145,22 @@ def test_answers_that_count_options_from_one_are_refused(
         ({"messages": [{"role": "user", "content": "1?"}]}, "messages holds chats: .* type: sftkey.datasets.messages"),
         ({"question": "1?", "answer": "1"}, "its first row has the columns question, answer"),
         ({}, "a row needs a question, a thinking and an answer"),
+        ({"prompt;cot;target": "1?;I add.;1"}, "Its fields are separated by ';': separate them by commas"),
+        ({"messages": '[{"role": "user"}]'}, "messages holds lists as JSON text: write them as lists"),
     ],
 )
 def test_what_is_missing_is_said(row: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         propose([row] * 10, {})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("row", [{"data": [{"prompt": "1?"}]}, {"prompt": ["1?"], "cot": ["I add."], "target": ["1"]}])
+def test_one_row_that_holds_all_others_is_said(row: dict[str, Any]) -> None:
+    with pytest.raises(
+        UserError, match="It is one row that holds all others: write these as a list, or one on each line"
+    ):
+        propose([row], {})
 
 
 def test_a_column_that_is_not_there_is_said() -> None:

@@ -1,7 +1,7 @@
 """Commands as a user types them, each forked from a process that has imported what they import, which takes the most time.
 
-A line on stdin is a command as a JSON list; what it prints goes to the files ``stdout`` and ``stderr`` of the working
-directory, and its exit status is the answer on stdout. What a command starts is forked, too.
+A line on stdin is a working directory and a command, as a JSON list; what it prints goes to the files ``stdout`` and
+``stderr`` there, and its exit status is the answer on stdout. What a command starts is forked, too.
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ MORE = ("sftkey.axolotl.rows", "sftkey.evaluation.diagnosis", "sftkey.report.wri
 
 
 class WarmCommands:
-    """Runs commands in `folder`, one after the other; a context manager."""
+    """Runs commands one after the other; a context manager."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "support.warm_commands"],
-            cwd=folder,
             env=environment(
                 PYTHONPATH=os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
-                HF_DATASETS_CACHE=str(folder / "datasets_cache"),
+                HF_DATASETS_CACHE="datasets_cache",
                 OMP_NUM_THREADS="1",
             ),
             stdin=subprocess.PIPE,
@@ -44,13 +42,13 @@ class WarmCommands:
     def __exit__(self, *_: object) -> None:
         self._process.communicate()
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
+    def run(self, *command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end in a folder."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.write(json.dumps([str(cwd), *command]) + "\n")
         status = int(self._process.stdout.readline())
-        printed = [(self.folder / name).read_text(errors="replace") for name in ("stdout", "stderr")]
+        printed = [(cwd / name).read_text(errors="replace") for name in ("stdout", "stderr")]
         return subprocess.CompletedProcess(command, status, *printed)
 
 
@@ -90,8 +88,10 @@ def main() -> None:
 
     launch.Runner.run = _in_place_of_a_runner  # type: ignore[method-assign]
     for line in sys.stdin:
+        folder, *command = json.loads(line)
+        os.chdir(folder)
         with open("stdout", "w") as stdout, open("stderr", "w") as stderr:
-            status = _forked(json.loads(line), stdout.fileno(), stderr.fileno())
+            status = _forked(command, stdout.fileno(), stderr.fileno())
         print(status, file=answers, flush=True)
 
 

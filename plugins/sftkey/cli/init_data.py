@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from sftkey.datasets.base import ReasoningDataset
+    from sftkey.evaluation.own_rows import OwnRows
     from sftkey.recipes.own_data import OwnData
     from sftkey.recipes.proposal import Proposal
 
@@ -64,6 +65,7 @@ def agreed_data(
         UserError: What the rows are can't be told, or none can be used.
     """
     from sftkey.recipes.chat_proposal import CHATS, propose_chat, unusable
+    from sftkey.recipes.options_proposal import named_options
     from sftkey.recipes.proposal import ROWS, propose
 
     looked = list(_first(rows, ROWS))
@@ -81,6 +83,9 @@ def agreed_data(
             if not named and (chats := unusable(looked)):
                 raise UserError(f"{data}: {chats}") from None
             raise
+        for name in named_options(rows.column_names):
+            if name not in (proposal.columns.get("options") or ()) and name not in proposal.columns.values():
+                note(f"the column {one_line(visible(name))} isn't used: it holds no options that can be read")
         renamed = {part: name for part, name in proposal.columns.items() if part == "options" or part != name}
         said = {"sftkey_columns": renamed or None, "sftkey_answers": proposal.kind}
         return _tried({"path": data, "split": "train", "type": TYPE}, said, test, rows), None
@@ -161,10 +166,33 @@ def _tried(entry: dict[str, Any], said: Mapping[str, Any], test: str | None, row
     if test is not None:
         keys["test_datasets"] = [{**entry, "path": test}]
     else:
-        keys["sftkey_held_out"] = share = _share(on, rows)
-        note(f"held out for evaluation: {share:g} of {len(rows):,} rows")
-    own_rows(keys, data)  # what the evaluation would say against them
+        keys["sftkey_held_out"] = _share(on, rows)
+    found = own_rows(keys, test or data)  # what the evaluation would say against them
+    if test is None:
+        note(f"held out for evaluation: {len(found.rows):,} of {len(rows):,} rows")
+    else:
+        _refuse_trained(found, rows, test, data)
     return OwnData.of(keys, {key: comment for key, comment in _COMMENTS.items() if key in keys})
+
+
+def _refuse_trained(found: OwnRows, rows: Dataset, test: str, data: str) -> None:
+    """Say how many of the test rows' questions are trained, and refuse them where it is all of them."""
+    from sftkey.datasets.holdout import problem_key
+    from sftkey.format.example import SkippedRow
+
+    def keys(of: Dataset) -> Iterator[str]:
+        for row in of:
+            with suppress(SkippedRow):
+                yield problem_key(found.on.problem_of(row))
+
+    asked = set(keys(found.rows))
+    both = len(asked.intersection(keys(_first(rows, _MOST_MEASURED))))
+    if both == len(asked):
+        raise UserError(
+            f"--test {test}: all of its {both:,} questions are in {data}, which is trained; name other rows"
+        )
+    if both:
+        note(f"{both:,} of the {len(asked):,} questions of {test} are in {data}, too, and trained")
 
 
 def _share(on: ReasoningDataset, rows: Dataset) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from decimal import Decimal
 from enum import Enum
 from typing import Any
@@ -180,8 +181,10 @@ def required_list(row: Row, column: str) -> Sequence[Any]:
 
 
 def required_text(row: Row, column: str) -> str:
-    """The text in a column, or a number as text; raises like `required_value`, and `SkippedRow` for anything else."""
+    """The text in a column, or a number or date as text; raises like `required_value`, and `SkippedRow` for anything else."""
     value = required_value(row, column)
+    if isinstance(value, date):  # which Arrow makes of texts such as 2024-01-31
+        return value.isoformat().removesuffix("T00:00:00")
     if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
         if not math.isfinite(value):
             # pandas writes a missing number as NaN.

@@ -33,6 +33,16 @@ _FORMATS: dict[str, Callable[[IO[bytes]], None]] = {
     "arrow": check_arrow,
 }
 
+_ELSEWHERE = {
+    ".tsv": "its fields are separated by tabs, which is read as one column; write it with commas as .csv",
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "it is a spreadsheet; save it as CSV"),
+    **dict.fromkeys(
+        ".yaml .yml .xml .toml .html .md .pkl .pickle .npy .npz .pt .h5 .db .sqlite .sqlite3".split(),
+        "rows are read from JSON Lines, JSON, CSV, Parquet and Arrow; write them as one of these",
+    ),
+}
+"""Files that people have rows in and that aren't read, by their suffix; in a folder `datasets` knows .tsv itself."""
+
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ": "lzma", b"\x28\xb5\x2f\xfd": "zstandard"}
 """The first bytes of a compressed file, by which `datasets` knows it, and the module that reads it."""
 
@@ -50,7 +60,10 @@ def check_data_files(entry: Mapping[str, Any]) -> None:
         kind = str(entry.get("ds_type") or "") or (
             format_of(path) if Path(str(entry.get("path"))).is_dir() else _kind(path)
         )
+        suffix = next((one.lower() for one in reversed(path.suffixes) if one.lower() not in COMPRESSED), "")
         try:
+            if suffix in _ELSEWHERE and not Path(str(entry.get("path"))).is_dir():
+                raise UnreadableRows(_ELSEWHERE[suffix])
             _check(path, _FORMATS.get(str(kind)))
         except UnreadableRows as error:
             raise UserError(f"{path}: {error}") from None

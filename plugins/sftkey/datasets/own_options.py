@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import unicodedata
@@ -17,6 +18,7 @@ NO_OPTIONS = "no lettered options in the question"
 TWO_MEANINGS = "the answer fits two of the options"
 
 _MAX_CHARACTERS = 100_000
+_MAX_LITERAL, _MAX_BRACKETS = 10_000, 60
 _TEXT_KEYS = ("text", "value", "content", "option", "answer")
 _LABEL_KEYS = ("label", "key", "letter", "id")
 _MARK = re.compile(r"(?:(?<=\s)|^)(?:\(([A-Z])\)|([A-Z])[.):])[ \t]*(?=\S)")
@@ -86,8 +88,18 @@ def _from_text(text: str) -> Any:
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            return None
+            return _python_literal(text)
     return options_in(text) or [line for line in text.splitlines() if line.strip()]
+
+
+def _python_literal(text: str) -> Any:
+    """What pandas writes into a CSV file for a list or a mapping; ``None`` for anything else."""
+    if len(text) > _MAX_LITERAL or sum(map(text.count, "[{(")) > _MAX_BRACKETS:
+        return None
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
 
 
 def _lettered(values: Sequence[Any]) -> list[tuple[Any, str]]:

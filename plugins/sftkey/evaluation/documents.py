@@ -35,7 +35,7 @@ def documents(docs: Any, dataset: str | ReasoningDataset) -> Any:
     """
     on = find_dataset(dataset) if isinstance(dataset, str) else dataset
     name = dataset if isinstance(dataset, str) else on.name
-    published = len(docs)
+    published, there = len(docs), docs.column_names
     if read := [column for column in on.columns if column in docs.column_names]:
         docs = docs.select_columns(read)
     try:
@@ -44,7 +44,8 @@ def documents(docs: Any, dataset: str | ReasoningDataset) -> Any:
         chosen, left_out = _choose(docs, on)
     except KeyError as error:
         keys = "sftkey_columns (in a task's file: columns) names them" if on.expand is None else naming_keys(MESSAGES)
-        raise UserError(f"{name}: {error.args[0]}; {keys}") from error
+        missing = str(error.args[0]).partition("; it has: ")[0]
+        raise UserError(f"{name}: {missing}; it has: {', '.join(sorted(there))}; {keys}") from error
     if not chosen:
         raise ValueError(
             f"{name}: no row to evaluate among {published}: "

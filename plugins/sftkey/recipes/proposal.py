@@ -10,9 +10,10 @@ from typing import Any
 
 from sftkey.datasets.base import AnswerKind, required_text
 from sftkey.datasets.first_row import first_row
-from sftkey.datasets.own_options import options_in, options_of, right_option
+from sftkey.datasets.own_options import options_in, right_option
 from sftkey.evaluation.rules import quantities
 from sftkey.format.example import SkippedRow
+from sftkey.recipes.options_proposal import counts_from_one, fit, options_column, plain, share
 from sftkey.util.errors import UserError
 from sftkey.util.text import one_line, visible
 
@@ -21,7 +22,7 @@ ROWS = 200
 
 _CHARACTERS = 4_000
 _MOST_COLUMNS = 16
-_MOST_WORDS = 4
+_MOST_WORDS, _MOST_WORDS_AFTER = 4, 8
 _SURE = 0.9
 _MARGIN = 0.3
 _NAMES = {
@@ -34,12 +35,12 @@ _NAMES = {
 THINKING = _NAMES["thinking"]
 """What a thinking is usually called."""
 
-_OPTIONS = "options choices option choice alternatives candidates endings mc_options".split()
 _NO_TEXT = set("id idx index uuid source split url level subject topic date qid dataset".split())
-_ONE_EACH = re.compile(r"(?:options?|opt|op|choices?|answer)?[_ ]?([a-h]|[1-8])", re.I)
 _LETTER = re.compile(r"\s*(?:\\boxed\{)?[(\[]?[A-Ha-h][)\]]?[.:]?\}?(?:\s.{0,200})?", re.S)
 _BOXED = re.compile(r"\s*\$?\s*\\(?:boxed|text)\s*\{(.*)\}\s*\$?\s*", re.S)
+_SAID = re.compile(r"[^\d?]{1,60}\b(?:is|are|was|equals)\s*:?\s+(?=[-+$€£]?\d)", re.I)
 _FORMULA = re.compile(r"\\[A-Za-z]+|[=^_{}<>≤≥√π∞]|\d\s*[-+*/]\s*[\da-z(]|^\W*[a-z]\W*$|^\s*[(\[][^,\n]*,.*[)\]]\s*$")
+_DATE = re.compile(r"\s*\d{1,4}([-/.])\d{1,2}\1\d{1,4}\b")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}")
 
 
@@ -60,7 +61,7 @@ class Proposal:
     @property
     def usual(self) -> bool:
         """Whether the question, the thinking and the answer have usual names."""
-        return all(_plain(str(self.columns[part])) in names for part, names in _NAMES.items())
+        return all(plain(str(self.columns[part])) in names for part, names in _NAMES.items())
 
 
 def propose(rows: Sequence[Mapping[str, Any]], given: Mapping[str, str], kind: str | None = None) -> Proposal:
@@ -79,16 +80,16 @@ def propose(rows: Sequence[Mapping[str, Any]], given: Mapping[str, str], kind: s
     for part, name in given.items():
         if name not in there:
             raise UserError(f"--{part}: no column {name!r} in the data; {first_row(rows)}")
-    options = _options(rows, there, given)
+    options = options_column(rows, there, given)
     taken = {options} if isinstance(options, str) else set(options or ())
     texts = {name: found for name in there if name not in taken and (found := _texts(rows, name))}
     for part, name in given.items():
         if part != "options" and name not in texts:
             raise UserError(f"--{part}: the column {name!r} holds no texts or numbers (nested values: flatten them)")
     columns, sure = _assigned(rows, texts, given)
-    if options is not None and _fit(rows, options, columns["answer"], given):
+    if options is not None and fit(rows, options, columns["answer"], given):
         columns["options"] = options
-        if _counts_from_one(rows, options, columns["answer"]):
+        if counts_from_one(rows, options, columns["answer"]):
             raise UserError(
                 f"{_shown([columns['answer']])} holds positions of options from 1, and positions are taken from 0; write "
                 "letters (A, B, ...) or the options' texts"
@@ -108,74 +109,11 @@ def _texts(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
     return found if sum(map(bool, found)) * 2 >= max(1, len(found)) else []
 
 
-def _options(
-    rows: Sequence[Mapping[str, Any]], there: Sequence[str], given: Mapping[str, str]
-) -> str | list[str] | None:
-    if name := given.get("options"):
-        return name
-    named = [name for name in there if _plain(name) in _OPTIONS]
-    nested = [name for name in there if any(isinstance(row.get(name), (list, dict)) for row in rows)]
-    for name in dict.fromkeys((*named, *nested)):
-        if _share(_readable(row, name) for row in rows) >= _SURE and name not in given.values():
-            return name
-    each: list[str] = []
-    for name in there:
-        match = _ONE_EACH.fullmatch(name)
-        expected = {chr(ord("a") + len(each)), str(len(each) + 1)}
-        if match and match.group(1).lower() in expected and name not in given.values():
-            each.append(name)
-    return each if len(each) > 1 and _share(_readable(row, each) for row in rows) >= _SURE else None
-
-
-def _readable(row: Mapping[str, Any], columns: str | list[str]) -> bool:
-    try:
-        return len(options_of(row, columns)[0]) > 1
-    except (SkippedRow, KeyError):
-        return False
-
-
-def _fit(rows: Sequence[Mapping[str, Any]], columns: str | list[str], answer: str, given: Mapping[str, str]) -> bool:
-    """Whether the answers are among the options; a column that only holds lists, of topics say, isn't one of options."""
-    if "options" in given or not isinstance(columns, str) or _plain(columns) in _OPTIONS:
-        return True
-    return _share(_names_one(row, columns, answer) for row in rows) > 0.5
-
-
-def _names_one(row: Mapping[str, Any], columns: str, answer: str) -> bool:
-    try:
-        return bool(right_option(required_text(row, answer), *options_of(row, columns)))
-    except (SkippedRow, KeyError):
-        return False
-
-
-def _counts_from_one(rows: Sequence[Mapping[str, Any]], columns: str | list[str], answer: str) -> bool:
-    """Whether all answers are positions that begin with 1 and end with the last: each would be taken for the next one."""
-    last = False
-    for row in rows:
-        try:
-            (options, labels), named = options_of(row, columns), required_text(row, answer).strip()
-        except (SkippedRow, KeyError):
-            continue
-        if named in {*labels, *options.values()} or not re.fullmatch("[1-9][0-9]?", named) or int(named) > len(options):
-            return False
-        last = last or int(named) == len(options)
-    return last
-
-
-def _share(values: Any) -> float:
-    found = [bool(value) for value in values]
-    return sum(found) / len(found) if found else 0.0
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()).strip("_")
-
-
 def _assigned(
     rows: Sequence[Mapping[str, Any]], texts: Mapping[str, list[str]], given: Mapping[str, str]
 ) -> tuple[dict[str, Any], bool]:
     parts = ("question", "thinking", "answer")
-    free = sorted(texts, key=lambda name: (_plain(name) in _NO_TEXT, max(_named(part, name) for part in parts) == 0))
+    free = sorted(texts, key=lambda name: (plain(name) in _NO_TEXT, max(_named(part, name) for part in parts) == 0))
     names = list(dict.fromkeys([*(given[part] for part in parts if part in given), *free]))[:_MOST_COLUMNS]
     if len(names) < 3:
         raise UserError(_too_few(rows, texts))
@@ -184,7 +122,7 @@ def _assigned(
         if any(given.get(part, name) != name for part, name in zip(parts, chosen, strict=True)):
             continue
         score += sum(_named(part, name) for part, name in zip(parts, chosen, strict=True))
-        scored.append((score - sum(_plain(name) in _NO_TEXT for name in chosen) * 3, chosen))
+        scored.append((score - sum(plain(name) in _NO_TEXT for name in chosen) * 3, chosen))
     if not scored:
         raise UserError("the question, the thinking and the answer are three different columns; name each once")
     scored.sort(key=lambda one: -one[0])
@@ -195,10 +133,10 @@ def _assigned(
 
 def _named(part: str, name: str) -> float:
     """How much a name says: 3 for a usual one, less the further down the list, 1 for one with such a word in it."""
-    plain, usual = _plain(name), _NAMES[part]
-    if plain in usual:
-        return 3 - usual.index(plain) * 0.02
-    return float(bool(set(plain.split("_")) & {word for word in usual if len(word) > 1}))
+    words, usual = plain(name), _NAMES[part]
+    if words in usual:
+        return 3 - usual.index(words) * 0.02
+    return float(bool(set(words.split("_")) & {word for word in usual if len(word) > 1}))
 
 
 def _contents(texts: Mapping[str, Sequence[str]]) -> Iterator[tuple[tuple[str, str, str], float]]:
@@ -234,12 +172,16 @@ def _core(answer: str) -> str:
 def _too_few(rows: Sequence[Mapping[str, Any]], texts: Mapping[str, list[str]]) -> str:
     said = f"a row needs a question, a thinking and an answer in columns of their own; {first_row(rows)}"
     nested = [name for row in rows[:1] for name, value in row.items() if isinstance(value, (list, dict))]
+    if len(rows[0] if rows else ()) == 1 and (mark := re.search("[;\t|]", next(iter(rows[0])))):
+        return f"{said}. Its fields are separated by {mark[0]!r}: separate them by commas"
+    if len(rows) == 1 and nested:
+        return f"{said}. It is one row that holds all others: write these as a list, or one on each line"
     for name, values in texts.items():
-        if _share("####" in value for value in values) > 0.5:
+        if share("####" in value for value in values) > 0.5:
             return f"{said}. {_shown([name])} holds thinking and answer with #### between, as GSM8K does: split it"
-        if _share(value.lstrip().startswith("[{") for value in values) > 0.5:
+        if share(value.lstrip().startswith("[{") for value in values) > 0.5:
             return f"{said}. {_shown([name])} holds lists as JSON text: write them as lists"
-        if _share("</think>" in value for value in values) > 0.5:
+        if share("</think>" in value for value in values) > 0.5:
             return f"{said}. {_shown([name])} holds a <think> block and the answer: split it"
     chats = [
         name
@@ -261,11 +203,11 @@ def _shown(names: Iterable[str]) -> str:
 def kind_of(questions: Sequence[str], answers: Sequence[str], options: Any = None) -> str:
     """Of which kind answers seem to be, as ``sftkey_answers``; `options` are named where they have a column."""
     pairs = [(question, answer) for question, answer in zip(questions, answers, strict=True) if answer.strip()]
-    if options or _share(_names_option(question, answer) for question, answer in pairs) >= _SURE:
+    if options or share(_names_option(question, answer) for question, answer in pairs) >= _SURE:
         return AnswerKind.OPTION.value
-    if _share(_is_number(answer) for _, answer in pairs) >= _SURE:
+    if share(_is_number(answer) for _, answer in pairs) >= _SURE:
         return AnswerKind.NUMBER.value
-    if _share(_is_formula(answer) or _is_number(answer) for _, answer in pairs) >= _SURE:
+    if share(_is_formula(answer) or _is_number(answer) for _, answer in pairs) >= _SURE:
         return AnswerKind.MATHS.value
     return AnswerKind.TEXT.value
 
@@ -280,11 +222,19 @@ def _names_option(question: str, answer: str) -> bool:
 def _is_number(answer: str) -> bool:
     inside = _BOXED.fullmatch(answer)
     text = (inside.group(1) if inside else answer).strip().strip("$").rstrip(".")
-    if len(text) > 100 or len(text.split()) > _MOST_WORDS:
+    if len(text) > 100:
+        return False
+    said = _SAID.match(text)  # as in "The total is 42 marbles in all"
+    text = text[said.end() :] if said else text
+    if len(text.split()) > (_MOST_WORDS_AFTER if said else _MOST_WORDS):
         return False
     counted = text[:1].isdigit() or text[:1] in "-+$€£"  # as in "42 marbles"
     return quantities.parse(text, strict=not counted) is not None
 
 
 def _is_formula(answer: str) -> bool:
-    return bool(_FORMULA.search(answer)) and not _WORD.search(re.sub(r"\\text\{[^}]*\}", "", answer))
+    return (
+        not _DATE.match(answer)
+        and bool(_FORMULA.search(answer))
+        and not _WORD.search(re.sub(r"\\text\{[^}]*\}", "", answer))
+    )
