@@ -167,6 +167,24 @@ def test_an_answer_is_held_to_a_grammar_and_the_thinking_is_free(chat: Chat, str
     assert re.fullmatch("[xyz]{2}", reply["content"])
 
 
+@pytest.mark.parametrize("parser", ["hf", "qwen3"])
+def test_parsers_of_vllms_own_split_it_too(stage: Path, parser: str, tmp_path: Path) -> None:
+    if parser == "qwen3" and stage.name != "think":
+        pytest.skip("it knows <think> alone")
+    with served_stage("vllm", stage, tmp_path, parser) as chat:
+        for stream in (False, True):
+            sent: list[dict[str, Any]] = []
+            for question, thinking, answer in TURNS:
+                sent.append({"role": "user", "content": question})
+                reply = chat.ask(sent, stream=stream)
+                print(f"\n{parser}, {stage.name}, {stream=}: {reply}")
+                # Qwen3's leaves the format's line breaks.
+                breaks = ("\n", "\n\n") if parser == "qwen3" else ("", "")
+                assert reply[chat.reasoning] == f"{breaks[0]}{thinking}{breaks[0]}"
+                assert reply["content"] == f"{breaks[1]}{answer}"
+                sent.append({key: reply[key] for key in ("role", "content", chat.reasoning)})
+
+
 def test_what_the_template_refuses_is_an_error_with_its_words(chat: Chat) -> None:
     if chat.folder.name != "thinking_answer":
         pytest.skip("the tokenizer's own template takes tools")

@@ -134,13 +134,14 @@ class Chat(NamedTuple):
 
 
 @contextmanager
-def served_stage(name: str, stage: Path, folder: Path) -> Iterator[Chat]:
+def served_stage(name: str, stage: Path, folder: Path, parser: str = "") -> Iterator[Chat]:
     """A server of a stage, by the commands of its model card.
 
     Args:
         name: ``llama.cpp`` or ``vllm``.
         stage: The stage's folder.
         folder: Where to put the converted weights and the log.
+        parser: A parser of vLLM's own in the place of the stage's.
     """
     vllm, convert, llama = map(shlex.split, serving_commands(Stage(stage, {"sftkey_method": "sft-tag"})))
     if name == "llama.cpp":
@@ -152,5 +153,6 @@ def served_stage(name: str, stage: Path, folder: Path) -> Iterator[Chat]:
         path, options = folder / "model.gguf", [llama[llama.index("--temp") + 1]]
     else:
         path, options = stage, [word.replace("./", f"{stage}/") for word in vllm[3:]]
+        options += ["--reasoning-parser", parser] if parser else []
     with running(name, path, folder / "server.log", options) as base_url:
         yield Chat(name, base_url, stage, "reasoning" if name == "vllm" else "reasoning_content")
