@@ -15,6 +15,7 @@ from sftkey.datasets.messages import MESSAGES
 from sftkey.format.formats import FORMATS, read_format
 from sftkey.format.methods import METHODS
 from sftkey.training.own_template import OwnTemplateTokenizer
+from sftkey.training.served_tokenizer import describe_responses
 from sftkey.training.tokenizers import TokenizerError
 from support.chats import chats, check_chat
 from support.row_check import check
@@ -88,3 +89,26 @@ def test_turns_after_their_history(family: str) -> None:
     check_one()
     print(f"{family}: {dict(counts)}")
     assert counts["exact"] == counts["turns"]
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "deepseek_v3"])
+@pytest.mark.parametrize("written", WRITTEN, ids=lambda one: one.name)
+def test_a_saved_template_writes_the_thinking_of_a_response(family: str, written: Any) -> None:
+    """llama.cpp learns the tags from it; no prompt is another by it."""
+    tokenizer = load(family)
+    question, response = (
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "5", "reasoning_content": "2+3"},
+    )
+
+    def prompt() -> str:
+        sent = [question, response, question]
+        return str(tokenizer.apply_chat_template(sent, tokenize=False, add_generation_prompt=True))
+
+    before = prompt()
+    describe_responses(tokenizer, written)
+    assert prompt() == before
+    # Qwen3's own writes thinking by itself, in its own tags.
+    one = FORMATS["think"] if family == "qwen3" else written
+    text = "".join(piece.text for piece in one.render("2+3", "5"))
+    assert text in tokenizer.apply_chat_template([question, response], tokenize=False)
