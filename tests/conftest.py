@@ -14,10 +14,11 @@ import pytest
 from hypothesis import settings
 from support.availability import REPOSITORY, SHARED, skip_or_fail
 
-# CI runs the same examples every time; at a desk new ones are tried at each run.
-settings.register_profile("ci", derandomize=True, print_blob=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# CI runs the same examples every time; at a desk new ones are tried at each run. How long one takes says how busy the machine
+# is: what has to be fast is measured by tests of its own.
+settings.register_profile("ci", derandomize=True, print_blob=True, deadline=None)
+settings.register_profile("desk", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 # As at a terminal, also under nohup or a service: tests send these to what they start. `test_launch.py` tries the others.
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
