@@ -95,7 +95,10 @@ def test_conversations_under_different_names_are_no_one_set() -> None:
         ({"sftkey_columns": {"reason": "q"}}, "sftkey_columns: reason unknown"),
         ({"sftkey_columns": 3}, r"r.yml: datasets: sftkey_columns: 3; it maps question, thinking, answer, options"),
         ({"sftkey_answers": "essay"}, "sftkey_answers: 'essay' is not one of number, maths, option, text"),
-        ({"datasets": [{**ENTRY, "path": "gone.jsonl"}]}, "gone.jsonl"),
+        (
+            {"datasets": [{**ENTRY, "path": "gone.jsonl"}]},
+            r"r.yml: datasets\[0\]: there is no gone.jsonl; a path is rel",
+        ),
         ({"datasets": "rows.jsonl"}, "datasets: it is no list of entries"),
         ({"datasets": [{"path": "x", "type": "os.path"}]}, "it has no rows of its own"),
         ({"sftkey_held_out": "much"}, "r.yml: datasets: sftkey_held_out: 'much' is not a share of the rows"),

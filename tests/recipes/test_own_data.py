@@ -57,7 +57,7 @@ def test_which_turns_are_trained_is_said_with_the_data() -> None:
     ],
 )
 def test_what_is_no_own_data_is_refused(keys: dict[str, object], message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=rf"my\.yml: .*{message}"):
         read_own_data(write(keys))
 
 

@@ -220,6 +220,7 @@ def test_the_same_rows_are_read_in_another_way(
         with pytest.raises(UserError, match=re.escape(message)) as refused:
             check_agreement(recipe, before)
         assert "sftkey_other_data: true if that is meant" in str(refused.value)
+        assert ("stage1 was trained with " if finished else "stage1.yml has ") in str(refused.value)
         check_agreement({**recipe, "sftkey_other_data": True}, before)
     else:
         check_agreement(recipe, before)

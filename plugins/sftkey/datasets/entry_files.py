@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sftkey.util.errors import UserError
+
 FORMATS = ("json", "csv", "parquet", "arrow", "text")
 """What `path` may be instead of a place, where `data_files` names the files."""
 
@@ -72,6 +74,16 @@ def missing(entry: Mapping[str, Any]) -> list[str]:
         and (name.startswith(sure) or name.endswith(suffixes))
         and not _exists(name)
     ]
+
+
+def refuse_missing(entry: Mapping[str, Any], place: str) -> None:
+    """Refuse an entry that names a file which can only be here and isn't; `place` is where the entry stands.
+
+    Raises:
+        UserError: Names the file.
+    """
+    for file in missing(entry):
+        raise UserError(f"{place}: there is no {file}; a path is relative to the working directory")
 
 
 def format_of(path: Path) -> str | None:

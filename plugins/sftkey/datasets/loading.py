@@ -15,6 +15,7 @@ from sftkey.datasets.base import ReasoningDataset
 from sftkey.datasets.columns import columns_of, with_columns
 from sftkey.datasets.data_files import check_data_files, format_of
 from sftkey.datasets.data_paths import loadable
+from sftkey.datasets.entry_files import refuse_missing
 from sftkey.datasets.messages import reader_of, with_reader
 from sftkey.datasets.own_data import as_recipe_says
 from sftkey.datasets.registry import TYPES, find_dataset
@@ -51,6 +52,7 @@ def entry_rows(entry: Mapping[str, Any], place: str) -> Dataset:
     for key in ("shards", "preprocess_shards"):
         if entry.get(key):
             raise UserError(f"{place}: {key} is Axolotl's; use a slice such as split: train[:25%]")
+    refuse_missing(entry, place)
     check_data_files(entry)
     entry = loadable(entry, place)
     try:

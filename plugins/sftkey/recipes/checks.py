@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from sftkey.datasets.entry_files import missing
+from sftkey.datasets.entry_files import refuse_missing
 from sftkey.datasets.entry_shapes import check_entry_shapes, check_shapes
 from sftkey.datasets.registry import DATASETS, OWN_DATA, TYPES, find_dataset
 from sftkey.format.formats import THINKING_ANSWER
@@ -139,8 +139,7 @@ def _datasets(cfg: Recipe, run_code: bool) -> None:
         _dataset_type(place, str(entry.get("type")), run_code)
         if not prepared:
             check_entry(place, entry)
-        for file in missing(entry):
-            raise UserError(f"{place}: there is no {file}; a path is relative to the working directory")
+        refuse_missing(entry, place)
 
 
 def _own_data(cfg: Recipe) -> None:

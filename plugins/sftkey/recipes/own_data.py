@@ -73,7 +73,10 @@ def read_own_data(path: Path) -> OwnData:
     """
     found = load_recipe(path)
     keys = {key: found[key] for key in KEYS if found.get(key) is not None}
-    check_recipe({"sftkey_method": "sft-tag", **keys}, run_code=False)
+    try:
+        check_recipe({"sftkey_method": "sft-tag", **keys}, run_code=False)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     types = {str(entry.get("type")).removeprefix(TYPES) for entry in keys["datasets"]}
     if not types <= set(OWN_DATA):
         raise UserError(f"{path}: datasets: {', '.join(sorted(types - set(OWN_DATA)))} isn't rows of your own")

@@ -48,9 +48,10 @@ def check_same_data(cfg: Recipe, before: Stage, earlier: Mapping[str, Any]) -> N
         )
     for key, value in reading(cfg).items():
         if not alike(value, earlier.get(key)):
+            was = f"{before.place} was trained with" if before.marker else f"{before.recipe.name} has"
             raise UserError(
-                f"{before.place} was trained with {key}: {_said(earlier.get(key))}, this recipe has {_said(value)}; set the "
-                "same in both, or sftkey_other_data: true if that is meant"
+                f"{was} {key}: {_said(earlier.get(key))}, this recipe has {_said(value)}; set the same in both, or "
+                "sftkey_other_data: true if that is meant"
             )
 
 
