@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sftkey.report.collect import collect
@@ -64,3 +65,20 @@ def test_the_same_model_in_one_place_stays_one(outputs: Outputs) -> None:
         marker.write_text(json.dumps(json.loads(marker.read_text()) | {"lineage": {"weights": weights}}))
     outputs.evaluate("models/base", "sftkey_gsm8k", [(1.0, 1.0)])
     assert {run.model for run in runs_of(collect([outputs.root]))} == {"base"}
+
+
+@pytest.mark.parametrize("objective", ["dft", {"name": "anchor-kl", "strength": 0.5}])
+def test_a_run_with_another_objective_is_named_after_it_though_it_is_alone(outputs: Outputs, objective: Any) -> None:
+    outputs.stage("stage1", "sft-tag", sftkey_objective="ce")
+    outputs.stage("stage2", "key-tag", after="stage1", sftkey_objective=objective)
+    outputs.stage("key", "key-tag", sftkey_segment_weights={"thinking": 0.1})
+    for name in ("stage1", "stage2", "key"):
+        outputs.evaluate(f"outputs/{name}", "sftkey_gsm8k", [(1.0, 1.0), (0.0, 1.0)])
+    scores = scores_of(runs_of(collect([outputs.root])))
+    label = f"SFTKey-Tag, sftkey_objective {objective}"
+    assert {row.label for row in scores.rows} == {
+        "SFT-Tag", label, "Key-Tag, sftkey_segment_weights {'thinking': 0.1}"
+    }  # fmt: skip
+    # It is compared with the others all the same.
+    pairs = {frozenset((one.first, one.second)) for one in scores.comparisons}
+    assert len(pairs) == 3

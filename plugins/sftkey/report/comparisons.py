@@ -96,14 +96,15 @@ def comparisons_of(rows: Sequence[ScoreRow], data_sets: Sequence[str]) -> list[C
     return comparisons
 
 
-def _belong_together(first: ScoreRow, second: ScoreRow, rows: Iterable[ScoreRow]) -> bool:
+def _belong_together(first: ScoreRow, second: ScoreRow, rows: Sequence[ScoreRow]) -> bool:
     """Same variant (a seed of one strategy isn't compared with another seed of another), or one has no variants.
 
     A strategy that was run once is compared with every run of the others: with several Stage 1 and one Stage 2, say.
     """
     if first.suffix == second.suffix:
         return True
-    if first.strategy != second.strategy and first.transfer == second.transfer and not (first.suffix and second.suffix):
+    once = [row for row in (first, second) if not row.suffix or [one.strategy for one in rows].count(row.strategy) == 1]
+    if first.strategy != second.strategy and first.transfer == second.transfer and once:
         return True
     baselines = [row for row in rows if row.strategy == BASELINE]
     return len(baselines) == 1 and baselines[0] in (first, second)

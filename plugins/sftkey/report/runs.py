@@ -24,6 +24,7 @@ BASELINE = "SFT"
 
 ORDER = (BASE, *STRATEGIES)
 
+_LOSS = ("sftkey_objective", "sftkey_segment_weights", "sftkey_segment_schedule")
 WITHOUT_CONTEXT_GRAD = " without context gradient"
 """Behind a strategy with a stage of ``sftkey_context_grad: false``: another strategy, with no figures in the paper."""
 
@@ -230,7 +231,10 @@ def _base_runs(collection: Collection, runs: Iterable[Run], weights: Mapping[str
 
 
 def _with_variants(runs: list[Run], collection: Collection) -> list[Run]:
-    """Tell runs of the same model, strategy and data apart: by settings if few differ, else by directory."""
+    """Tell runs of the same model, strategy and data apart: by settings if few differ, else by directory.
+
+    One that is alone is named after what it minimises where that isn't its method's cross-entropy.
+    """
     groups: dict[tuple[str, str, tuple[str, ...]], list[Run]] = defaultdict(list)
     named = [run for run in runs if not run.finished]
     for run in runs:
@@ -239,11 +243,16 @@ def _with_variants(runs: list[Run], collection: Collection) -> list[Run]:
             groups[(run.model, run.strategy, run.trained_on if known else ())].append(run)
     for group in groups.values():
         if len(group) == 1:
-            named.append(group[0])
+            named.append(replace(group[0], variant=_own_loss(group[0])))
             continue
         names = _setting_names(group) or [_relative(run, collection) for run in group]
         named.extend(replace(run, variant=name) for run, name in zip(group, names, strict=True))
     return named
+
+
+def _own_loss(run: Run) -> str:
+    config = run.stages[-1].config if run.stages else {}
+    return ", ".join(f"{key} {value}" for key in _LOSS if (value := config.get(key)) and value != "ce")[:80]
 
 
 def _setting_names(group: list[Run]) -> list[str] | None:
