@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +284,12 @@ def test_a_cell_whose_evaluation_is_damaged_fails_and_the_others_are_compared(ar
         (samples, _changed(samples, {"acc": 1.0}), "its samples give 1.0000 over 40"),
         (samples, None, "no samples of sftkey_gsm8k beside it"),
         (results, files[results][:60], "not valid JSON"),
+        (
+            results,
+            re.sub(r'("(?:acc|fmt|score),none": )[0-9.]+', r"\1NaN", files[results]),
+            "there are no items of sftkey_gsm8k",
+        ),
+        (results, files[results].replace('"sftkey_gsm8k"', '"another_task"'), "no samples of another_task beside it"),
     ):
         damaged.write_text(text) if text is not None else damaged.unlink()
         arena.calls()
@@ -298,6 +308,90 @@ def test_a_cell_whose_evaluation_is_damaged_fails_and_the_others_are_compared(ar
     results.unlink()
     succeeded(arena.run(*quick))
     assert result(arena)["failed"] == []
+
+
+def test_a_seed_whose_results_are_those_of_another_seed_fails(arena: Place) -> None:
+    quick = (*ARENA, "--reference-rows", "0")
+    succeeded(arena.run(*quick))
+    first, second = (arena.folder / f"out/arena/seed{seed}/answer/eval" for seed in (0, 1))
+    shutil.rmtree(second / "some__model")
+    shutil.copytree(first / "some__model", second / "some__model")
+    done = arena.run(*quick)
+    assert done.exit_code == 1
+    (line,) = result(arena)["failed"]
+    assert re.fullmatch(
+        r"answer, seed 1: out/arena/seed1/\S+ evaluates out/arena/seed0/answer, not out/arena/seed1/answer; delete it .*",
+        line,
+    )
+    assert line in done.output
+    (task,) = result(arena)["tasks"].values()
+    assert {one["run"]: one["seeds"] for one in task["comparisons"]} == {"answer": [0], "anchored:0.1": [0, 1]}
+    # A whole cell of another seed is refused before anything is run.
+    shutil.rmtree(second.parent)
+    shutil.copytree(first.parent, second.parent)
+    arena.calls()
+    done = arena.run(*quick)
+    assert done.exit_code == 1
+    assert "out/arena/seed1/answer is finished with other settings (seed: 0 -> 1)" in done.output
+    assert arena.calls() == []
+
+
+@pytest.mark.parametrize("length", [{}, {"num_epochs": float("nan")}])
+def test_a_damaged_recipe_for_equal_compute_is_one_line_and_the_rest_is_compared(
+    arena: Place, monkeypatch: pytest.MonkeyPatch, length: dict[str, Any]
+) -> None:
+    seconds = {f"seed0_{name}": value for name, value in (("control", 60.0), ("answer", 40.0), ("anchored-0.1", 60.0))}
+    monkeypatch.setenv("FAKE_SECONDS", json.dumps(seconds))
+    quick = ("arena", "stage2.yml", "--output", "out/arena", "--seeds", "1", "--reference-rows", "0")
+    recipes = arena.folder / "out/arena/recipes"
+    recipes.mkdir(parents=True)
+    (recipes / "seed0_answer-equal-compute.yml").write_text(yaml.safe_dump({"sftkey_method": "key-tag"} | length))
+    done = arena.run(*quick)
+    assert done.exit_code == 1
+    assert trained(arena) == ["stage1", "seed0_control", "seed0_answer", "seed0_anchored-0.1"]
+    (line,) = result(arena)["failed"]
+    assert re.search(r"answer-equal-compute: .*seed0_answer-equal-compute.yml.* says? .*delete it|num_epochs", line)
+    assert len(line.splitlines()) == 1
+    (task,) = result(arena)["tasks"].values()
+    assert {one["run"] for one in task["comparisons"]} == {"answer", "anchored:0.1"}
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
+    "half": lambda text: text[: len(text) // 2],
+    "no text": lambda text: bytes(range(256)),
+    "empty": lambda text: b"",
+    "a list": lambda text: b"[]",
+    "no end": lambda text: b"[" * 200_000,
+    "no number": lambda text: text.replace(b"1.0", b"NaN").replace(b"0.5", b"1e999"),
+    "other values": lambda text: re.sub(rb": [^,\n{[]+(?=[,\n}])", b": 7", text),
+    "a folder": lambda text: None,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_whatever_is_damaged_the_figures_are_right_or_it_is_one_line(arena: Place, damage: str) -> None:
+    quick = ("arena", "stage2.yml", "--output", "out/arena", "--seeds", "1", "--objectives", "answer")
+    succeeded(arena.run(*quick))
+    good = result(arena)["tasks"]
+    out, kept = arena.folder / "out", arena.folder / "kept"
+    shutil.copytree(out, kept)
+    files = [file for file in sorted(out.rglob("*")) if file.is_file() and "logs" not in file.parts]
+    for file in random.Random(damage).sample(files, 4):
+        shutil.rmtree(out)
+        shutil.copytree(kept, out)
+        changed = DAMAGES[damage](file.read_bytes())
+        if changed is None:
+            file.unlink()
+            file.mkdir()
+        else:
+            file.write_bytes(changed)
+        done = arena.run(*quick)
+        assert done.exception is None or isinstance(done.exception, SystemExit), (file, done.exception)
+        if done.exit_code:
+            assert sum("Error: " in line for line in done.output.splitlines()) == 1, (file, done.output)
+        else:
+            assert result(arena)["tasks"] == good or "isn't measured" in done.output, file
 
 
 def test_a_seed_without_a_well_formed_output_leaves_strict_json(arena: Place) -> None:

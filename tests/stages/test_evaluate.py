@@ -26,11 +26,27 @@ def stage_with(folder: Path, content: Any) -> Stage:
 
 
 @pytest.mark.parametrize(
-    "evaluations", [None, 3, "x", {}, ["x"], [{}], [{"key": {}}], [{"file": "x"}], [{"key": {}, "file": 3}]]
+    "evaluations",
+    [
+        *(None, 3, "x", {}, ["x"], [{}], [{"key": {}}], [{"file": "x"}], [{"key": {}, "file": 3}]),
+        *([{"key": key, "file": "x"}] for key in (7, None, [], {}, {"tasks": 3}, {"tasks": [3]})),
+        [{"key": {"tasks": ["x"]}, "file": "\0"}],
+    ],
 )
 def test_a_note_of_another_shape_is_one_line(tmp_path: Path, evaluations: Any) -> None:
     stage = stage_with(tmp_path, {"schema": SCHEMA, "evaluations": evaluations})
     with pytest.raises(UserError, match=f"{EVALUATION_FILE} holds no list of evaluations.*delete it") as caught:
+        evaluation_results(stage)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"[" * 200_000, b"\xff\xfe", b"[]", b"null", b'{"schema": 2', None], ids=str)
+def test_a_note_that_can_not_be_read_is_one_line(tmp_path: Path, content: bytes | None) -> None:
+    stage = stage_with(tmp_path, {})
+    note = tmp_path / EVALUATION_FOLDER / EVALUATION_FILE
+    note.unlink()
+    note.mkdir() if content is None else note.write_bytes(content)
+    with pytest.raises(UserError, match=f"{EVALUATION_FILE} can't be read .*; delete it to evaluate again") as caught:
         evaluation_results(stage)
     assert "\n" not in str(caught.value)
 

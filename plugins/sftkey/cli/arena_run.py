@@ -16,6 +16,7 @@ from sftkey.cli.console import note, progress, stopped, this_command
 from sftkey.cli.live import followed
 from sftkey.cli.options import check_evaluation
 from sftkey.stages.command_log import last_error
+from sftkey.util.errors import UserError
 from sftkey.util.files import finite, write_atomically
 from sftkey.util.text import visible
 
@@ -106,7 +107,11 @@ class ArenaLoop:
             # Measured once all seeds are there: later measurements must not change what was begun.
             if objective.name == CONTROL or ratio is None or len(run.stages) < len(self.plan.before):
                 continue
-            cells = equal_compute(self.plan, objective.name, ratio)
+            try:
+                cells = equal_compute(self.plan, objective.name, ratio)
+            except UserError as error:
+                self.failed.append(f"  {objective.name}{EQUAL_COMPUTE}: {error}")
+                continue
             if abs(ratio - 1) <= SAME_COMPUTE and not any(one.path.is_file() for _, one in cells):
                 continue
             name = objective.name + EQUAL_COMPUTE
@@ -222,8 +227,9 @@ class ArenaLoop:
     def save(self) -> dict[str, Any]:
         """Compute what is known by now and write it to ``arena.json``."""
         from sftkey.recipes.arena_objectives import CONTROL
-        from sftkey.stages.arena import ARENA_FILE, SCHEMA, results
+        from sftkey.stages.arena import ARENA_FILE, SCHEMA, results, without_items
 
+        self.failed += [f"  {line}" for line in without_items(list(self.runs.values()), self.settings)]
         rivals = [run for name, run in self.runs.items() if name not in ("base", "stage1", CONTROL)]
         content: dict[str, Any] = {
             "schema": SCHEMA,

@@ -71,7 +71,8 @@ class _Commands(click.Group):
             full = full_disk(error)
             if full is None and not (isinstance(error, _PLACES) and error.filename):
                 raise
-            reason = full or f"{error.filename}: {error.strerror}; name another place, or change what is there"
+            place = error.filename2 or error.filename  # where it was to be put, not what it was called until then
+            reason = full or f"{place}: {error.strerror}; name another place, or change what is there"
             raise click.ClickException(visible(str(reason))) from error
         except KeyboardInterrupt:
             ctx.exit(130)

@@ -20,6 +20,7 @@ from sftkey.recipes.overrides import parse_override, set_key
 from sftkey.recipes.unknown_keys import KnownKeys
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_text_atomically
+from sftkey.util.sources import number as finite_number
 
 EQUAL_COMPUTE = "-equal-compute"
 
@@ -201,20 +202,35 @@ def equal_compute(plan: ArenaPlan, objective: str, ratio: float) -> list[tuple[i
 
     Returns:
         One for each seed. Where one was written before, all have its length, whatever is measured by now.
+
+    Raises:
+        UserError: One that was written before can't be read, or says no length.
     """
     cells = [(seed, plan.cells[objective, seed]) for seed in plan.before]
     paths = [one.path.with_stem(one.path.stem + EQUAL_COMPUTE) for _, one in cells]
-    lengths = ("num_epochs", "max_steps")
-    written = next((load_recipe(path) for path in paths if path.is_file()), None)
+    written = next(filter(None, map(_lengths, paths)), None)
     found = []
     for (seed, cell), path in zip(cells, paths, strict=True):
         config = {**cell.config, "output_dir": str(cell.config["output_dir"]) + EQUAL_COMPUTE}
         if written is not None:
-            config |= {key: written[key] for key in lengths if key in written}
+            config |= written
         else:
             config["num_epochs"] = float(f"{float(config.get('num_epochs') or 1) * ratio:.4g}")
             if int(config.get("max_steps") or 0) > 0:  # -1 is no limit
                 config["max_steps"] = max(1, round(int(config["max_steps"]) * ratio))
         why = f"{objective}, seed {seed}, for as long as the control is trained."
         found.append((seed, ArenaRecipe(path, config, why)))
+    return found
+
+
+def _lengths(path: Path) -> dict[str, float] | None:
+    """How long a recipe that was written before trains; ``None`` where there is none."""
+    if not path.is_file():
+        return None
+    recipe = load_recipe(path)
+    found = {key: recipe[key] for key in ("num_epochs", "max_steps") if recipe.get(key) is not None}
+    if "num_epochs" not in found or not all(finite_number(value) for value in found.values()):
+        raise UserError(
+            f"{path} doesn't say how long it trains; delete it and the output directories that end with its name"
+        )
     return found

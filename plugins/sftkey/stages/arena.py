@@ -22,7 +22,9 @@ from sftkey.evaluation.decomposition import (
 from sftkey.evaluation.results import METRICS, Evaluation
 from sftkey.evaluation.seeds import POWER, Estimate, detectable
 from sftkey.stages.evaluate import EVALUATION_FOLDER, EvaluationSettings, evaluations_with
+from sftkey.stages.marker import Marker
 from sftkey.stages.stage import Stage
+from sftkey.util.errors import UserError
 from sftkey.util.sources import UnreadableFile, number, read_json
 
 SCHEMA = 1
@@ -63,6 +65,13 @@ class ArenaRun:
         ]
         return median(found) if found else None
 
+    @property
+    def places(self) -> dict[int, Path]:
+        """The folder of the evaluations of each seed; a run without stages has them under 0."""
+        if self.evaluations:
+            return {0: self.evaluations[0].path}
+        return {seed: stage.output_dir / EVALUATION_FOLDER for seed, stage in self.stages.items()}
+
     def items(self, settings: EvaluationSettings) -> dict[str, Runs]:
         """The items' figures by task and seed; a run without items has no seed."""
         found: dict[str, dict[int, Items]] = {}
@@ -84,17 +93,44 @@ class ArenaRun:
 
 
 def unusable_items(stage: Stage, settings: EvaluationSettings) -> str | None:
-    """Why an evaluation of a stage has figures but no items, so that it is left out; ``None`` where none is like that.
+    """Why an evaluation can't count for a stage: it is another stage's, or has figures but no items; ``None`` where all can.
 
     Raises:
         UserError: See `evaluations_with`.
     """
     for one in evaluations_with(stage, settings):
+        if _is_of_another(one, stage):
+            return f"{one.path} evaluates {one.model}, not {stage.output_dir}; delete it to evaluate again"
         if not one.group and one.items is None and len(one.reported) == len(METRICS):
             skipped = [f"{file.path}: {file.skipped}" for file in one.ledger.skipped]
             reason = [*one.ledger.notes, *skipped][-1].rstrip(".")
             return f"{reason}; delete {one.path} to evaluate again"
     return None
+
+
+def without_items(runs: Sequence[ArenaRun], settings: EvaluationSettings) -> list[str]:
+    """A line for each run and seed that has no items of a task of which others have some, and so is in no figure of it."""
+    items = {run.name: run.items(settings) for run in runs}
+    tasks = dict.fromkeys(task for by_task in items.values() for task in by_task)
+    return [
+        f"{run.name}, seed {seed}: there are no items of {task}; delete {place} to evaluate again"
+        for run in runs
+        for seed, place in run.places.items()
+        for task in tasks
+        if seed not in items[run.name].get(task, {})
+    ]
+
+
+def _is_of_another(evaluation: Evaluation, stage: Stage) -> bool:
+    """Whether the model that an evaluation names is a stage, and neither this one nor a copy of it."""
+    if evaluation.model is None or "\0" in evaluation.model or stage.marker is None:
+        return False
+    try:
+        other = Marker.read(evaluation.model)
+    except UserError:
+        return False
+    same = (stage.marker.id, stage.marker.finished_at)
+    return other is not None and (other.id, other.finished_at) != same
 
 
 def items_of(evaluation: Evaluation) -> Items:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from sftkey.stages.marker import MARKER_FILE, Marker
 from sftkey.stages.stage import Stage
 from sftkey.util.errors import UserError
 from sftkey.util.files import write_atomically
-from sftkey.util.sources import UnreadableFile
+from sftkey.util.sources import UnreadableFile, read_json
 from sftkey.util.text import Cell
 
 EVALUATION_FOLDER = "eval"
@@ -169,20 +170,25 @@ def _key(stage: Stage, settings: EvaluationSettings) -> dict[str, Any]:
 
 def _entries(stage: Stage) -> list[dict[str, Any]]:
     path = stage.output_dir / EVALUATION_FOLDER / EVALUATION_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return []
-    except (OSError, ValueError) as error:
+    try:
+        content = read_json(path)
+    except UnreadableFile as error:
         raise UserError(f"{path} can't be read ({error}); delete it to evaluate again") from error
-    if not isinstance(content, dict) or content.get("schema") not in (1, SCHEMA):
+    if content.get("schema") not in (1, SCHEMA):
         raise UserError(f"{path} has a schema this version of sftkey doesn't know; upgrade sftkey")
     entries: Any = content.get("evaluations")
-    if not isinstance(entries, list) or not all(
-        isinstance(entry, dict) and isinstance(entry.get("file"), str) and "key" in entry for entry in entries
-    ):
+    if not isinstance(entries, list) or not all(map(_is_entry, entries)):
         raise UserError(f"{path} holds no list of evaluations, each with key and file; delete it to evaluate again")
     return entries
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("file"), str) or not isinstance(entry.get("key"), dict):
+        return False
+    tasks = entry["key"].get("tasks")
+    return isinstance(tasks, list) and all(isinstance(task, str) for task in tasks) and "\0" not in entry["file"]
 
 
 def _results_file(stage: Stage, entry: Mapping[str, Any]) -> Path:
