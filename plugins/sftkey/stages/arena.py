@@ -172,8 +172,9 @@ def given_reference(stage: Stage, asked_for: int | None = None) -> list[tuple[st
     found = []
     for row in rows:
         value = number(row.get("acc")) if isinstance(row, dict) else None
-        if value is not None and 0 <= value <= 1:
-            found.append((str(row.get("key")), value, str(row.get("thinking") or "")))
+        if value is None or not 0 <= value <= 1:
+            return []  # damaged, so that it is measured again
+        found.append((str(row.get("key")), value, str(row.get("thinking") or "")))
     return found
 
 
