@@ -87,7 +87,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, shared_dir: Path) -> Path:
         succeeded(train(write_recipe(root / f"{name}.yml", recipe), cwd=root, timeout=2_400))
         log = json.loads((root / "outputs" / name / "trainer_state.json").read_text())["log_history"]
         steps = [entry for entry in log if "loss_answer" in entry]
-        losses = {key: [steps[0][key], steps[-1][key]] for key in ("loss_thinking", "loss_format", "loss_answer")}
+        losses = {key: [steps[0][key], steps[-1][key]] for key in ("loss_format", "loss_answer")}
         seconds, tokens = log[-1]["train_runtime"], steps[-1]["tokens/total"]
         print(
             f"\n{name}: {time.monotonic() - before:.0f} s, {len(steps)} steps in {seconds:.0f} s, {tokens} tokens, {losses}"
