@@ -137,6 +137,7 @@ def test_a_good_recipe_passes() -> None:
         ({"sftkey_warmup_epochs": 0.5, "warmup_steps": 10}, "sftkey_warmup_epochs and warmup_steps are both set"),
         ({"sftkey_warmup_epochs": 0.5, "warmup_ratio": 0.1}, "sftkey_warmup_epochs and warmup_ratio are both set"),
         ({"sftkey_warmup_epochs": 4}, "longer than num_epochs: 3"),
+        ({"sftkey_warmup_epochs": -1}, "sftkey_warmup_epochs: -1 is less than 0"),
         ({"tokens": ["<Answer>"]}, "lists <Answer> but not <Thinking>, </Thinking>, </Answer>"),
         ({"tokens": list(THINKING_ANSWER.tags), "sftkey_tags": "text"}, "sftkey_tags: text, but the tags are listed"),
         ({"special_tokens": {"additional_special_tokens": ["<Answer>"]}}, "must not be special tokens"),

@@ -46,6 +46,8 @@ def test_weights_go_with_an_objective() -> None:
     ("change", "message"),
     [
         ({"sftkey_objective": "dtf"}, r"sftkey_objective: 'dtf' is not one of .*; did you mean 'dft'\?"),
+        ({"sftkey_objective": "DFT"}, r"'DFT' is not one of .*; did you mean 'dft'\?"),
+        ({"sftkey_objective": {"name": "eaft", "POWER": 3}}, r"'POWER' is no key of eaft; did you mean 'power'\?"),
         ({"sftkey_objective": {"name": "eaft", "topp": 3}}, r"'topp' is no key of eaft; did you mean 'top'\?"),
         ({"sftkey_objective": ["dft"]}, "neither a name nor a mapping"),
         ({"sftkey_objectives": "dft"}, "unknown key 'sftkey_objectives'; did you mean 'sftkey_objective'"),

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from sftkey.format.segments import RESPONSE, Segment
 from sftkey.training.loss import causal_loss
-from sftkey.training.objectives.registry import read_objective
+from sftkey.training.objectives.registry import OBJECTIVES, read_objective
 from sftkey.training.sparse_logits import _known
 from sftkey.training.step_loss import StepLoss
 from support.processes import PROCESSES, in_processes
@@ -76,7 +76,9 @@ def run_ddp(rank, case):
             torch.testing.assert_close(parameter.grad, reference[step][1][name], rtol=1e-4, atol=1e-6)
     assert _known[model.module].loss_in_head == (case != "softcap")
     if case == "untied":
-        for name in ("dft", {"name": "rho-1", "within": "sequence"}, {"name": "sft-go", "groups": "segments"}):
+        # All but those that are no objective of their own; Rho-1 ranks a process's batch by itself, or each sequence.
+        names = [{"name": name} for name, kind in OBJECTIVES.items() if not kind.plain and name != "rho-1"]
+        for name in (*names, {"name": "rho-1", "within": "sequence"}, {"name": "sft-go", "groups": "segments"}):
             run_objective(rank, model, read_objective(name))
         run_experts(rank)
 
@@ -112,16 +114,19 @@ def run_objective(rank, model, objective):
     input_ids, labels, _ = batches()
     generator = torch.Generator().manual_seed(1)
     segments = torch.randint(2, 6, labels.shape, generator=generator)
-    columns = {"reference_loss": 4 * torch.rand(labels.shape, generator=generator)}
-    own = {"segments": segments[0], "labels": labels[0], "input_ids": input_ids[0], **columns}
-    own = {name: value if name != "reference_loss" else value[0] for name, value in own.items()}
+    columns = {name: 4 * torch.rand(labels.shape, generator=generator) for name in ("reference_loss", "short_loss")}
+    columns |= {name: torch.rand(labels.shape, generator=generator) for name in ("excess_rank", "tf_idf")}
+    logprobs = torch.randn((*labels.shape, VOCABULARY), generator=generator).log_softmax(-1)
+    columns["anchor_logprobs"], columns["anchor_ids"] = logprobs.topk(8, dim=-1)
+    own = {"segments": segments, "labels": labels, "input_ids": input_ids, **columns}
+    own = {name: value[0] for name, value in own.items()}
     items = StepLoss(objective=objective).items({name: value[rank] for name, value in own.items()}, 0.0)
     dist.all_reduce(items)
     options = {"num_items": items, "objective": objective}
     steps = {}
     for part, where in (("all", slice(None)), ("own", slice(rank, rank + 1))):
         rows = {name: value[where].flatten(0, 1) for name, value in own.items()}
-        known = {"reference_loss": rows["reference_loss"]}
+        known = {name: rows[name] for name in columns}
         used, scale = (model.module, 1) if part == "all" else (model, PROCESSES)
         model.zero_grad()
         loss = causal_loss(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from sftkey.util.bounded_process import BoundedProcess
@@ -33,7 +34,7 @@ def within(seconds: float, child: int) -> bool:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("closed", [False, True])
 def test_a_fork_while_a_thread_waits_for_a_reply(monkeypatch: pytest.MonkeyPatch, closed: bool) -> None:
-    monkeypatch.setenv("PYTHONPATH", "tests")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     sleeper = Sleeper()
     try:
         assert sleeper.ask({"seconds": 0}, 60) == {"slept": 0}

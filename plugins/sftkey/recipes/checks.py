@@ -214,6 +214,8 @@ def _excluded(cfg: Recipe) -> None:
 def _warmup(cfg: Recipe) -> None:
     if cfg.get("sftkey_warmup_epochs") is None:
         return
+    if float(cfg["sftkey_warmup_epochs"]) < 0:
+        raise UserError(f"sftkey_warmup_epochs: {cfg['sftkey_warmup_epochs']} is less than 0")
     for key in ("warmup_steps", "warmup_ratio"):
         if cfg.get(key) is not None and not (key == "warmup_ratio" and cfg[key] == warmup_ratio(cfg)):
             raise UserError(f"sftkey_warmup_epochs and {key} are both set; keep one")

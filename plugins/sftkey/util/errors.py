@@ -16,8 +16,9 @@ class UserError(ValueError):
 
 
 def nearest(name: object, names: Iterable[str]) -> str:
-    """Find what a misspelt name most likely means: the closest of `names`, of which there is at least one."""
-    return difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.0)[0]
+    """Find what a misspelt name most likely means: the closest of `names`, at least one, whatever its case."""
+    folded = {one.casefold(): one for one in names}
+    return folded[difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.0)[0]]
 
 
 def install_short_error_hook() -> None:
