@@ -85,6 +85,13 @@ def test_conversations_under_different_names_are_no_one_set() -> None:
         own_rows({**recipe, "datasets": [entry, other]}, "r.yml")
 
 
+def test_conversations_of_which_none_can_be_read_say_why() -> None:
+    write("chats.jsonl", [{"messages": [{"role": "x", "content": "1?"}, {"role": "y", "content": "1"}]}] * 5)
+    entry = {"path": "chats.jsonl", "type": "sftkey.datasets.messages"}
+    with pytest.raises(UserError, match="no row to evaluate among 5: 5 unknown role"):
+        own_rows({"datasets": [entry], "sftkey_held_out": 0.5}, "r.yml")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -233,5 +233,5 @@ def _sample(entry: Any, split: str, cfg: Any, tokenizer: Any, rows: int, *, eval
 
     sample = sample_rows(entry, split, cfg, tokenizer, rows, evaluation=evaluation)
     if sample.skipped:
-        note(f"{entry.path}: left out {reasons(sample.skipped)}")
+        note(f"{entry.path}: left out ({reasons(sample.skipped)})")
     return sample

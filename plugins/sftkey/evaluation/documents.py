@@ -35,13 +35,17 @@ def documents(docs: Any, dataset: str | ReasoningDataset) -> Any:
     """
     on = find_dataset(dataset) if isinstance(dataset, str) else dataset
     name = dataset if isinstance(dataset, str) else on.name
-    published, there = len(docs), docs.column_names
+    whole, published, there = docs, len(docs), docs.column_names
     if read := [column for column in on.columns if column in docs.column_names]:
         docs = docs.select_columns(read)
     try:
         if on.held_out is not None:
             docs = docs.filter(on.held_out, desc=f"{name}: held-out rows")
         chosen, left_out = _choose(docs, on)
+        if not chosen and not left_out:  # a row that can't be read is none that is held out
+            left_out = Counter(
+                {reason: count for reason, count in _choose(whole, on)[1].items() if reason != "duplicate"}
+            )
     except KeyError as error:
         keys = "sftkey_columns (in a task's file: columns) names them" if on.expand is None else naming_keys(MESSAGES)
         missing = str(error.args[0]).partition("; it has: ")[0]
