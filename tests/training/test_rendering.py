@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sftkey.training import rendering
 from sftkey.training.rendering import TemplateError, TemplateOverLimit, render
 
 MESSAGES = [{"role": "user", "content": "Is it?"}]
@@ -39,9 +38,7 @@ HOSTILE = (
 )
 
 
-def test_what_never_ends_is_stopped(qwen3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendering, "MAX_SECONDS", 1.0)
-    monkeypatch.setattr(rendering, "_GRACE", 5.0)
+def test_what_never_ends_is_stopped(qwen3: Any) -> None:
     for template in HOSTILE:
         qwen3.chat_template = template
         with pytest.raises(TemplateOverLimit, match=r"it takes more than|it was stopped") as found:

@@ -1,4 +1,4 @@
-"""A bounded process that threads share, in a process that forks while one of them waits for a reply."""
+"""A bounded process: limited in processor time, shared by threads, though one forks while another waits."""
 
 from __future__ import annotations
 
@@ -16,6 +16,19 @@ class Sleeper(BoundedProcess):
 
     what = "sleeps"
     module = "support.sleeper"
+
+
+def test_a_long_call_is_ended_and_a_long_wait_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    sleeper = Sleeper()
+    try:
+        assert sleeper.ask({"seconds": 1}, 60) == {"slept": 1}  # twice its limit of processor time
+        start = time.monotonic()
+        assert sleeper.ask({"seconds": 0, "numbers": 10**12}, 600) is None
+        assert time.monotonic() - start < 300
+        assert sleeper.ask({"seconds": 0}, 60) == {"slept": 0}
+    finally:
+        sleeper.close()
 
 
 def within(seconds: float, child: int) -> bool:

@@ -21,8 +21,8 @@ MAX_MEMORY = 1 << 29
 MAX_CHARACTERS = 8_000_000
 """Of a rendered text; a longer row isn't tokenised at all."""
 
-_GRACE = 5.0
-"""Seconds beyond the process's own time limit until it is killed."""
+_GRACE = 30.0
+"""Seconds of the clock beyond the process's own limit, which is of processor time, until it is killed."""
 
 
 class TemplateError(ValueError):
@@ -48,7 +48,7 @@ class RenderProcess(BoundedProcess):
         """
         reply = self.ask({**request, "most": MAX_CHARACTERS}, MAX_SECONDS + _GRACE)
         if reply is None:
-            raise TemplateOverLimit(f"it was stopped: more than {MAX_SECONDS + _GRACE:g} s, or too much memory")
+            raise TemplateOverLimit(f"it was stopped: more than {MAX_SECONDS:g} s, or too much memory")
         if OVER_LIMIT in reply:
             raise TemplateOverLimit(f"it takes {reply[OVER_LIMIT]}")
         if "error" in reply:

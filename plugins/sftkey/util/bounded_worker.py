@@ -17,6 +17,9 @@ Answer = Callable[[dict[str, Any]], dict[str, Any]]
 OVER_LIMIT = "over_limit"
 """The key of a reply that says in words which bound was passed."""
 
+_GRACE = 1.0
+"""Seconds of processor time beyond the limit until the kernel ends the process, which a long C call can't put off."""
+
 
 class _OutOfTime(BaseException):
     """Not an `Exception`: libraries catch those."""
@@ -41,7 +44,7 @@ def serve(load: Callable[[], Answer], *, seconds: float, memory: int) -> None:
 
     Args:
         load: Imports what is needed and gives the function that answers; neither its time nor its memory counts.
-        seconds: Of processor time for an answer.
+        seconds: Of processor time for an answer, not of the clock: a busy machine must not change an answer.
         memory: Bytes for it.
     """
     # Replies go to a private copy of standard output, so that nothing that a library prints can pass for one.
@@ -50,14 +53,17 @@ def serve(load: Callable[[], Answer], *, seconds: float, memory: int) -> None:
     answer = load()
     _limit_memory(memory)
     signal.signal(signal.SIGPROF, _interrupt)
+    signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
     print(json.dumps({"ready": True}), file=replies, flush=True)
     for line in sys.stdin:
         try:
             try:
                 signal.setitimer(signal.ITIMER_PROF, seconds)
+                signal.setitimer(signal.ITIMER_VIRTUAL, seconds + _GRACE)
                 reply = json.dumps(answer(json.loads(line)))
             finally:
                 signal.setitimer(signal.ITIMER_PROF, 0)
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         except _OutOfTime:
             reply = json.dumps({OVER_LIMIT: f"more than {seconds:g} s"})
         except MemoryError:

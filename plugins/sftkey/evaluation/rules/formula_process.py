@@ -16,8 +16,8 @@ from sftkey.util.bounded_process import BoundedProcess
 from sftkey.util.bounded_worker import OVER_LIMIT
 from sftkey.util.extras import needs
 
-_GRACE = 1.1
-"""Seconds beyond the process's own time limit, which is of processor time, until it is killed."""
+_GRACE = 30.0
+"""Seconds of the clock beyond the process's own limit, which is of processor time, until it is killed."""
 
 
 class FormulaProcess(BoundedProcess):
