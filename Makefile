@@ -55,11 +55,14 @@ space := $(empty) $(empty)
 LONG := slow kills machines ray trackers deepspeed servers install tokenizers exports tools
 SHORT := not ($(subst $(space), or ,$(LONG)))
 
+# Files in their own order: xdist's takes those of a single test, which are the longest, last, and one core waits for the other.
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(READY)  ## Run the test suite
-	$(BIN)/python -m pytest -m "$(SHORT)" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "$(SHORT)" $(WORKERS)
 
 test-slow: $(READY)  ## Run the long end-to-end tests
-	$(BIN)/python -m pytest -m "slow and not seeds" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "slow and not seeds" $(WORKERS)
 
 test-seeds: $(READY)  ## Run the long tests that CI runs with one seed with more of them
 	$(BIN)/python -m pytest -m seeds
