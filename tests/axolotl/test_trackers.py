@@ -46,7 +46,7 @@ def records(log: bytes) -> Iterator[bytes]:
     """What is in a ``.wandb`` file: a header of 7 bytes, then a LevelDB log in blocks of 32 KiB."""
     position, parts = 7, b""
     while position < len(log):
-        if (left := -position % 32_768) < 7:
+        if (left := 32_768 - position % 32_768) < 7:
             position += left
             continue
         size, kind = struct.unpack_from("<HB", log, position + 4)
@@ -71,6 +71,7 @@ def test_wandb_offline(stage1_recipe: dict[str, Any], here: Path, monkeypatch: p
     monkeypatch.setenv("WANDB_SILENT", "true")
     logged = train(stage1_recipe, here, use_wandb=True, wandb_project="sftkey", wandb_mode="offline")
     wandb.finish()
+    wandb.teardown()  # the process that writes the file ends: only then is all of it on the disk
     (path,) = here.glob("wandb/offline-run-*/*.wandb")
     arrived: Figures = {}
     for data in records(path.read_bytes()):
