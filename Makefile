@@ -79,7 +79,7 @@ $(VENV)/deepspeed: | $(READY)
 		deepspeed==0.18.9 hjson msgpack ninja py-cpuinfo
 
 test-deepspeed: $(READY) $(VENV)/deepspeed  ## Run the ZeRO-3 test on DeepSpeed's CPU accelerator
-	PYTHONPATH=$(VENV)/deepspeed PATH=$(CURDIR)/$(VENV)/deepspeed/bin:$$PATH $(BIN)/python -m pytest -m deepspeed \
+	PYTHONPATH=$(abspath $(VENV)/deepspeed) PATH=$(abspath $(VENV)/deepspeed/bin):$$PATH $(BIN)/python -m pytest -m deepspeed \
 		tests/training/test_loss_in_several_processes.py
 
 # The same for Ray, and for MLflow (its client, which writes to sqlite) and trackio (Axolotl 0.19 pins one that transformers can't
@@ -88,14 +88,14 @@ $(VENV)/ray: | $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps --target $@ ray==2.60.0 msgpack tensorboardX
 
 test-ray: $(READY) $(VENV)/ray  ## Train with two Ray workers on the CPU
-	PYTHONPATH=$(VENV)/ray $(BIN)/python -m pytest -m ray -s tests/e2e/test_ray.py
+	PYTHONPATH=$(abspath $(VENV)/ray) $(BIN)/python -m pytest -m ray -s tests/e2e/test_ray.py
 
 $(VENV)/trackers: | $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps --target $@ trackio==0.21.0 mlflow-skinny==3.17.2 alembic cachetools \
 		databricks-sdk gitdb gitpython google-auth "importlib_metadata<9" Mako pyasn1 pyasn1_modules rsa smmap sqlalchemy sqlparse zipp
 
 test-trackers: $(READY) $(VENV)/trackers  ## See that MLflow and trackio are told of the segment losses
-	PYTHONPATH=$(VENV)/trackers $(BIN)/python -m pytest -m trackers tests/axolotl/test_trackers.py
+	PYTHONPATH=$(abspath $(VENV)/trackers) $(BIN)/python -m pytest -m trackers tests/axolotl/test_trackers.py
 
 # What users install: the wheel into clean environments, the core alone and [eval] with the newest lm-eval, and what runs there.
 test-install: $(READY)  ## Install the wheel into clean environments and use it there
