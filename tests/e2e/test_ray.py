@@ -131,7 +131,7 @@ def test_two_workers(workplace: Path, cluster: dict[str, str]) -> None:
         assert names == {"rng_state_0.pth", "rng_state_1.pth"}
         log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
         assert [entry["step"] for entry in log if "loss_answer" in entry] == list(range(1, steps + 1))
-    assert "going on from out/stage1/checkpoint-" in said
+    assert "goes on from out/stage1/checkpoint-" in said
     # The same settings as a recipe that is looked at: the stages are finished, not "with other settings".
     again = command(workplace, cluster)
     assert "finished" in again.communicate(timeout=300)[0]
