@@ -66,8 +66,9 @@ class Lengths:
         """
         if not self._rows:
             return None
-        rows = list(self._rows.values())
-        return int(np.quantile(list(self._rows), share, weights=rows, method="inverted_cdf"))
+        lengths = sorted(self._rows)
+        rows = np.cumsum([self._rows[length] for length in lengths])
+        return lengths[int(np.searchsorted(rows / rows[-1], share))]
 
 
 class DatasetStatistics:
