@@ -25,7 +25,7 @@ from sftkey.recipes.load import (
     template_name,
 )
 from sftkey.stages.links import MERGED_FOLDER, split_part
-from sftkey.stages.marker import MARKER_FILE, RUN_FILE, After
+from sftkey.stages.marker import MARKER_FILE, RUN_FILE
 from sftkey.stages.readiness import ADAPTER_FILE, refuse_missing_part, refuse_unfinished
 from sftkey.stages.same_data import check_same_data, reading
 from sftkey.stages.stage import Stage, State
@@ -210,19 +210,6 @@ def check_agreement(cfg: Recipe, before: Stage) -> None:
             "stage before again"
         )
     check_same_data(cfg, before, earlier_reading)
-
-
-def refuse_earlier_start(output_dir: Path, after: After | None, before: Stage | None) -> None:
-    """Refuse what was trained from an earlier training of the stage before than the one that is there now.
-
-    Raises:
-        UserError: What `output_dir` recorded, `after`, is not `before`.
-    """
-    if after and before and before.marker and not after.names(before.marker):
-        raise UserError(
-            f"{output_dir} was trained from an earlier {before.output_dir}, finished {after.finished_at}; there is a newer "
-            f"one of {before.finished_at}. Delete {output_dir} to train it from the newer one"
-        )
 
 
 def _described(mode: str | None) -> str:

@@ -19,6 +19,12 @@ ON_CPU = "on_cpu"
 """Key of a prepared training batch: the batch as it came from the collator, where that was on the CPU."""
 
 
+def splits_sequences(accelerator: Any) -> bool:
+    """Whether context or sequence parallelism is on; older releases of accelerate know the first one only, or neither."""
+    parallelism = getattr(accelerator, "parallelism_config", None)
+    return any(getattr(parallelism, kind, False) for kind in ("cp_enabled", "sp_enabled"))
+
+
 class UnwaitingTrainer(Trainer):
     """`Trainer` that moves training batches to the device itself, and keeps them on the CPU beside.
 
@@ -28,9 +34,7 @@ class UnwaitingTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """The training batches, left on the CPU where accelerate would move each one by a copy that waits."""
         loader: Any = super().get_train_dataloader()
-        parallelism: Any = getattr(self.accelerator, "parallelism_config", None)
-        splits = any(getattr(parallelism, kind, False) for kind in ("cp_enabled", "sp_enabled"))
-        if isinstance(loader, DataLoaderShard) and not splits:
+        if isinstance(loader, DataLoaderShard) and not splits_sequences(self.accelerator):
             loader.device = None
         return loader
 

@@ -13,7 +13,7 @@ from sftkey.training.collator import SEGMENTS_COLUMN
 from sftkey.training.context_grad import unsupported
 from sftkey.training.loss import SegmentStatistics, causal_loss
 from sftkey.training.other_losses import tell_of_other_losses
-from sftkey.training.placement import ON_CPU, UnwaitingTrainer
+from sftkey.training.placement import ON_CPU, UnwaitingTrainer, splits_sequences
 from sftkey.training.selection import greater_is_better
 from sftkey.training.step_loss import StepLoss
 from sftkey.training.targets import to_device
@@ -47,8 +47,7 @@ class SegmentLossTrainer(UnwaitingTrainer):
         ):
             if value:
                 raise UserError(f"{key}: asks for another loss than that of the segments; remove it")
-        split = getattr(self.accelerator, "parallelism_config", None)
-        if split is not None and (split.cp_enabled or split.sp_enabled):
+        if splits_sequences(self.accelerator):
             raise UserError(
                 "parallelism_config: cp_size and sp_size split sequences, which the segment loss can't follow; remove them"
             )
