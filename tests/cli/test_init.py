@@ -232,7 +232,7 @@ def test_conversations_with_reasoning_beside_the_text_take_the_format_that_the_m
         first, _ = recipes(result, "chats")
         assert (first.get("sftkey_format"), first["sftkey_answers"]) == (written, "text")
         assert "sftkey_turns" not in first
-        assert "let a judge decide (SFTKEY_JUDGE_MODEL)" in result.stderr
+        assert "let a judge decide (SFTKEY_JUDGE_BASE_URL)" in result.stderr
 
 
 def test_conversations_in_which_nothing_is_to_be_learned_or_beside_columns() -> None:

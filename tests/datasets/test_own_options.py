@@ -127,3 +127,8 @@ def test_options_in_a_question_are_not_written_twice() -> None:
     assert with_options("Which?", options) == question
     assert options_in("Mr. A. Smith met B. Jones?").keys() == {"A", "B"}
     assert options_in("Which?") == options_in("A. alone") == {}
+
+
+def test_escapes_in_a_list_that_pandas_wrote_say_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    assert list(options_of({"o": r"['\d+', '\s']"}, "o")[0].values()) == [r"\d+", r"\s"]
+    assert not recwarn.list

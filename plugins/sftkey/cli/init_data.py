@@ -163,7 +163,7 @@ def _tried(entry: dict[str, Any], said: Mapping[str, Any], test: str | None, row
         note(f"of the first {len(looked)} rows are left out of training: {reasons}")
     if keys["sftkey_answers"] == "text" and sorted(answers)[len(answers) // 2] > _LONG_ANSWER:
         note(
-            "the answers are long texts, which rules seldom tell to be the same: let a judge decide (SFTKEY_JUDGE_MODEL)"
+            "the answers are long texts, which rules seldom tell to be the same: let a judge decide (SFTKEY_JUDGE_BASE_URL)"
         )
     if test is not None:
         keys["test_datasets"] = [{**entry, "path": test}]

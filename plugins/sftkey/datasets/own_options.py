@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import unicodedata
+import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
 from string import ascii_uppercase
 from typing import Any
@@ -97,7 +98,8 @@ def _python_literal(text: str) -> Any:
     if len(text) > _MAX_LITERAL or sum(map(text.count, "[{(")) > _MAX_BRACKETS:
         return None
     try:
-        return ast.literal_eval(text.strip())
+        with warnings.catch_warnings(action="ignore"):  # of escapes in the rows' own text
+            return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
 

@@ -133,10 +133,8 @@ class JudgeSettings:
         Raises:
             ValueError: A variable has a value that it can't have; the message names the variable.
         """
-        if environ is None:
-            environ = (
-                os.environ
-            )  # not as a default value: `datasets` puts another object in its place after a map in processes
+        # No default value: after a map in processes `datasets` puts another object in the place of os.environ.
+        environ = os.environ if environ is None else environ
         given = {name: environ.get(f"SFTKEY_JUDGE_{name}", "").strip() for name in (*_VARIABLES, "MODE")}
         if not given["BASE_URL"]:
             return None
